@@ -1,0 +1,17 @@
+"""What can be wrong with the user's input, each with an exit status of 2."""
+
+
+class UserError(Exception):
+    """Something the user gave is wrong. Its message is one line: the value, what is allowed, the way out."""
+
+
+class ConfigError(UserError):
+    """A field of the configuration has a value that is not allowed."""
+
+
+class DataError(UserError):
+    """Images or labels are missing, damaged, or not of the wanted shape, dtype or range."""
+
+
+class RunDirError(UserError):
+    """A run directory cannot be used: it holds something else, is read-only, full, or has no checkpoint."""
