@@ -1,0 +1,38 @@
+"""What the layers put out on the way: capture of intermediates."""
+
+from collections import OrderedDict
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from cnn.state import TrainState
+from cnn.steps import scale
+
+
+def _layers(module, method_name: str) -> bool:
+    """The named layers themselves, neither what they are built from nor the model round them."""
+    return method_name == "__call__" and len(module.path) == 1
+
+
+@jax.jit
+def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[str, Array]:
+    """Returns every layer's output by name, after its activation, in the order in which they are computed.
+
+    Args:
+      state: a trained or untrained state.
+      images: uint8 [B, H, W, C].
+
+    Returns:
+      ``{"conv1": [B, 28, 28, 32], "pool1": [B, 14, 14, 32], "conv2": [B, 14, 14, 64], ...}``, float32.
+    """
+    captured: Any = state.model.apply(
+        {"params": state.params},
+        scale(state, images),
+        train=False,
+        capture_intermediates=_layers,
+        mutable="intermediates",
+    )
+    # An OrderedDict, as jit would sort a dict's keys.
+    return OrderedDict((name, outputs["__call__"][0]) for name, outputs in captured[1]["intermediates"].items())

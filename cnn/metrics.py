@@ -1,0 +1,47 @@
+"""Sums and counts as a pytree: merge over any number of batches, then divide once, and the result is exact."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Metrics(flax.struct.PyTreeNode):
+    """Sums over ``count`` images."""
+
+    loss_sum: Array
+    """Sum of the cross-entropies in nats, float32."""
+    correct: Array
+    """Number of images whose highest logit is their label's, int32."""
+    count: Array
+    """Number of images, int32."""
+
+    @property
+    def loss(self) -> Array:
+        """Mean cross-entropy in nats."""
+        return self.loss_sum / self.count
+
+    @property
+    def accuracy(self) -> Array:
+        """Share of images that are classified rightly."""
+        return self.correct / self.count
+
+
+def zero_metrics() -> Metrics:
+    """Returns the metrics of no images, to which others are merged."""
+    return Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+
+
+def merge(a: Metrics, b: Metrics) -> Metrics:
+    """Returns the metrics of both sets of images together."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def batch_metrics(logits_BxK: Array, losses: Array, labels: Array, mask: Array) -> Metrics:
+    """Returns the metrics of the images of a batch where mask [B] is True; losses and labels are [B]."""
+    correct = jnp.argmax(logits_BxK, axis=-1) == labels
+    return Metrics(
+        jnp.sum(jnp.where(mask, losses, 0)),
+        jnp.sum(correct & mask, dtype=jnp.int32),
+        jnp.sum(mask, dtype=jnp.int32),
+    )

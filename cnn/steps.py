@@ -1,0 +1,143 @@
+"""Loss, step, epoch and evaluation: pure functions of (state, images), compiled where they are public."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+
+from cnn.data import Split
+from cnn.errors import DataError
+from cnn.metrics import Metrics, batch_metrics, merge, zero_metrics
+from cnn.state import Stream, TrainState, stream_key
+
+
+class Batch(NamedTuple):
+    """Some images; where ``mask`` is False they only fill the batch up and count for nothing."""
+
+    images: Array | np.ndarray
+    """uint8 [B, H, W, C]."""
+    labels: Array | np.ndarray
+    """Integers [B]."""
+    mask: Array | None = None
+    """bool [B]; None is True throughout."""
+
+
+def scale(state: TrainState, images: Array | np.ndarray) -> Array:
+    """Returns uint8 images [B, H, W, C] as float32 in 0..1.
+
+    Raises:
+      DataError: dtype or shape are others; found when the function is traced, so it costs nothing at run time.
+    """
+    wanted = ", ".join(map(str, state.image_shape))
+    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[1:] != state.image_shape:
+        raise DataError(
+            f"images are {images.dtype} {list(images.shape)}, but must be uint8 [N, {wanted}] with values from 0 to 255"
+        )
+    return jnp.asarray(images, jnp.float32) / 255
+
+
+def apply_model(state: TrainState, params: dict, images: Array | np.ndarray, dropout_key: Array | None = None) -> Array:
+    """Returns float32 logits [B, K] of uint8 images [B, H, W, C]; trains, that is drops out, if there is a key."""
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    logits: Any = state.model.apply({"params": params}, scale(state, images), train=rngs is not None, rngs=rngs)
+    return logits
+
+
+def _checked_labels(batch: Batch) -> Array:
+    labels = jnp.asarray(batch.labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != batch.images.shape[:1]:
+        raise DataError(
+            f"labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(batch.images)}], one an image"
+        )
+    return labels
+
+
+def loss_and_metrics(
+    params: dict, state: TrainState, batch: Batch, dropout_key: Array | None = None
+) -> tuple[Array, Metrics]:
+    """Returns the mean cross-entropy of the batch in nats, and its metrics.
+
+    A label that is no class makes the loss NaN: indexing would clamp or wrap it, and train on a wrong class silently.
+    """
+    logits_BxK = apply_model(state, params, batch.images, dropout_key)
+    labels = _checked_labels(batch)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels)
+    losses = jnp.where((labels >= 0) & (labels < logits_BxK.shape[-1]), losses, jnp.nan)
+    mask = jnp.ones(labels.shape, bool) if batch.mask is None else batch.mask
+    metrics = batch_metrics(logits_BxK, losses, labels, mask)
+    return metrics.loss, metrics
+
+
+def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    dropout_key = stream_key(state.key, Stream.DROPOUT, state.step)
+    grads, metrics = jax.grad(loss_and_metrics, has_aux=True)(state.params, state, batch, dropout_key)
+    updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+@partial(jax.jit, donate_argnums=0)
+def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """Returns the state after one step on a batch, and the batch's metrics before it. The given state is used up."""
+    return _train_step(state, batch)
+
+
+@jax.jit
+def eval_step(state: TrainState, batch: Batch) -> Metrics:
+    """Returns the metrics of a batch, without dropout."""
+    return loss_and_metrics(state.params, state, batch)[1]
+
+
+@partial(jax.jit, donate_argnums=0, static_argnames="batch_size")
+def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[TrainState, Metrics]:
+    """Returns the state after one pass over the split, in an order of its own each epoch, and the metrics on the way.
+
+    One call of XLA's: the steps are a loop on the device. The last batch is filled up and masked if it is not full.
+    The given state is used up.
+    """
+    count = len(split.labels)
+    steps = -(-count // batch_size)
+    order = jax.random.permutation(stream_key(state.key, Stream.ORDER, state.step // steps), count)
+    order = jnp.pad(order, (0, steps * batch_size - count)).reshape(steps, batch_size)
+    masks = None if count % batch_size == 0 else jnp.arange(steps * batch_size).reshape(steps, batch_size) < count
+
+    def body(carry, order_and_mask):
+        state, metrics = carry
+        indices, mask = order_and_mask
+        state, step_metrics = _train_step(state, Batch(split.images[indices], split.labels[indices], mask))
+        return (state, merge(metrics, step_metrics)), None
+
+    (state, metrics), _ = lax.scan(body, (state, zero_metrics()), (order, masks))
+    return state, metrics
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def evaluate(state: TrainState, split: Split, *, batch_size: int = 1000) -> Metrics:
+    """Returns the exact metrics of all images of a split, whatever the batch size."""
+    count = len(split.labels)
+    batch_size = min(batch_size, count)
+
+    def body(metrics, start):
+        # The last batch begins early enough to be full, and masks what the one before it has counted.
+        first = jnp.minimum(start, count - batch_size)
+        images, labels = (lax.dynamic_slice_in_dim(array, first, batch_size) for array in split)
+        batch = Batch(images, labels, first + jnp.arange(batch_size) >= start)
+        return merge(metrics, loss_and_metrics(state.params, state, batch)[1]), None
+
+    return lax.scan(body, zero_metrics(), jnp.arange(0, count, batch_size))[0]
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 1000) -> Array:
+    """Returns the class probabilities [N, K], float32, of uint8 images [N, H, W, C]; a row sums to 1."""
+    count = len(images)
+    batch_size = min(batch_size, max(count, 1))
+    padded = jnp.pad(jnp.asarray(images), ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
+    logits = lax.map(
+        lambda batch: apply_model(state, state.params, batch), padded.reshape(-1, batch_size, *images.shape[1:])
+    )
+    return jax.nn.softmax(logits.reshape(-1, logits.shape[-1])[:count])

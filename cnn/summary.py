@@ -1,0 +1,77 @@
+"""The layer table: what each layer takes, gives, holds and costs."""
+
+from math import prod
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn.state import TrainState
+
+
+class LayerRow(NamedTuple):
+    """A layer; None in a shape is the batch."""
+
+    name: str
+    kind: str
+    input_shape: tuple[int | None, ...]
+    output_shape: tuple[int | None, ...]
+    parameters: int
+    """Number of trainable values."""
+    flops: int
+    """Floating-point operations of the forward pass of one image: a multiplication and an addition are two."""
+
+
+def _flops(layer_params: dict, output_shape: tuple[int, ...]) -> int:
+    """Products with the kernel; all else in these networks is small beside them.
+
+    Each output value sums over all of the kernel but its last axis, and adds a bias.
+    """
+    if "kernel" not in layer_params:
+        return 0
+    terms = prod(layer_params["kernel"].shape[:-1])
+    return prod(output_shape[1:]) * (2 * terms + ("bias" in layer_params))
+
+
+def layer_table(state: TrainState) -> list[LayerRow]:
+    """Returns a row per named layer, in the order in which they are computed; nothing is computed to find out."""
+    rows = []
+
+    def record(call, args, kwargs, context):
+        outputs = call(*args, **kwargs)
+        if context.method_name == "__call__" and len(context.module.path) == 1:
+            name = context.module.path[0]
+            layer_params = state.params.get(name, {})
+            rows.append(
+                LayerRow(
+                    name,
+                    type(context.module).__name__,
+                    (None, *args[0].shape[1:]),
+                    (None, *outputs.shape[1:]),
+                    sum(leaf.size for leaf in jax.tree.leaves(layer_params)),
+                    _flops(layer_params, outputs.shape),
+                )
+            )
+        return outputs
+
+    with nn.intercept_methods(record):
+        images = jax.ShapeDtypeStruct((1, *state.image_shape), jnp.float32)
+        jax.eval_shape(lambda x: state.model.apply({"params": state.params}, x, train=False), images)
+    return rows
+
+
+def format_table(rows: list[LayerRow], title: str) -> str:
+    """Returns the table as text, as Keras' ``summary()`` prints it, with the FLOPs added."""
+    cells = [("Layer (type)", "Output shape", "Parameters", "FLOPs")]
+    cells += [
+        (f"{row.name} ({row.kind})", str(row.output_shape), f"{row.parameters:,}", f"{row.flops:,}") for row in rows
+    ]
+    parameters, flops = sum(row.parameters for row in rows), sum(row.flops for row in rows)
+    cells.append(("Total", "", f"{parameters:,}", f"{flops:,}"))
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in cells]
+    rule = "─" * len(lines[0])
+    megabytes = parameters * 4 / 2**20
+    closing = f"{parameters:,} parameters, {megabytes:.2f} MiB; FLOPs of the forward pass, per image"
+    return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1], rule, closing, ""])
