@@ -1,0 +1,213 @@
+"""The training loop: it alone decides when to evaluate, save and stop; it knows no pictures."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from cnn import rundir
+from cnn.checkpoint import load_best, load_best_of, load_latest, open_checkpoints, save
+from cnn.config import ExperimentConfig
+from cnn.data import Splits, check_split, data_digest, load_data
+from cnn.errors import ConfigError, RunDirError
+from cnn.metrics import Metrics
+from cnn.sharding import find_device
+from cnn.state import TrainState, create_state, learning_rate_schedule, total_steps
+from cnn.steps import evaluate, train_epoch
+from cnn.summary import format_table, layer_table
+
+
+class EarlyStopper(NamedTuple):
+    """The best epoch so far, the first of equals."""
+
+    best_loss: float = math.inf
+    """Lowest validation loss."""
+    best_epoch: int = 0
+    """0 before the first epoch."""
+    epochs_since: int = 0
+    """Epochs after the best one."""
+
+
+def update_stopper(stopper: EarlyStopper, epoch: int, val_loss: float) -> EarlyStopper:
+    """Returns the stopper after an epoch."""
+    if val_loss < stopper.best_loss:
+        return EarlyStopper(val_loss, epoch, 0)
+    return stopper._replace(epochs_since=stopper.epochs_since + 1)
+
+
+def should_stop(stopper: EarlyStopper, patience: int) -> bool:
+    """Returns whether the loss has not improved for ``patience`` epochs; as in Keras, 0 stops as soon as 1 does."""
+    return stopper.epochs_since >= max(patience, 1)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    state: TrainState
+    """The best one, not the last."""
+    history: list[dict[str, Any]]
+    """A row per epoch, as in metrics.jsonl."""
+    summary: dict[str, Any]
+    """As in result.json: best_epoch, stopped_epoch, val_loss, test_accuracy, seconds by phase, ..."""
+
+
+def fit(
+    config: ExperimentConfig,
+    run_dir: str | Path,
+    splits: Splits | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> Result:
+    """Trains until the validation loss stops improving, and returns the best state with its test result.
+
+    All of it is written to the run directory. A directory with a part of the same run is gone on with from its last
+    epoch, to the same numbers as if it had never stopped; a finished one is returned as it is.
+
+    Args:
+      config: the experiment.
+      run_dir: directory of the run; made if it is not there.
+      splits: images to use instead of those that the configuration names.
+      report: called with each epoch's row of metrics.jsonl as soon as it is written.
+
+    Raises:
+      UserError: configuration, images or directory cannot be used; found before anything is compiled.
+      FloatingPointError: the loss is no longer a number; the best checkpoint is kept.
+    """
+    run_dir, seconds = Path(run_dir), {}
+    device = find_device(config.train.device)
+    rundir.claim(run_dir, config)
+    if rundir.read_result(run_dir) is not None:
+        return load_result(run_dir)[1]
+    with timed(seconds, "data"):
+        splits = check_splits(config, splits or load_data(config.data))
+        rundir.write_json(run_dir / rundir.CONFIG, rundir.describe(config, data_digest(splits), device))
+        train, val, test = jax.device_put(tuple(splits), device)
+
+    state = jax.device_put(create_state(config, len(train.labels)), device)
+    layers = layer_table(state)
+    rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
+    history, stopper = [], EarlyStopper()
+    with timed(seconds, "checkpoint"):
+        checkpoints = open_checkpoints(run_dir)
+    with checkpoints:
+        with timed(seconds, "checkpoint"):
+            if latest := load_latest(checkpoints, state):
+                state, progress = latest
+                history, stopper = progress["history"], EarlyStopper(**progress["stopper"])
+                seconds = add(seconds, progress["seconds"])
+                rundir.write_history(run_dir, history)
+        with timed(seconds, "compile"):
+            train_one_epoch = train_epoch.lower(state, train, batch_size=config.optim.batch_size).compile()
+            evaluate_val = evaluate.lower(state, val).compile()
+
+        for epoch in range(len(history) + 1, config.train.epochs + 1):
+            if should_stop(stopper, config.train.patience):
+                break
+            spent = {}
+            with timed(spent, "train"):
+                state, train_metrics = jax.block_until_ready(train_one_epoch(state, train))
+            with timed(spent, "eval"):
+                val_metrics = jax.block_until_ready(evaluate_val(state, val))
+            row = epoch_row(config, epoch, jax.device_get((train_metrics, val_metrics)), spent)
+            stopper = update_stopper(stopper, epoch, row["val_loss"])
+            history, seconds = [*history, row], add(seconds, spent)
+            with timed(seconds, "checkpoint"):
+                progress = {"history": history, "stopper": stopper._asdict(), "seconds": seconds}
+                save(checkpoints, state, progress, improved=stopper.best_epoch == epoch)
+                rundir.write_history(run_dir, history)
+            report(row)
+
+        with timed(seconds, "checkpoint"):
+            best = load_best_of(checkpoints, state)
+    with timed(seconds, "eval"):
+        test_metrics = jax.device_get(evaluate(best, test))
+    best_row = history[stopper.best_epoch - 1]
+    summary = {
+        "best_epoch": stopper.best_epoch,
+        "stopped_epoch": len(history),
+        "val_loss": best_row["val_loss"],
+        "val_accuracy": best_row["val_accuracy"],
+        "test_loss": float(test_metrics.loss),
+        "test_accuracy": float(test_metrics.accuracy),
+        "params": sum(layer.parameters for layer in layers),
+        "seconds": seconds,
+    }
+    rundir.write_json(run_dir / rundir.RESULT, summary)
+    return Result(best, history, summary)
+
+
+def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
+    """Returns the configuration and the result of a finished run.
+
+    Raises:
+      RunDirError: the directory holds no run, or one that has not finished.
+    """
+    run_dir = Path(run_dir)
+    state, config = load_best(run_dir)
+    summary = rundir.read_result(run_dir)
+    if summary is None:
+        raise RunDirError(f"{run_dir} holds a run that has not finished; the command that started it goes on with it")
+    return config, Result(state, rundir.read_history(run_dir), summary)
+
+
+def check_splits(config: ExperimentConfig, splits: Splits) -> Splits:
+    """Returns the splits if the experiment can run on them.
+
+    Raises:
+      UserError: images or labels are not what the configuration says, or fewer than a batch.
+    """
+    for name, split in splits._asdict().items():
+        check_split(split, config.data.image_shape, config.model.classes, name)
+    count, batch_size = len(splits.train.labels), config.optim.batch_size
+    if batch_size > count:
+        raise ConfigError(
+            f"--optim.batch_size is {batch_size}, but must be at most {count}, the number of training images"
+        )
+    return splits
+
+
+def epoch_row(
+    config: ExperimentConfig, epoch: int, metrics: tuple[Metrics, Metrics], spent: dict[str, float]
+) -> dict[str, Any]:
+    """Returns an epoch's row of metrics.jsonl from its training and validation metrics and its seconds by phase.
+
+    Raises:
+      FloatingPointError: a loss is not a number.
+    """
+    train, val = metrics
+    train_loss, val_loss = float(train.loss), float(val.loss)
+    steps = total_steps(config, int(train.count)) // config.train.epochs
+    learning_rate = learning_rate_schedule(config.optim, steps * config.train.epochs)(epoch * steps - 1)
+    if not math.isfinite(train_loss + val_loss):
+        raise FloatingPointError(
+            f"the loss is no longer a number in epoch {epoch} (train {train_loss}, validation {val_loss}); "
+            "the checkpoints before it are kept; try a lower --optim.learning_rate in another --run-dir"
+        )
+    return {
+        "epoch": epoch,
+        "train_loss": train_loss,
+        "train_accuracy": float(train.accuracy),
+        "val_loss": val_loss,
+        "val_accuracy": float(val.accuracy),
+        "learning_rate": float(learning_rate),
+        "seconds": sum(spent.values()),
+        "images_per_second": int(train.count) / spent["train"],
+    }
+
+
+@contextmanager
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Adds the time that its block takes to ``seconds[phase]``."""
+    begin = time.perf_counter()
+    yield
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - begin
+
+
+def add(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    """Returns the sums by phase."""
+    return {phase: a.get(phase, 0.0) + b.get(phase, 0.0) for phase in {**a, **b}}
