@@ -1,4 +1,4 @@
-"""What can be wrong with the user's input, each with an exit status of 2."""
+"""What can be wrong with the user's input, each with an exit status of 2, and the cause of an exception."""
 
 
 class UserError(Exception):
@@ -15,3 +15,10 @@ class DataError(UserError):
 
 class RunDirError(UserError):
     """A run directory cannot be used: it holds something else, is read-only, full, or has no checkpoint."""
+
+
+def first_cause(error: BaseException) -> str:
+    """Returns the first line of the exception from which, one after another, this one was raised."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")

@@ -1,0 +1,219 @@
+"""Where the images come from: idx files in a directory, TensorFlow Datasets, or Debian's package.
+
+Every function here returns verified arrays in the order in which the data set was published, or raises DataError.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cnn.config import DATASETS, DatasetName
+from cnn.errors import DataError
+
+CLASS_NAMES = {
+    "fashion_mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    "mnist": ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
+"""Names of the classes 0 to 9."""
+
+TEST_IMAGES = 10_000
+"""Number of published test images of each data set."""
+
+
+class Arrays(NamedTuple):
+    """A data set: images uint8 [N,H,W,C], labels uint8 [N], all in C order."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+class IdxFile(NamedTuple):
+    """A published file of the MNIST family; the digest and the time are those of Fashion-MNIST."""
+
+    name: str
+    sha256: str
+    """Of the decompressed bytes."""
+    mtime: int
+    """Of compression, as the published gzip header has it, in seconds since 1970."""
+
+
+IDX_FILES = {
+    "train_images": IdxFile(
+        "train-images-idx3-ubyte", "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888", 1504176606
+    ),
+    "train_labels": IdxFile(
+        "train-labels-idx1-ubyte", "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9", 1504176606
+    ),
+    "test_images": IdxFile(
+        "t10k-images-idx3-ubyte", "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b", 1504176627
+    ),
+    "test_labels": IdxFile(
+        "t10k-labels-idx1-ubyte", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34", 1504176627
+    ),
+}
+"""By field of Arrays."""
+
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_DIRECTORY = Path("/usr/share/datasets/fashion-mnist")
+"""Where that package puts its files."""
+
+NETWORK_SECONDS = 20
+"""How long a silent server is waited for."""
+COMMAND_SECONDS = 300
+"""How long a command of the package manager may take."""
+
+
+def array_shapes(name: DatasetName) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each field of Arrays."""
+    image_shape, train_images = DATASETS[name]
+    return {
+        "train_images": (train_images, *image_shape),
+        "train_labels": (train_images,),
+        "test_images": (TEST_IMAGES, *image_shape),
+        "test_labels": (TEST_IMAGES,),
+    }
+
+
+def idx_header(shape: tuple[int, ...]) -> bytes:
+    """Returns the header of a uint8 array in the idx format, in which gray images have no channel axis.
+
+    Two zero bytes, 8 for uint8, the number of dimensions, and each of them as a big-endian uint32 (LeCun, Cortes and
+    Burges, "The MNIST database of handwritten digits").
+    """
+    if len(shape) == 4 and shape[-1] == 1:
+        shape = shape[:-1]
+    return struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Returns the hex SHA-256 of the idx file that holds a uint8 array in C order."""
+    digest = hashlib.sha256(idx_header(array.shape))
+    digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _describe(size: int, start: bytes) -> str:
+    rank = start[3] if start[:4] in (b"\0\0\x08\x01", b"\0\0\x08\x03") else 0
+    if not rank or len(start) < 4 + 4 * rank:
+        return f"{size:,} bytes that begin with {start[:4].hex() or 'nothing'}"
+    return f"{size:,} bytes with the idx header of shape {struct.unpack_from(f'>{rank}I', start, 4)}"
+
+
+def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> np.ndarray:
+    """Returns the array in an idx file.
+
+    Args:
+      path: the file, decompressed when its name ends in .gz.
+      shape: the shape that is expected, and returned; a gray image's channel axis is in no file.
+      sha256: the hex digest that the decompressed bytes must have, if it is known.
+
+    Returns:
+      A uint8 array, read-only.
+
+    Raises:
+      DataError: the file cannot be read, or holds anything else.
+    """
+    header = idx_header(shape)
+    size = len(header) + math.prod(shape)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            content = stream.read(size + 1)  # One byte too many shows a longer file, and bounds what a bomb unpacks.
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}); expected idx data of shape {shape}") from None
+    if len(content) != size or not content.startswith(header):
+        more = "at least " if len(content) > size else ""
+        found, expected = _describe(len(content), content), _describe(size, header)
+        raise DataError(f"{path}: found {more}{found}, expected {expected}")
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 and found != sha256:
+        raise DataError(f"{path}: found SHA-256 {found}, expected {sha256} (of the decompressed bytes)")
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+
+
+def read_idx_directory(directory: str | os.PathLike) -> Arrays:
+    """Returns Fashion-MNIST from a directory with its four idx files, plain or .gz, each verified by its SHA-256.
+
+    Raises:
+      DataError: a file is missing, damaged, or not the one that its name says.
+    """
+    shapes = array_shapes("fashion_mnist")
+    arrays = {}
+    for field, file in IDX_FILES.items():
+        plain = Path(directory) / file.name
+        path = next((p for p in (plain, Path(f"{plain}.gz")) if os.path.exists(p)), None)
+        if path is None:
+            names = ", ".join(f.name for f in IDX_FILES.values())
+            raise DataError(f"found no {plain}, plain or .gz; expected a directory with {names}")
+        arrays[field] = read_idx(path, shapes[field], file.sha256)
+    return Arrays(**arrays)
+
+
+def _run(*command: str, cwd: Path) -> None:
+    try:
+        subprocess.run(
+            command,
+            cwd=cwd,
+            timeout=COMMAND_SECONDS,
+            check=True,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.splitlines() or [f"exit status {error.returncode}"])[-1]
+        raise DataError(f"{command[0]} failed: {reason}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DataError(f"{command[0]} failed: {error}") from None
+
+
+def publish_gzip(content: bytes, file: IdxFile) -> bytes:
+    """Returns Debian's gzip file with the header that was published, which has the file's name and time (RFC 1952)."""
+    has_name = 8
+    header = struct.pack("<2sBBI", b"\x1f\x8b", 8, has_name, file.mtime)
+    return header + content[8:10] + file.name.encode() + b"\0" + content[10:]
+
+
+def fetch_debian_package(directory: Path) -> Path:
+    """Returns a new directory with Fashion-MNIST as it was published, from Debian's or Ubuntu's package. Needs no root.
+
+    Args:
+      directory: a directory to work in.
+
+    Raises:
+      DataError: there is no apt, no network or no such package.
+    """
+    apt = ["apt-get", "-qq", "-o", "Acquire::Retries=1", "-o", f"Acquire::http::Timeout={NETWORK_SECONDS}"]
+    try:
+        _run(*apt, "download", DEBIAN_PACKAGE, cwd=directory)
+    except DataError:
+        # The system's package lists are missing or old. Private ones need no root and leave the system as it is.
+        state, cache = directory / "state", directory / "cache"
+        (state / "lists/partial").mkdir(parents=True, exist_ok=True)
+        (cache / "archives/partial").mkdir(parents=True, exist_ok=True)
+        apt += ["-o", f"Dir::State={state}", "-o", f"Dir::Cache={cache}", "-o", "APT::Sandbox::User=root"]
+        _run(*apt, "update", cwd=directory)
+        _run(*apt, "download", DEBIAN_PACKAGE, cwd=directory)
+    package = next(directory.glob(f"{DEBIAN_PACKAGE}_*.deb"))
+    _run("dpkg-deb", "-x", str(package), str(directory / "package"), cwd=directory)
+    unpacked = directory / "package" / DEBIAN_DIRECTORY.relative_to("/")
+    published = directory / "published"
+    published.mkdir()
+    for file in IDX_FILES.values():
+        content = (unpacked / f"{file.name}.gz").read_bytes()
+        (published / f"{file.name}.gz").write_bytes(publish_gzip(content, file))
+    return published
