@@ -1,0 +1,156 @@
+"""What an experiment's ``main()`` calls: command line -> fit -> pictures -> the table of results."""
+
+import contextlib
+import functools
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from cnn import rundir
+from cnn.config import ExperimentConfig
+from cnn.errors import UserError
+from cnn.sharding import find_device
+
+
+def parse_options(function: Callable[..., None], program: str, arguments: list[str]) -> Callable[[], None]:
+    """Returns the function with its parameters bound to the options of a command line, ready to be called.
+
+    Args:
+      function: its parameters are the options: a dataclass gives one for each field, and docstrings give the help.
+      program: what the help calls the program.
+      arguments: such as ``["--train.epochs", "3", "--run-dir", "runs/short"]``.
+
+    Raises:
+      UserError: an option is unknown, or its value is not allowed.
+      SystemExit: help was asked for and given.
+    """
+    import tyro
+
+    # Bound rather than called, so that what goes wrong in the function is not taken for a wrong option.
+    bind = functools.wraps(function)(lambda *args, **kwargs: functools.partial(function, *args, **kwargs))
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(bind, prog=program, args=arguments, use_underscores=True)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_first_message(errors.getvalue())}; --help lists what is allowed") from None
+
+
+def _first_message(box: str) -> str:
+    """The message of the box that tyro draws round it, on one line."""
+    lines = []
+    for line in box.splitlines()[1:]:
+        text = line.strip("│╭╮╰╯ ")
+        if not text.strip("─"):
+            break
+        lines.append(text)
+    return " ".join(lines)
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Runs a command and returns its exit status; what the user can mend is a line on stderr, not a traceback."""
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command with the same --run-dir goes on from the last epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+def main(config: ExperimentConfig) -> None:
+    """Runs an experiment with the options of the command line, and exits.
+
+    Args:
+      config: the experiment's own values, which are the defaults of the options.
+    """
+    import tyro
+
+    def experiment(
+        config: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = config, run_dir: Path | None = None
+    ) -> None:
+        """Train, keep the best, and look inside.
+
+        Args:
+            config: The experiment.
+            run_dir: Directory for all that the run writes; the same command on it goes on where it stopped.
+                Without it, runs/NAME/TIME, the time in UTC.
+        """
+        run(config, run_dir or Path("runs", config.name, datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")))
+
+    program = f"python -m experiments.{config.name}"
+    sys.exit(exit_status(lambda: parse_options(experiment, program, sys.argv[1:])()))
+
+
+def run(config: ExperimentConfig, run_dir: Path) -> None:
+    """Trains, or goes on, or says that the run has finished; draws the figures that are missing; prints the result."""
+    from cnn.train import fit
+
+    device = find_device(config.train.device)
+    print(f"{config.name} on {device.platform} ({device.device_kind}), run directory {run_dir}", flush=True)
+    rundir.claim(run_dir, config)
+    if rundir.read_result(run_dir):
+        print("this run has finished; nothing is trained or overwritten, name another --run-dir to train anew")
+    with progress(config.train.epochs) as report:
+        result = fit(config, run_dir, report=report)
+    if config.log.figures and "figures" not in result.summary["seconds"]:
+        from cnn.pictures import draw_figures
+
+        begin = time.perf_counter()
+        draw_figures(run_dir, config, result)
+        result.summary["seconds"]["figures"] = time.perf_counter() - begin
+        rundir.write_json(run_dir / rundir.RESULT, result.summary)
+    print(result_table(result.summary))
+    print(f"run directory: {run_dir}")
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """Returns an epoch's numbers on a line."""
+    return (
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}   "
+        f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}   "
+        f"val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.4f}   {row['seconds']:.1f} s"
+    )
+
+
+@contextlib.contextmanager
+def progress(epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Gives what prints an epoch's row: under a moving bar on a terminal, as a plain line when piped."""
+    if not sys.stdout.isatty():
+        yield lambda row: print(epoch_line(row, epochs), flush=True)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task("epochs", total=epochs)
+
+        def report(row):
+            bar.console.print(epoch_line(row, epochs), highlight=False)
+            bar.update(task, completed=row["epoch"])
+
+        yield report
+
+
+def result_table(summary: dict[str, Any]) -> str:
+    """Returns the result of a run as a small table."""
+    rule = "─" * 34
+    seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in summary["seconds"].items())
+    return (
+        f"\n{'':12}{'loss':>10}{'accuracy':>12}\n{rule}\n"
+        f"{'validation':12}{summary['val_loss']:>10.4f}{summary['val_accuracy']:>12.4f}\n"
+        f"{'test':12}{summary['test_loss']:>10.4f}{summary['test_accuracy']:>12.4f}\n{rule}\n"
+        f"best epoch {summary['best_epoch']} of {summary['stopped_epoch']}, {summary['params']:,} parameters\n"
+        f"seconds: {seconds}"
+    )
