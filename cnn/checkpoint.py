@@ -1,5 +1,11 @@
 """Checkpoints: the best, the latest and the one before, by orbax, which no other module imports."""
 
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +18,9 @@ from cnn.errors import RunDirError
 from cnn.state import TrainState, create_state
 
 
-def open_checkpoints(run_dir: Path) -> Any:
-    """Returns orbax's Checkpointer of a run directory, a context manager.
+@contextmanager
+def open_checkpoints(run_dir: Path) -> Iterator[Any]:
+    """Gives orbax's Checkpointer of a run directory.
 
     It keeps the last two checkpoints and the best. Best is the last that had improved when it was saved: the early
     stopper alone decides what an improvement is, a tie is none, and a loss that is not a number never reaches orbax.
@@ -25,13 +32,28 @@ def open_checkpoints(run_dir: Path) -> Any:
     context = ocp.Context()
     # An empty directory with a number for a name must not pass for a checkpoint.
     context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
-    return ocp.training.Checkpointer(
+    logging.getLogger("absl").addFilter(_is_news)
+    checkpointer = ocp.training.Checkpointer(
         str((run_dir / rundir.CHECKPOINTS).absolute()),
         preservation_policy=policies.AnyPreservationPolicy(
             [policies.LatestN(2), policies.BestN(get_metric_fn=_improved_at, n=1)]
         ),
         context=context,
     )
+    try:
+        yield checkpointer
+    except BaseException:
+        # Closing raises the error of a failed save once more, in the place of the one that says what to do.
+        with suppress(Exception):
+            checkpointer.close()
+        raise
+    else:
+        checkpointer.close()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Orbax logs the traceback of every error that it also raises, some of them when the process ends."""
+    return "orbax" not in record.pathname
 
 
 def _improved_at(metrics: dict[str, Any]) -> float:
@@ -54,22 +76,29 @@ def save(checkpoints: Any, state: TrainState, progress: dict[str, Any], improved
     Raises:
       RunDirError: they could not be written.
     """
-    step = int(state.step)
+    step, arrays = int(state.step), _arrays(state)
+    failed = f"cannot write the checkpoint of step {step} to {checkpoints.directory}"
+    way_out = "mend that, and the same command goes on from the checkpoint before"
+    try:
+        # When a write fails, orbax' threads leave files and print tracebacks. So the disk is asked for room first.
+        with tempfile.TemporaryFile(dir=checkpoints.directory) as probe:
+            probe.write(bytes(2**20 + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise RunDirError(f"{failed}: {error.strerror}; {way_out}") from error
     try:
         saved = checkpoints.save(
-            step, _arrays(state), metrics={"improved_at": step if improved else 0}, custom_metadata=progress
+            step, arrays, metrics={"improved_at": step if improved else 0}, custom_metadata=progress
         )
-    # What orbax raises on a full or vanished disk is of many types, and none of them says more than its text.
+    # What orbax raises is of many types, and none of them says more than its text.
     except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise RunDirError(
-            f"cannot write the checkpoint of step {step} to {checkpoints.directory}: {reason}; "
-            "make room, and the same command goes on from the checkpoint before"
-        ) from error
+        # What was written of it is no checkpoint, as its mark of success is missing; nobody should come across it.
+        shutil.rmtree(checkpoints.directory / str(step), ignore_errors=True)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunDirError(f"{failed}: {reason}; {way_out}") from error
     if not saved:
-        raise RunDirError(
-            f"{checkpoints.directory} holds a later checkpoint than step {step}; is another process writing there?"
-        )
+        raise RunDirError(f"{failed}: it holds a later one; end the other process that writes there")
 
 
 def _load(checkpoints: Any, step: int, like: TrainState) -> TrainState:

@@ -69,43 +69,29 @@ def _pads(shape, kernel_shape, strides, padding):
 
 def _images_gradient(shape, kernel, grads, strides, padding):
     """The output gradients, spread by the strides, convolved with the flipped kernel, its C and F swapped."""
+    low = [pad[0] for pad in _pads(shape, kernel.shape, strides, padding)]
     pads = [
-        (k - 1 - low, size + low - (g - 1) * stride - 1)
-        for size, k, g, stride, (low, _) in zip(
-            shape[1:3],
-            kernel.shape,
-            grads.shape[1:3],
-            strides,
-            _pads(shape, kernel.shape, strides, padding),
-            strict=False,
-        )
+        (kernel.shape[i] - 1 - low[i], shape[i + 1] + low[i] - (grads.shape[i + 1] - 1) * strides[i] - 1)
+        for i in (0, 1)
     ]
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)
     return lax.conv_general_dilated(grads, flipped, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_NHWC)
 
 
 def _kernel_gradient(images, kernel_shape, grads, strides, padding):
-    """Images convolved with the output gradients, over the batch as the input channel."""
-    height, width, channels, features = kernel_shape
+    """Matrix products of the images' patches with the output gradients.
+
+    A convolution with kernels of the images' size would do it as well, and is slower. A product takes a row of the
+    kernel at a time, as all its rows at once (im2col) would write h times as much to memory; only where the channels
+    are so few that this is little, one product is faster.
+    """
+    height, width, channels, _ = kernel_shape
     pads = _pads(images.shape, kernel_shape, strides, padding)
-    if channels * height * width <= 32:
-        # So few rows that one matrix product over all patches beats a convolution with kernels of the image's size.
-        windows = _windows(images, (height, width), grads.shape[1:3], strides, pads, 0)
-        return jnp.einsum("bhwp,bhwf->pf", jnp.concatenate(windows, axis=-1), grads).reshape(kernel_shape)
-    pads = [
-        (low, (g - 1) * stride + k - size - low)
-        for size, k, g, stride, (low, _) in zip(
-            images.shape[1:3], kernel_shape, grads.shape[1:3], strides, pads, strict=False
-        )
-    ]
-    return lax.conv_general_dilated(
-        images.transpose(3, 1, 2, 0),
-        grads.transpose(1, 2, 0, 3),
-        (1, 1),
-        pads,
-        rhs_dilation=strides,
-        dimension_numbers=_NHWC,
-    ).transpose(1, 2, 0, 3)
+    windows = _windows(images, (height, width), grads.shape[1:3], strides, pads, 0)
+    step = width if channels > 4 else height * width
+    patches = [jnp.concatenate(windows[i : i + step], axis=-1) for i in range(0, len(windows), step)]
+    products = [jnp.einsum("bhwp,bhwf->pf", patch, grads) for patch in patches]
+    return jnp.concatenate(products).reshape(kernel_shape)
 
 
 def _windows(images, window, out_sizes, strides, pads, fill):

@@ -3,7 +3,10 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+Values = Array | np.ndarray
 
 
 class Metrics(flax.struct.PyTreeNode):
@@ -37,7 +40,7 @@ def merge(a: Metrics, b: Metrics) -> Metrics:
     return jax.tree.map(jnp.add, a, b)
 
 
-def batch_metrics(logits_BxK: Array, losses: Array, labels: Array, mask: Array) -> Metrics:
+def batch_metrics(logits_BxK: Values, losses: Values, labels: Values, mask: Values) -> Metrics:
     """Returns the metrics of the images of a batch where mask [B] is True; losses and labels are [B]."""
     correct = jnp.argmax(logits_BxK, axis=-1) == labels
     return Metrics(

@@ -22,21 +22,22 @@ class Batch(NamedTuple):
     """uint8 [B, H, W, C]."""
     labels: Array | np.ndarray
     """Integers [B]."""
-    mask: Array | None = None
+    mask: Array | np.ndarray | None = None
     """bool [B]; None is True throughout."""
 
 
-def scale(state: TrainState, images: Array | np.ndarray) -> Array:
-    """Returns uint8 images [B, H, W, C] as float32 in 0..1.
-
-    Raises:
-      DataError: dtype or shape are others; found when the function is traced, so it costs nothing at run time.
-    """
+def check_images(state: TrainState, images: Array | np.ndarray) -> None:
+    """Raises DataError for another dtype or shape than uint8 [N, H, W, C]; when traced, so it costs no run time."""
     wanted = ", ".join(map(str, state.image_shape))
     if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[1:] != state.image_shape:
         raise DataError(
             f"images are {images.dtype} {list(images.shape)}, but must be uint8 [N, {wanted}] with values from 0 to 255"
         )
+
+
+def scale(state: TrainState, images: Array | np.ndarray) -> Array:
+    """Returns uint8 images [B, H, W, C] as float32 from 0 to 1. Raises DataError for any others."""
+    check_images(state, images)
     return jnp.asarray(images, jnp.float32) / 255
 
 
@@ -99,6 +100,7 @@ def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[Tr
     One call of XLA's: the steps are a loop on the device. The last batch is filled up and masked if it is not full.
     The given state is used up.
     """
+    check_images(state, split.images)
     count = len(split.labels)
     steps = -(-count // batch_size)
     order = jax.random.permutation(stream_key(state.key, Stream.ORDER, state.step // steps), count)
@@ -118,6 +120,7 @@ def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[Tr
 @partial(jax.jit, static_argnames="batch_size")
 def evaluate(state: TrainState, split: Split, *, batch_size: int = 1000) -> Metrics:
     """Returns the exact metrics of all images of a split, whatever the batch size."""
+    check_images(state, split.images)
     count = len(split.labels)
     batch_size = min(batch_size, count)
 
@@ -134,6 +137,7 @@ def evaluate(state: TrainState, split: Split, *, batch_size: int = 1000) -> Metr
 @partial(jax.jit, static_argnames="batch_size")
 def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 1000) -> Array:
     """Returns the class probabilities [N, K], float32, of uint8 images [N, H, W, C]; a row sums to 1."""
+    check_images(state, images)
     count = len(images)
     batch_size = min(batch_size, max(count, 1))
     padded = jnp.pad(jnp.asarray(images), ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))

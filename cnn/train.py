@@ -92,9 +92,7 @@ def fit(
     layers = layer_table(state)
     rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
     history, stopper = [], EarlyStopper()
-    with timed(seconds, "checkpoint"):
-        checkpoints = open_checkpoints(run_dir)
-    with checkpoints:
+    with open_checkpoints(run_dir) as checkpoints:
         with timed(seconds, "checkpoint"):
             if latest := load_latest(checkpoints, state):
                 state, progress = latest

@@ -1,0 +1,60 @@
+"""What the tests share: the real images, a small part of them, and the shipped experiment, shrunk."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import pytest
+
+import cnn
+from cnn import data, sources
+from experiments import fashion_cnn
+
+jax.config.update("jax_debug_key_reuse", True)
+
+
+def shrink(split: cnn.Split, count: int) -> cnn.Split:
+    return cnn.Split(split.images[:count], split.labels[:count])
+
+
+@pytest.fixture(scope="session")
+def splits() -> cnn.Splits:
+    """All 70,000 real images; ``python -m cnn data`` has put them into the cache."""
+    return cnn.load_data(cnn.DataConfig())
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory) -> Path:
+    """A directory with Fashion-MNIST's four idx files, not compressed."""
+    directory = tmp_path_factory.mktemp("published")
+    for field, array in data._load(cnn.DataConfig())._asdict().items():
+        (directory / sources.IDX_FILES[field].name).write_bytes(sources.idx_header(array.shape) + array.tobytes())
+    return directory
+
+
+@pytest.fixture(scope="session")
+def real_home(tmp_path_factory, published) -> Path:
+    """XDG_CACHE_HOME with the real Fashion-MNIST in it."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+        data.prepare(cnn.DataConfig(source=str(published)))
+    return home
+
+
+@pytest.fixture(scope="session")
+def small(splits) -> cnn.Splits:
+    """A few real images; neither the training nor the validation images fill a number of batches."""
+    return cnn.Splits(shrink(splits.train, 500), shrink(splits.val, 130), shrink(splits.test, 110))
+
+
+@pytest.fixture(scope="session")
+def config() -> cnn.ExperimentConfig:
+    """The shipped experiment with two epochs."""
+    return dataclasses.replace(fashion_cnn.CONFIG, train=dataclasses.replace(fashion_cnn.CONFIG.train, epochs=2))
+
+
+@pytest.fixture
+def state(config, small) -> cnn.TrainState:
+    """A state before the first step, made anew for each test as the steps use it up."""
+    return cnn.create_state(config, len(small.train.labels))

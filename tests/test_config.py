@@ -1,0 +1,96 @@
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cnn
+from cnn.config import differences, from_dict, to_dict
+
+CONFIGS = st.builds(
+    cnn.ExperimentConfig,
+    name=st.from_regex(r"[a-z][a-z0-9_-]{0,10}", fullmatch=True),
+    data=st.builds(
+        cnn.DataConfig,
+        name=st.sampled_from(["fashion_mnist", "mnist", "kmnist", "cifar10"]),
+        source=st.none() | st.text(),
+        val_fraction=st.floats(0, 1, exclude_min=True, exclude_max=True),
+        split_seed=st.integers(0, 2**32 - 1),
+    ),
+    model=st.builds(cnn.ModelConfig, conv1_features=st.integers(1, 99), dropout_rate=st.floats(0, 1, exclude_max=True)),
+    optim=st.builds(
+        cnn.OptimConfig,
+        name=st.sampled_from(["adam", "sgd"]),
+        learning_rate=st.floats(0, 1e9, exclude_min=True),
+        schedule=st.sampled_from(["constant", "cosine"]),
+        batch_size=st.integers(1, 10**6),
+    ),
+    train=st.builds(cnn.TrainConfig, epochs=st.integers(1, 99), patience=st.integers(0, 9)),
+    log=st.builds(cnn.LogConfig, figures=st.booleans()),
+)
+
+
+@given(CONFIGS)
+def test_json_round_trip(config):
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@given(CONFIGS, CONFIGS)
+def test_there_is_a_difference_exactly_if_they_are_unequal(a, b):
+    assert differences(a, a) == []
+    assert bool(differences(a, b)) == (a != b)
+
+
+def test_differences_name_the_field_and_both_values():
+    new = dataclasses.replace(cnn.ExperimentConfig(), optim=cnn.OptimConfig(batch_size=64))
+    assert differences(cnn.ExperimentConfig(), new) == ["optim.batch_size 32 -> 64"]
+
+
+def test_fields_that_are_left_out_take_their_defaults():
+    assert from_dict({"train": {"epochs": 3}}) == cnn.ExperimentConfig(train=cnn.TrainConfig(epochs=3))
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields", "message"),
+    [
+        (cnn.OptimConfig, {"batch_size": 0}, "--optim.batch_size is 0"),
+        (cnn.OptimConfig, {"batch_size": 32.0}, "--optim.batch_size is 32.0"),
+        (cnn.OptimConfig, {"batch_size": True}, "--optim.batch_size is True"),
+        (cnn.OptimConfig, {"learning_rate": -1e-3}, "--optim.learning_rate is -0.001"),
+        (cnn.OptimConfig, {"learning_rate": float("nan")}, "--optim.learning_rate is nan"),
+        (cnn.OptimConfig, {"name": "adamw2"}, "one of adam, sgd"),
+        (cnn.OptimConfig, {"schedule": "linear"}, "one of constant, cosine"),
+        (cnn.ModelConfig, {"dropout_rate": 1.5}, "--model.dropout_rate is 1.5"),
+        (cnn.ModelConfig, {"dropout_rate": 1}, "below 1"),
+        (cnn.ModelConfig, {"dense_features": 0}, "--model.dense_features is 0"),
+        (cnn.ModelConfig, {"classes": 1}, "--model.classes is 1"),
+        (cnn.TrainConfig, {"epochs": 0}, "--train.epochs is 0"),
+        (cnn.TrainConfig, {"patience": -1}, "--train.patience is -1"),
+        (cnn.TrainConfig, {"seed": 2**32}, "--train.seed is 4294967296"),
+        (cnn.TrainConfig, {"device": "npu"}, "one of auto, cpu, gpu, tpu"),
+        (cnn.DataConfig, {"val_fraction": 0}, "--data.val_fraction is 0"),
+        (cnn.DataConfig, {"val_fraction": 1}, "between 0 and 1"),
+        (cnn.DataConfig, {"name": "imagenet"}, "--data.name is 'imagenet'"),
+        (cnn.ExperimentConfig, {"name": "../up"}, "letters, digits, - and _"),
+        (cnn.ExperimentConfig, {"train": "long"}, "train is 'long'"),
+    ],
+)
+def test_what_is_not_allowed_is_named_on_one_line(cls, fields, message):
+    with pytest.raises(cnn.ConfigError) as error:
+        cls(**fields)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optim": {"lr": 1}}, "unknown field optim.lr; the fields are name, learning_rate"),
+        ([], "must be an object"),
+        ({"optim": 3}, "optim. is 3"),
+        ({"optim": {"batch_size": "32"}}, "--optim.batch_size is '32'"),
+    ],
+)
+def test_json_that_is_no_configuration_is_refused(values, message):
+    with pytest.raises(cnn.ConfigError, match=message):
+        from_dict(values)

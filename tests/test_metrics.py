@@ -1,0 +1,31 @@
+import jax.numpy as jnp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnn.metrics import batch_metrics, merge, zero_metrics
+
+
+def test_means_of_a_batch_that_one_can_count():
+    logits = jnp.array([[2.0, 1.0], [0.0, 3.0], [5.0, 4.0], [9.0, 0.0]])
+    metrics = batch_metrics(logits, jnp.array([1.0, 2.0, 3.0, 50.0]), jnp.array([0, 1, 1, 0]), jnp.arange(4) < 3)
+    assert (metrics.loss, metrics.count) == (2.0, 3)
+    assert metrics.accuracy == pytest.approx(2 / 3)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(0, 2**31 - 1))
+def test_merged_parts_equal_the_whole(sizes, seed):
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    total = sum(sizes)
+    # Whole numbers are added without rounding, so equality is exact.
+    logits, losses = rng.integers(-9, 9, (total, 3)), rng.integers(0, 9, total).astype(np.float32)
+    labels, mask = rng.integers(0, 3, total), rng.random(total) < 0.7
+    parts, start = zero_metrics(), 0
+    for size in sizes:
+        part = slice(start, start + size)
+        parts = merge(parts, batch_metrics(logits[part], losses[part], labels[part], mask[part]))
+        start += size
+    whole = batch_metrics(logits, losses, labels, mask)
+    assert (parts.loss_sum, parts.correct, parts.count) == (whole.loss_sum, whole.correct, whole.count)

@@ -1,0 +1,65 @@
+"""What the README says is so: its tables, its code, and the direction of imports in its layout."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cnn
+from benchmarks import readme
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_tables_are_those_of_the_committed_results():
+    assert readme.render(README) == README
+
+
+def test_the_library_can_be_used_as_shown(monkeypatch, small, capsys):
+    monkeypatch.setattr(cnn, "load_data", lambda config: small)
+    names = {}
+    exec(BLOCKS[0], names)
+    assert names["state"].step == 1 + 16  # a step, and an epoch of 500 images
+    assert names["maps"]["conv1"].shape == (1, 28, 28, 32)
+    assert names["probabilities"].shape == (110, 10)
+    assert 0 <= float(capsys.readouterr().out.split()[0]) <= 1
+
+
+def test_an_experiment_can_be_written_as_shown(tmp_path):
+    (tmp_path / "wide.py").write_text(BLOCKS[1])
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import wide; print(wide.CONFIG.name, wide.CONFIG.model)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert shown.stdout.startswith("wide ModelConfig(conv1_features=64, conv2_features=128"), shown.stderr
+
+
+def test_every_picture_and_file_that_is_named_is_there():
+    named = re.findall(r"\]\((docs/[^)]+)\)", README)
+    assert len(named) == 4
+    assert all((ROOT / path).is_file() for path in named)
+
+
+LAYOUT = re.findall(r"^  (\w+)(?:\.py|/) ", README, flags=re.MULTILINE)
+
+
+def test_the_layout_names_every_module():
+    modules = {path.stem for path in (ROOT / "cnn").glob("*.py")} - {"__init__", "__main__"}
+    assert set(LAYOUT) == modules | {"models"}
+
+
+@pytest.mark.parametrize("module", LAYOUT)
+def test_imports_run_downwards_in_the_layout(module):
+    path = ROOT / "cnn" / module
+    paths = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    above = set(LAYOUT[: LAYOUT.index(module)])
+    for node in (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "cnn":
+            parts = node.module.split(".")
+            imported = {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            assert imported <= above, f"{module} imports {imported - above}"

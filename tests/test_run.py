@@ -1,0 +1,192 @@
+"""The commands as a user types them: real processes, their output and exit status."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cnn
+from cnn import run
+from experiments import fashion_cnn
+
+ROOT = Path(__file__).parents[1]
+
+
+def _command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=200,
+    )
+
+
+def _parsed(*arguments) -> Any:
+    """What the shipped experiment makes of a command line: its configuration and run directory, or its exit status."""
+    seen = []
+
+    def record(config, run_dir):
+        seen.append((config, run_dir))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "run", record)
+        patch.setattr(sys, "argv", ["fashion_cnn", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            run.main(fashion_cnn.CONFIG)
+    return seen[0] if seen else stop.value.code
+
+
+def test_without_options_the_shipped_configuration_is_run():
+    config, run_dir = _parsed()
+    assert config == fashion_cnn.CONFIG
+    assert run_dir.parent == Path("runs/fashion_cnn")
+    optim, training = config.optim, config.train
+    assert (optim.name, optim.learning_rate, optim.batch_size) == ("adam", 1e-3, 32)
+    assert (training.epochs, training.patience) == (20, 2)
+
+
+def test_every_field_is_an_option():
+    config, run_dir = _parsed("--train.epochs", "3", "--optim.batch_size", "64", "--run-dir", "x", "--log.no_figures")
+    expected = dataclasses.replace(
+        fashion_cnn.CONFIG,
+        train=cnn.TrainConfig(epochs=3),
+        optim=cnn.OptimConfig(batch_size=64),
+        log=cnn.LogConfig(figures=False),
+    )
+    assert (config, run_dir) == (expected, Path("x"))
+
+
+def test_hyphens_do_for_underscores():
+    assert _parsed("--optim.learning-rate", "0.01")[0].optim.learning_rate == 0.01
+
+
+def test_help_names_every_field_with_its_default_and_its_docstring(capsys):
+    assert _parsed("--help") == 0
+    text = capsys.readouterr().out
+    for group in dataclasses.fields(fashion_cnn.CONFIG)[1:]:
+        for field in dataclasses.fields(getattr(fashion_cnn.CONFIG, group.name)):
+            assert f"--{group.name}.{field.name}" in text
+    assert "Images a step. (default: 32)" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optim.batch_size", "0"], "--optim.batch_size is 0, but must be an integer of at least 1"),
+        (["--optim.batch_size", "many"], "'many'"),
+        (["--optim.learning_rate", "-1"], "--optim.learning_rate is -1.0, but must be a finite number above 0"),
+        (["--model.dropout_rate", "1.5"], "--model.dropout_rate is 1.5, but must be at least 0 and below 1"),
+        (["--train.epochs", "0"], "--train.epochs is 0, but must be an integer of at least 1"),
+        (["--train.patience", "-1"], "--train.patience is -1, but must be an integer of at least 0"),
+        (["--data.val_fraction", "0"], "--data.val_fraction is 0.0, but must be between 0 and 1"),
+        (["--data.val_fraction", "1"], "--data.val_fraction is 1.0, but must be between 0 and 1"),
+        (["--train.device", "npu"], "'auto', 'cpu', 'gpu', 'tpu'"),
+        (["--train.patients", "2"], "--train.patients"),
+        (["surplus"], "surplus"),
+        (["--train.epochs"], "--train.epochs"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_status_2(capsys, arguments, message):
+    assert _parsed(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and message in captured.err
+    assert captured.err.count("\n") == 1 and not captured.out
+
+
+SHORT = ["--train.epochs", "1", "--model.conv1_features", "4", "--model.conv2_features", "4"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The shipped experiment, narrow, for an epoch on all images, as a user would start it."""
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    return run_dir, _command("experiments.fashion_cnn", *SHORT, "--run-dir", str(run_dir))
+
+
+FIGURES = {
+    *("learning_curves", "sample", "model", "weights_histogram", "first_image", "probabilities"),
+    *("kernels_conv1_trained", "kernels_conv1_untrained", "feature_maps_conv1", "feature_maps_conv2"),
+}
+
+
+def test_an_experiment_names_its_device_prints_its_epochs_and_ends_with_the_result(trained):
+    run_dir, command = trained
+    assert command.returncode == 0 and not command.stderr
+    lines = command.stdout.splitlines()
+    assert lines[0].startswith("fashion_cnn on cpu")
+    assert lines[1].startswith("epoch 1/1   train loss ")
+    assert lines[-1] == f"run directory: {run_dir}"
+    result = json.loads((run_dir / "result.json").read_text())
+    assert f"{result['test_accuracy']:.4f}" in command.stdout
+    assert result["test_accuracy"] > 0.6  # of ten classes, after an epoch of a narrow network
+    assert "\x1b" not in command.stdout
+
+
+def test_an_experiment_draws_its_figures(trained):
+    run_dir, _ = trained
+    assert {path.stem for path in (run_dir / "figures").iterdir()} == FIGURES
+    assert json.loads((run_dir / "result.json").read_text())["seconds"]["figures"] > 0
+
+
+def test_the_same_command_again_says_that_the_run_has_finished(trained):
+    run_dir, _ = trained
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    again = _command("experiments.fashion_cnn", *SHORT, "--run-dir", str(run_dir))
+    assert again.returncode == 0 and "this run has finished" in again.stdout
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+def test_another_configuration_on_the_same_run_dir_is_exit_status_2(trained):
+    run_dir, _ = trained
+    other = _command("experiments.fashion_cnn", *SHORT, "--train.seed", "5", "--run-dir", str(run_dir))
+    assert other.returncode == 2
+    assert "train.seed 0 -> 5" in other.stderr and other.stderr.count("\n") == 1
+
+
+def test_look_draws_the_figures_again(trained):
+    run_dir, _ = trained
+    figure = run_dir / "figures" / "kernels_conv1_trained.png"
+    before = figure.read_bytes()
+    figure.unlink()
+    look = _command("cnn", "look", str(run_dir))
+    assert look.returncode == 0 and len(look.stdout.splitlines()) == len(FIGURES)
+    assert figure.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cnn", "lok"], "'lok' is not a verb of python -m cnn; the verbs are data, look"),
+        (["cnn", "look", "no-such-directory"], "no-such-directory/config.json: No such file"),
+        (["cnn", "look"], "--help lists"),
+        (["experiments.fashion_cnn", "--train.device", "gpu"], "--train.device is 'gpu', but JAX sees no such device"),
+        (["experiments.fashion_cnn", "--run-dir", "pyproject.toml"], "cannot use pyproject.toml: File exists"),
+        (["experiments.fashion_cnn", "--run-dir", "tests"], "tests holds something else"),
+        (["experiments.fashion_cnn", "--optim.batch_size", "48001", "--run-dir", "{tmp}"], "must be at most 48000"),
+    ],
+)
+def test_wrong_use_is_one_line_exit_status_2_and_no_traceback(tmp_path, arguments, message):
+    command = _command(*[argument.format(tmp=tmp_path / "run") for argument in arguments])
+    assert command.returncode == 2
+    assert command.stderr.startswith("error: ") and message in command.stderr
+    assert command.stderr.count("\n") == 1
+
+
+def test_the_verbs_are_listed():
+    command = _command("cnn", "--help")
+    assert command.returncode == 0
+    assert {line.split()[0] for line in command.stdout.splitlines()[2:]} == {"data", "look"}
+
+
+def test_importing_cnn_loads_neither_matplotlib_nor_tfds_nor_orbax_nor_tyro():
+    heavy = ("matplotlib", "tensorflow_datasets", "tensorflow", "orbax", "tyro", "PIL")
+    code = f"import sys, cnn, experiments.fashion_cnn; print([name for name in {heavy} if name in sys.modules])"
+    command = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert command.stdout == "[]\n"

@@ -1,0 +1,209 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import cnn
+from cnn.metrics import merge, zero_metrics
+from cnn.state import Stream, make_optimizer, stream_key
+from cnn.steps import loss_and_metrics
+
+
+def _copy(tree):
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _traces(function: Any) -> int:
+    """How often a jitted function has been traced."""
+    return function._cache_size()
+
+
+def _batch(split, start, stop):
+    return cnn.Batch(split.images[start:stop], split.labels[start:stop])
+
+
+def test_train_step_is_adam_on_the_mean_cross_entropy(state, small):
+    batch = _batch(small.train, 0, 32)
+    key = stream_key(state.key, Stream.DROPOUT, 0)
+
+    def mean_loss(params):
+        images = jnp.asarray(batch.images) / 255
+        logits = state.model.apply({"params": params}, images, train=True, rngs={"dropout": key})
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(32), batch.labels])
+
+    loss, grads = jax.value_and_grad(mean_loss)(state.params)
+    # Adam's first step is -learning_rate * g / (|g| + epsilon), as both moments' bias corrections cancel.
+    expected = jax.tree.map(lambda p, g: p - 1e-3 * g / (jnp.abs(g) + 1e-7), state.params, grads)
+    new, metrics = cnn.train_step(_copy(state), batch)
+    assert new.step == 1
+    np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
+    # Where a gradient is near epsilon, its rounding noise is a large part of the step, which is at most 1e-3.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), new.params, expected)
+
+
+def test_training_lowers_the_loss_of_a_batch(state, small):
+    batch = _batch(small.train, 0, 64)
+    before = cnn.eval_step(state, batch).loss
+    for _ in range(20):
+        state, _ = cnn.train_step(state, batch)
+    assert cnn.eval_step(state, batch).loss < before / 2
+
+
+def test_train_epoch_equals_its_steps_one_by_one(state, small):
+    split, batch_size = small.train, 64
+    by_steps = _copy(state)
+    order = np.asarray(jax.random.permutation(stream_key(state.key, Stream.ORDER, 0), len(split.labels)))
+    total = zero_metrics()
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        by_steps, metrics = cnn.train_step(by_steps, cnn.Batch(split.images[indices], split.labels[indices]))
+        total = merge(total, metrics)
+    by_epoch, epoch_metrics = cnn.train_epoch(state, split, batch_size=batch_size)
+    assert by_epoch.step == by_steps.step == 8
+    assert epoch_metrics.count == total.count == 500
+    assert epoch_metrics.loss_sum == pytest.approx(float(total.loss_sum), rel=1e-5)
+    # 500 is no multiple of 64: the last batch is padded in one, short in the other, and sums in another order.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), by_epoch.params, by_steps.params)
+
+
+def test_each_epoch_has_an_order_of_its_own(state, small):
+    first, _ = cnn.train_epoch(_copy(state), small.train, batch_size=100)
+    later, _ = cnn.train_epoch(state.replace(step=jnp.int32(5)), small.train, batch_size=100)
+    assert not jnp.array_equal(first.params["conv1"]["kernel"], later.params["conv1"]["kernel"])
+
+
+def test_the_same_seed_gives_the_same_bits(config, small):
+    def train():
+        state, _ = cnn.train_epoch(cnn.create_state(config, 500), small.train, batch_size=32)
+        return jax.device_get(state.params)
+
+    jax.tree.map(np.testing.assert_array_equal, train(), train())
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 130, 1000])
+def test_evaluate_is_exact_whatever_the_batch_size(state, small, batch_size):
+    metrics = cnn.evaluate(state, small.val, batch_size=batch_size)
+    probabilities = np.asarray(cnn.predict(state, small.val.images))
+    labels = small.val.labels
+    assert metrics.count == 130
+    assert metrics.correct == (probabilities.argmax(axis=1) == labels).sum()
+    assert metrics.loss == pytest.approx(-np.log(probabilities[np.arange(130), labels]).mean(), rel=1e-5)
+
+
+def test_masked_images_count_for_nothing(state, small):
+    some = _batch(small.val, 0, 10)
+    padded = cnn.Batch(small.val.images[:16], small.val.labels[:16], np.arange(16) < 10)
+    assert cnn.eval_step(state, padded).count == 10
+    assert cnn.eval_step(state, padded).loss == pytest.approx(float(cnn.eval_step(state, some).loss), rel=1e-6)
+    grads = [jax.grad(loss_and_metrics, has_aux=True)(state.params, state, batch, None)[0] for batch in (padded, some)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *grads)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 130])
+def test_predictions_are_probabilities_whatever_the_number_of_images(state, small, count):
+    probabilities = cnn.predict(state, small.val.images[:count])
+    assert probabilities.shape == (count, 10) and probabilities.dtype == jnp.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    in_batches = cnn.predict(state, small.val.images[:count], batch_size=4)
+    np.testing.assert_allclose(in_batches, probabilities, atol=1e-6)
+
+
+def test_train_step_donates_its_state_and_eval_step_does_not(state, small):
+    batch = _batch(small.train, 0, 32)
+    kernel = state.params["conv2"]["kernel"]
+    cnn.eval_step(state, batch)
+    assert not kernel.is_deleted()
+    cnn.train_step(state, batch)
+    assert kernel.is_deleted()
+
+
+def test_later_epochs_neither_retrace_nor_move_data(state, small):
+    split, val = jax.device_put((small.train, small.val))
+    state, _ = cnn.train_epoch(state, split, batch_size=32)
+    cnn.evaluate(state, val)
+    traced = _traces(cnn.train_epoch), _traces(cnn.evaluate)
+    with jax.transfer_guard("disallow"):
+        for _ in range(2):
+            state, _ = cnn.train_epoch(state, split, batch_size=32)
+            cnn.evaluate(state, val)
+    assert (_traces(cnn.train_epoch), _traces(cnn.evaluate)) == traced
+
+
+def test_two_states_of_one_configuration_share_the_compiled_step(config, small):
+    batch = _batch(small.train, 0, 32)
+    cnn.train_step(cnn.create_state(config), batch)
+    traced = _traces(cnn.train_step)
+    cnn.train_step(cnn.create_state(config), batch)
+    assert _traces(cnn.train_step) == traced
+
+
+def test_no_naive_convolution_is_left_in_the_epochs_loop(state, small):
+    """XLA's CPU compiler calls its library for a convolution in NHWC and HWIO, and runs any other as naive loops."""
+    hlo = cnn.train_epoch.lower(state, small.train, batch_size=32).compile().as_text()
+    lines = [line for line in str(hlo).splitlines() if " convolution(" in line]
+    # Forward twice, and the gradient of conv2's images; the kernels' gradients are matrix products.
+    assert len(lines) == 3
+    assert all("dim_labels=b01f_01io->b01f" in line for line in lines)
+
+
+def test_the_naive_convolution_test_can_fail(small):
+    """The same check finds the layouts of lax' own gradient inside a loop."""
+
+    def plain(kernel, images):
+        out = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return (out**2).sum()
+
+    @jax.jit
+    def loop(kernel, images):
+        return jax.lax.scan(lambda k, _: (k - jax.grad(plain)(k, images), None), kernel, length=3)[0]
+
+    hlo = loop.lower(jnp.ones((3, 3, 8, 8)), jnp.ones((4, 14, 14, 8))).compile().as_text()
+    lines = [line for line in str(hlo).splitlines() if " convolution(" in line]
+    assert not all("dim_labels=b01f_01io->b01f" in line for line in lines)
+
+
+def test_sgd_moves_against_the_gradient():
+    optimizer = make_optimizer(cnn.OptimConfig(name="sgd", learning_rate=0.5), 10)
+    params = jnp.array([1.0])
+    updates, _ = optimizer.update(jnp.array([2.0]), optimizer.init(params))
+    assert optax.apply_updates(params, updates) == 0.0
+
+
+BAD_IMAGES = [
+    (np.zeros((4, 28, 28, 1), np.float32), "float32 [4, 28, 28, 1]"),
+    (np.zeros((4, 28, 28), np.uint8), "uint8 [4, 28, 28]"),
+    (np.zeros((4, 32, 32, 3), np.uint8), "uint8 [4, 32, 32, 3]"),
+]
+
+
+@pytest.mark.parametrize(("images", "came"), BAD_IMAGES)
+@pytest.mark.parametrize("use", ["predict", "feature_maps", "eval_step", "evaluate", "train_step", "train_epoch"])
+def test_wrong_images_are_named_with_what_is_wanted(state, images, came, use):
+    labels = np.zeros(4, np.int32)
+    calls = {
+        "predict": lambda: cnn.predict(state, images),
+        "feature_maps": lambda: cnn.feature_maps(state, images),
+        "eval_step": lambda: cnn.eval_step(state, cnn.Batch(images, labels)),
+        "evaluate": lambda: cnn.evaluate(state, cnn.Split(images, labels)),
+        "train_step": lambda: cnn.train_step(state, cnn.Batch(images, labels)),
+        "train_epoch": lambda: cnn.train_epoch(state, cnn.Split(images, labels), batch_size=2),
+    }
+    with pytest.raises(cnn.DataError) as error:
+        calls[use]()
+    assert came in str(error.value) and "uint8 [N, 28, 28, 1]" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(4, np.float32), np.zeros((4, 1), np.int32), np.zeros(3, np.int32)])
+def test_wrong_labels_are_named_with_what_is_wanted(state, labels):
+    with pytest.raises(cnn.DataError, match="but must be integers"):
+        cnn.eval_step(state, cnn.Batch(np.zeros((4, 28, 28, 1), np.uint8), labels))
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_is_no_class_is_never_learned_silently(state, small, label):
+    batch = cnn.Batch(small.train.images[:2], np.array([0, label], np.int32))
+    assert np.isnan(cnn.eval_step(state, batch).loss)

@@ -1,0 +1,41 @@
+import dataclasses
+from typing import Any
+
+import jax
+import pytest
+
+import cnn
+from cnn.steps import apply_model
+from cnn.summary import format_table
+
+
+def test_the_table_is_keras_summary_of_the_chapters_model(state):
+    rows = cnn.layer_table(state)
+    assert [(row.name, row.output_shape, row.parameters) for row in rows] == [
+        ("conv1", (None, 28, 28, 32), 320),
+        ("pool1", (None, 14, 14, 32), 0),
+        ("conv2", (None, 14, 14, 64), 18_496),
+        ("pool2", (None, 7, 7, 64), 0),
+        ("flatten", (None, 3136), 0),
+        ("dense", (None, 100), 313_700),
+        ("dropout", (None, 100), 0),
+        ("logits", (None, 10), 1_010),
+    ]
+    assert rows[0].input_shape == (None, 28, 28, 1)
+    text = format_table(rows, "fashion_cnn")
+    assert "333,526" in text and "conv2 (Conv)" in text
+
+
+def test_flops_are_those_that_xla_counts(state, small):
+    ours = sum(row.flops for row in cnn.layer_table(state))
+    compiled = jax.jit(apply_model).lower(state, state.params, small.val.images[:64]).compile()
+    # XLA adds what we leave out, scaling, ReLU and the comparisons of pooling, and skips products with the padding.
+    costs: Any = compiled.cost_analysis()
+    assert costs["flops"] / 64 == pytest.approx(ours, rel=0.1)
+
+
+def test_widths_dropout_and_classes_are_configuration(config):
+    model = cnn.ModelConfig(conv1_features=8, conv2_features=12, dense_features=20, classes=7)
+    rows = cnn.layer_table(cnn.create_state(dataclasses.replace(config, model=model)))
+    assert [row.output_shape[-1] for row in rows if row.parameters] == [8, 12, 20, 7]
+    assert sum(row.parameters for row in rows) == (9 + 1) * 8 + (72 + 1) * 12 + (588 + 1) * 20 + (20 + 1) * 7
