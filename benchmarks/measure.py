@@ -1,0 +1,67 @@
+"""What every measurement needs: the machine, the images for the peers, mean and spread, and the JSON file."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cnn
+
+RESULTS = Path(__file__).parent / "results"
+PEERS_PYTHON = Path(".venv-peers/bin/python")
+
+
+def machine() -> dict[str, Any]:
+    """Returns the processor, the number of cores that this process may use, and the versions that decide speed."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return {
+        "processor": next(
+            (line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor()
+        ),
+        "vector_extensions": [flag for flag in ("avx2", "avx512f", "avx512_bf16") if flag in flags],
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
+    }
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Returns mean, standard deviation (n - 1), median, minimum, maximum and n."""
+    return {
+        "mean": statistics.mean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "n": len(values),
+    }
+
+
+def save_images(path: Path) -> cnn.Splits:
+    """Writes the images to an .npz that another environment can read, and returns them."""
+    splits = cnn.load_data(cnn.DataConfig())
+    arrays = {
+        f"{name}_{field}": getattr(split, field) for name, split in splits._asdict().items() for field in split._fields
+    }
+    np.savez(path, **arrays)
+    return splits
+
+
+def write_result(name: str, values: dict[str, Any]) -> None:
+    """Writes benchmarks/results/<name>.json with the command, the day and the machine."""
+    RESULTS.mkdir(exist_ok=True)
+    command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip()
+    values = {"command": command, "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine(), **values}
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(values, indent=2) + "\n")
+    print(f"wrote {path.relative_to(Path.cwd())}")
