@@ -1,5 +1,5 @@
 # Each target is a command that works without make. PYTHON=/path/to/python names another Python for the environment.
-.PHONY: setup data train test lint format clean
+.PHONY: setup data train test lint format bench clean
 export PYTHON
 
 setup: ## make .venv/ with all that is needed
@@ -16,6 +16,13 @@ test: lint data ## everything that is checked
 
 lint: setup ## style and types
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright
+
+bench: data ## the numbers in the README, beside Keras in an environment of its own; some 40 minutes
+	@test -e .venv-peers/set-up || { .venv/bin/python -m venv --clear .venv-peers && \
+		.venv-peers/bin/pip install --quiet -r benchmarks/peers.txt && touch .venv-peers/set-up; }
+	.venv/bin/python -m benchmarks.epoch
+	.venv/bin/python -m benchmarks.seeds
+	.venv/bin/python -m benchmarks.readme
 
 format: setup ## put the code into the one format
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
