@@ -185,6 +185,8 @@ def _fetch(name: DatasetName, work: Path, allow_apt: bool) -> tuple[Arrays, str]
         attempts[package] = lambda: tfds_source.fetch_with_tfds(name, work, sources.fetch_debian_package(work))
     causes = []
     for origin, attempt in attempts.items():
+        if not Path(origin).is_dir():
+            print(f"getting {name} from {origin}, once, in about half a minute", file=sys.stderr, flush=True)
         try:
             return attempt(), origin
         except DataError as error:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -64,7 +65,6 @@ def exit_status(command: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command with the same --run-dir goes on from the last epoch", file=sys.stderr)
         return 130
     return 0
 
@@ -97,13 +97,16 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
     """Trains, or goes on, or says that the run has finished; draws the figures that are missing; prints the result."""
     from cnn.train import fit
 
-    device = find_device(config.train.device)
-    print(f"{config.name} on {device.platform} ({device.device_kind}), run directory {run_dir}", flush=True)
+    print(f"{config.name} on {device_name(find_device(config.train.device))}, run directory {run_dir}", flush=True)
     rundir.claim(run_dir, config)
     if rundir.read_result(run_dir):
         print("this run has finished; nothing is trained or overwritten, name another --run-dir to train anew")
-    with progress(config.train.epochs) as report:
-        result = fit(config, run_dir, report=report)
+    try:
+        with progress(config.train.epochs) as report:
+            result = fit(config, run_dir, report=report)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command with --run-dir {run_dir} goes on from the last epoch", file=sys.stderr)
+        raise
     if config.log.figures and "figures" not in result.summary["seconds"]:
         from cnn.pictures import draw_figures
 
@@ -113,6 +116,14 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
         rundir.write_json(run_dir / rundir.RESULT, result.summary)
     print(result_table(result.summary))
     print(f"run directory: {run_dir}")
+
+
+def device_name(device: Any) -> str:
+    """Returns what a user calls a device of JAX: its kind, or for a CPU the number of cores that it may use."""
+    if device.platform != "cpu":
+        return f"{device.platform} ({device.device_kind})"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"cpu ({cores} cores)"
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:

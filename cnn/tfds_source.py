@@ -7,7 +7,6 @@ import hashlib
 import io
 import logging
 import os
-import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -160,7 +159,6 @@ def fetch_with_tfds(name: DatasetName, directory: Path, archives: Path | None = 
     import tensorflow_datasets as tfds
 
     builder = _tfds_builder(name)(data_dir=directory / "prepared")
-    print(f"preparing {name} with TensorFlow Datasets (once, about half a minute)", file=sys.stderr, flush=True)
     config = tfds.download.DownloadConfig(manual_dir=archives, force_checksums_validation=True)
     try:
         with _tfds_manners():
@@ -168,7 +166,8 @@ def fetch_with_tfds(name: DatasetName, directory: Path, archives: Path | None = 
                 download_dir=directory / "downloads", download_config=config, file_format="array_record"
             )
             arrays = {}
-            for split, examples in builder.as_data_source().items():
+            for split in ("train", "test"):
+                examples = builder.as_data_source(split=split)
                 examples = examples.__getitems__(range(len(examples)))  # One by one they take three times as long.
                 pairs = [(example["image"], example["label"]) for example in examples]
                 arrays[f"{split}_images"] = np.stack([image for image, _ in pairs])

@@ -223,7 +223,7 @@ def test_nothing_anywhere_is_one_line_with_every_way_out(cache, capsys, caplog):
         assert remedy in message
     assert "Name or service not known" in message
     assert list(cache.iterdir()) == [] and caplog.records == []
-    assert capsys.readouterr() == ("", "preparing fashion_mnist with TensorFlow Datasets (once, about half a minute)\n")
+    assert capsys.readouterr() == ("", "getting fashion_mnist from TensorFlow Datasets, once, in about half a minute\n")
 
 
 def test_little_room_is_told_whatever_else_went_wrong(monkeypatch, cache):

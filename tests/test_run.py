@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,21 @@ def test_another_configuration_on_the_same_run_dir_is_exit_status_2(trained):
     other = _command("experiments.fashion_cnn", *SHORT, "--train.seed", "5", "--run-dir", str(run_dir))
     assert other.returncode == 2
     assert "train.seed 0 -> 5" in other.stderr and other.stderr.count("\n") == 1
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
+    command = [sys.executable, "-m", "experiments.fashion_cnn", *SHORT, "--train.epochs", "3", "--log.no_figures"]
+    command += ["--run-dir", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout and process.stderr
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        process.send_signal(signal.SIGINT)
+        message = process.stderr.read()
+    assert lines[1].startswith("epoch 1/3")
+    assert process.returncode == 130
+    assert message.startswith("stopped; the same command with --run-dir") and message.count("\n") == 1
+    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    assert again.returncode == 0 and "epoch 1/3" not in again.stdout and "epoch 3/3" in again.stdout
 
 
 def test_look_draws_the_figures_again(trained):

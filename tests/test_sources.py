@@ -271,7 +271,7 @@ def test_debian_files_get_back_their_published_bytes_and_tfds_gives_their_arrays
     assert_equal(tfds_source.read_archives("fashion_mnist", fetched), expected)
     assert_equal(tfds_source.fetch_with_tfds("fashion_mnist", tmp_path / "work", fetched), expected)
     out, err = capfd.readouterr()
-    assert out == "" and err.count("\n") == 1
+    assert out == "" and err == ""
     # Known answers: the first labels, and equally many images of each class.
     assert expected.train_labels[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
     assert np.bincount(expected.train_labels).tolist() == [6000] * 10
@@ -325,6 +325,21 @@ def test_class_names_are_those_of_tfds(tmp_path, name):
     assert tuple(stock.info.features["label"].names) == sources.CLASS_NAMES[name]
 
 
+@pytest.mark.parametrize("name", DATASETS)
+def test_mock_data_has_the_shapes_and_label_names_of_the_data_set(tmp_path, name):
+    import tensorflow_datasets as tfds
+
+    builder = tfds_source._tfds_builder(name)(data_dir=tmp_path)
+    assert tuple(builder.info.features["label"].names) == sources.CLASS_NAMES[name]
+    with tfds.testing.mock_data(num_examples=3):
+        examples = builder.as_data_source(split="train")
+        assert len(examples) == 3
+        for index in range(3):
+            image, label = examples[index]["image"], examples[index]["label"]
+            assert image.dtype == np.uint8 and image.shape == DATASETS[name].image_shape
+            assert 0 <= label < 10
+
+
 def test_our_builder_does_not_replace_the_stock_one(tmp_path):
     import tensorflow_datasets as tfds
 
@@ -340,7 +355,7 @@ def test_tfds_downloads_verifies_and_prepares_in_the_published_order(tmp_path, m
         register(monkeypatch, name, files, url)
         assert_equal(tfds_source.fetch_with_tfds(name, tmp_path / "work"), arrays)
     out, err = capfd.readouterr()
-    assert out == "" and err == f"preparing {name} with TensorFlow Datasets (once, about half a minute)\n"
+    assert out == "" and err == ""
 
 
 def test_a_changed_download_is_refused(tmp_path, monkeypatch, tiny):
