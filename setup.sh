@@ -4,27 +4,33 @@
 set -eu
 cd "$(dirname "$0")"
 
-wanted="${PYTHON:-newest} $(cat pyproject.toml constraints.txt | cksum)"
+# The place too, as an environment does not work elsewhere.
+wanted="${PYTHON:-newest} $(cat pyproject.toml constraints.txt | cksum) $PWD"
 # Written last, so that an interrupted set-up is begun anew.
 stamp=.venv/set-up
-if [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+if [ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi
 
-is_python() { # COMMAND MINOR...: it runs, is 3.MINOR, and can make environments; a pyenv shim may be on PATH and not run
-    python=$1; shift
-    "$python" -c 'import ensurepip, sys, venv; sys.exit(str(sys.version_info[1]) not in sys.argv[1:])' "$@" 2>/dev/null
+# COMMAND MINOR...: prints its path if it runs, is 3.MINOR, and can make environments. A pyenv shim may be on PATH and
+# not run. Of an environment it prints the Python that it was made with, as .venv itself may be the one that is active.
+real_python() {
+    "$@" 2>/dev/null <<'END'
+import ensurepip, os, sys, sysconfig, venv
+is_wanted = str(sys.version_info[1]) in sys.argv[1:] and not sysconfig.get_config_var("Py_GIL_DISABLED")
+print(os.path.realpath(sys.executable) if is_wanted else sys.exit(1))
+END
 }
 
 find_python() {
     for minor in 13 12 11; do
-        for python in "python3.$minor" python3 python "${PYENV_ROOT:-$HOME/.pyenv}/versions/3.$minor".*/bin/python; do
-            if is_python "$python" "$minor"; then echo "$python"; return; fi
+        for candidate in "python3.$minor" python3 python "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/3.$minor".*/bin/python; do
+            real_python "$candidate" - "$minor" && return
         done
     done
 }
 
-python=${PYTHON:-$(find_python)}
-if ! is_python "${python:-none}" 11 12 13; then
-    echo "error: ${python:-python3} is not a Python 3.11, 3.12 or 3.13 with venv;" \
+if [ -n "${PYTHON:-}" ]; then python=$(real_python "$PYTHON" - 11 12 13 || true); else python=$(find_python || true); fi
+if [ -z "$python" ]; then
+    echo "error: ${PYTHON:-python3} is not a Python 3.11, 3.12 or 3.13 with venv;" \
         "install one (on Debian and Ubuntu: python3 python3-venv), or name it: PYTHON=/path/to/python" >&2
     exit 2
 fi

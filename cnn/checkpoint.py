@@ -1,5 +1,6 @@
 """Checkpoints: the best, the latest and the one before, by orbax, which no other module imports."""
 
+import hashlib
 import logging
 import os
 import shutil
@@ -14,7 +15,7 @@ import numpy as np
 
 from cnn import rundir
 from cnn.config import ExperimentConfig
-from cnn.errors import RunDirError
+from cnn.errors import RunDirError, first_cause
 from cnn.state import TrainState, create_state
 
 
@@ -89,57 +90,87 @@ def save(checkpoints: Any, state: TrainState, progress: dict[str, Any], improved
         raise RunDirError(f"{failed}: {error.strerror}; {way_out}") from error
     try:
         saved = checkpoints.save(
-            step, arrays, metrics={"improved_at": step if improved else 0}, custom_metadata=progress
+            step,
+            arrays,
+            metrics={"improved_at": step if improved else 0},
+            custom_metadata={"progress": progress, "sha256": _digests(arrays)},
         )
     # What orbax raises is of many types, and none of them says more than its text.
     except Exception as error:
         # What was written of it is no checkpoint, as its mark of success is missing; nobody should come across it.
         shutil.rmtree(checkpoints.directory / str(step), ignore_errors=True)
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunDirError(f"{failed}: {reason}; {way_out}") from error
+        raise RunDirError(f"{failed}: {first_cause(error)}; {way_out}") from error
     if not saved:
         raise RunDirError(f"{failed}: it holds a later one; end the other process that writes there")
 
 
-def _load(checkpoints: Any, step: int, like: TrainState) -> TrainState:
+def _digests(arrays: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each leaf by its path: orbax' own checksums do not cover what lies in the arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(arrays)
+    return {
+        jax.tree_util.keystr(path): hashlib.sha256(np.ascontiguousarray(jax.device_get(leaf)).tobytes()).hexdigest()
+        for path, leaf in leaves
+    }
+
+
+def _load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
     # The current shardings, or what one kind of device saved could not be loaded on another.
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=leaf.sharding), _arrays(like)
     )
-    arrays = checkpoints.load(step, template)
-    return like.replace(
+    try:
+        arrays = checkpoints.load(step, template)
+        saved = checkpoints.metadata(step).custom_metadata
+        found = _digests(arrays)
+        if damaged := [path for path, digest in saved["sha256"].items() if found.get(path) != digest]:
+            raise ValueError(f"{damaged[0]} is not what was saved")
+    # Orbax says by exceptions of many types that something is missing or truncated.
+    except Exception as error:
+        raise RunDirError(
+            f"the checkpoint {checkpoints.directory / str(step)} is damaged ({first_cause(error)}); "
+            "move it away, and the one before is taken, or train anew in another --run-dir"
+        ) from error
+    state = like.replace(
         step=arrays["step"],
         key=jax.random.wrap_key_data(arrays["key"]),
         params=arrays["params"],
         opt_state=arrays["opt_state"],
     )
+    return state, saved["progress"]
 
 
 def load_latest(checkpoints: Any, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-    """Returns the latest state and its progress, with the structure and device of ``like``; None if there is none."""
+    """Returns the latest state and its progress, with the structure and device of ``like``; None if there is none.
+
+    Raises:
+      RunDirError: it is damaged.
+    """
     latest = checkpoints.latest
-    if latest is None:
-        return None
-    return _load(checkpoints, latest.step, like), checkpoints.metadata(latest.step).custom_metadata
+    return _load(checkpoints, latest.step, like) if latest else None
 
 
 def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
-    """Returns the best state, with the structure and device of ``like``."""
+    """Returns the best state, with the structure and device of ``like``.
+
+    Raises:
+      RunDirError: it is damaged.
+    """
     best = max(checkpoints.checkpoints, key=lambda checkpoint: _improved_at(checkpoint.metrics))
-    return _load(checkpoints, best.step, like)
+    return _load(checkpoints, best.step, like)[0]
 
 
 def load_best(run_dir: str | Path) -> tuple[TrainState, ExperimentConfig]:
     """Returns the best state of a run directory, and its configuration.
 
     Raises:
-      RunDirError: the directory holds no run, or the run has no checkpoint yet.
+      RunDirError: the directory holds no run, or the run has no checkpoint yet, or it is damaged.
     """
     run_dir = Path(run_dir)
-    config = rundir.read_config(run_dir)
-    if not (run_dir / rundir.CHECKPOINTS).is_dir():
+    description = rundir.read_description(run_dir)
+    config = description["config"]
+    if not any((run_dir / rundir.CHECKPOINTS).glob("*")):
         raise RunDirError(f"{run_dir} has no checkpoint; name a run that has finished an epoch")
     with open_checkpoints(run_dir) as checkpoints:
         if checkpoints.latest is None:
             raise RunDirError(f"{run_dir} has no checkpoint; name a run that has finished an epoch")
-        return load_best_of(checkpoints, create_state(config)), config
+        return load_best_of(checkpoints, create_state(config, description.get("train_images"))), config

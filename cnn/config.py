@@ -52,7 +52,7 @@ class DataConfig:
     name: DatasetName = "fashion_mnist"
     """Data set, by its name in TensorFlow Datasets."""
     source: str | None = None
-    """Directory with the four idx files; without it they are found or fetched."""
+    """Directory with the published files (for Fashion-MNIST, the four idx files); else they are found or fetched."""
     val_fraction: float = 0.2
     """Share of the training images that is held out for validation."""
     split_seed: int = 42
@@ -61,6 +61,8 @@ class DataConfig:
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
         _require(self.name in DATASETS, "data.name", self.name, f"one of {', '.join(DATASETS)}")
+        source = self.source
+        _require(source is None or isinstance(source, str), "data.source", source, "the path of a directory")
         fraction = self.val_fraction
         _require(_is_real(fraction) and 0 < fraction < 1, "data.val_fraction", fraction, "between 0 and 1, exclusive")
         seed = self.split_seed
@@ -182,7 +184,12 @@ class ExperimentConfig:
         _require(plain, "name", self.name, "letters, digits, - and _")
         for group in dataclasses.fields(self)[1:]:
             value = getattr(self, group.name)
-            _require(isinstance(value, _field_type(type(self), group.name)), group.name, value, f"a {group.type}")
+            _require(
+                isinstance(value, _field_type(type(self), group.name)),
+                group.name,
+                value,
+                f"a {_field_type(type(self), group.name).__name__}",
+            )
 
 
 def _field_type(cls: type, name: str) -> Any:

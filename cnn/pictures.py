@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def figures(config: ExperimentConfig, result: Result, splits: Splits) -> dict[str, Callable[[], "Figure"]]:
     """Returns, by file name, what draws each figure of a run."""
     names = class_names(config.data)
+    names += tuple(f"class {label}" for label in range(len(names), config.model.classes))
     korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else None
     train, test = splits.train, splits.test
     trained, untrained = (np.asarray(s.params["conv1"]["kernel"]) for s in (result.state, create_state(config)))

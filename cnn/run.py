@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from cnn import rundir
 from cnn.config import ExperimentConfig
 from cnn.errors import UserError
-from cnn.sharding import find_device
+from cnn.sharding import find_device, usable_cores
 
 
 def parse_options(function: Callable[..., None], program: str, arguments: list[str]) -> Callable[[], None]:
@@ -66,6 +66,10 @@ def exit_status(command: Callable[[], None]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Who read our output has gone; the interpreter must not try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 
@@ -98,40 +102,36 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
     from cnn.train import fit
 
     print(f"{config.name} on {device_name(find_device(config.train.device))}, run directory {run_dir}", flush=True)
-    rundir.claim(run_dir, config)
     if rundir.read_result(run_dir):
-        print("this run has finished; nothing is trained or overwritten, name another --run-dir to train anew")
+        print("this run has finished and is not trained again; name another --run-dir to train anew")
     try:
         with progress(config.train.epochs) as report:
             result = fit(config, run_dir, report=report)
     except KeyboardInterrupt:
         print(f"stopped; the same command with --run-dir {run_dir} goes on from the last epoch", file=sys.stderr)
         raise
+    print(result_table(result.summary), flush=True)
     if config.log.figures and "figures" not in result.summary["seconds"]:
         from cnn.pictures import draw_figures
 
         begin = time.perf_counter()
         draw_figures(run_dir, config, result)
-        result.summary["seconds"]["figures"] = time.perf_counter() - begin
-        rundir.write_json(run_dir / rundir.RESULT, result.summary)
-    print(result_table(result.summary))
+        seconds = {**result.summary["seconds"], "figures": time.perf_counter() - begin}
+        rundir.write_json(run_dir / rundir.RESULT, {**result.summary, "seconds": seconds})
     print(f"run directory: {run_dir}")
 
 
 def device_name(device: Any) -> str:
     """Returns what a user calls a device of JAX: its kind, or for a CPU the number of cores that it may use."""
-    if device.platform != "cpu":
-        return f"{device.platform} ({device.device_kind})"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"cpu ({cores} cores)"
+    return f"cpu ({usable_cores()} cores)" if device.platform == "cpu" else f"{device.platform} ({device.device_kind})"
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """Returns an epoch's numbers on a line."""
+    """Returns an epoch's numbers on a line that fits into 80 columns."""
     return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}   "
-        f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}   "
-        f"val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.4f}   {row['seconds']:.1f} s"
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
+        f"loss {row['train_loss']:.4f} (val {row['val_loss']:.4f})  "
+        f"accuracy {row['train_accuracy']:.4f} (val {row['val_accuracy']:.4f})  {row['seconds']:.1f} s"
     )
 
 
@@ -156,7 +156,7 @@ def progress(epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def result_table(summary: dict[str, Any]) -> str:
     """Returns the result of a run as a small table."""
-    rule = "─" * 34
+    rule = "-" * 34
     seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in summary["seconds"].items())
     return (
         f"\n{'':12}{'loss':>10}{'accuracy':>12}\n{rule}\n"

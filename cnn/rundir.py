@@ -1,15 +1,18 @@
 """The files of a run directory: claimed once, written atomically, read back with checks."""
 
+import fcntl
 import json
 import os
 import platform
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cnn.config import ExperimentConfig, differences, from_dict, to_dict
 from cnn.errors import ConfigError, RunDirError
+from cnn.sharding import usable_cores
 
 CONFIG = "config.json"
 HISTORY = "metrics.jsonl"
@@ -28,22 +31,19 @@ def write_text(path: Path, text: str) -> None:
     Raises:
       RunDirError: the directory is read-only, full, or gone.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = file.name
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        # A temporary file is made for its owner alone; a result is for all that may read the directory.
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise RunDirError(f"cannot write {path}: {error.strerror}; name another directory with --run-dir") from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunDirError(
+            f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from the last epoch"
+        ) from error
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -64,8 +64,8 @@ def _read_json(path: Path) -> Any:
         raise RunDirError(f"cannot read {path}: {reason}; name a directory that a run has written") from error
 
 
-def read_config(run_dir: Path) -> ExperimentConfig:
-    """Returns the configuration that a run was started with.
+def read_description(run_dir: Path) -> dict[str, Any]:
+    """Returns what ``describe`` said of a run, its configuration checked and made an ExperimentConfig.
 
     Raises:
       RunDirError: there is none, or it is damaged.
@@ -74,7 +74,7 @@ def read_config(run_dir: Path) -> ExperimentConfig:
     if not isinstance(values, dict) or "config" not in values:
         raise RunDirError(f"{run_dir / CONFIG} is not what a run writes; name a directory that a run has written")
     try:
-        return from_dict(values["config"])
+        return {**values, "config": from_dict(values["config"])}
     except ConfigError as error:
         raise RunDirError(f"{run_dir / CONFIG}: {error}") from error
 
@@ -93,36 +93,64 @@ def read_history(run_dir: Path) -> list[dict[str, Any]]:
         raise RunDirError(f"cannot read {run_dir / HISTORY}: {error}; name a run that has finished an epoch") from error
 
 
-def claim(run_dir: Path, config: ExperimentConfig) -> None:
-    """Makes sure that the directory is this run's and can be written to: makes it, or finds the same run in it.
+@contextmanager
+def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[None]:
+    """Holds the directory for this process: makes it, or finds a part of the same run in it.
 
     Raises:
-      RunDirError: it holds something else, or a run of another configuration, or cannot be written to.
+      RunDirError: it holds something else, or a run of another configuration, is in use, or cannot be written to.
     """
+    way_out = "name another directory with --run-dir"
+    made = not run_dir.exists()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        entries = sorted(entry.name for entry in run_dir.iterdir())
+        held = os.open(run_dir, os.O_RDONLY)
     except OSError as error:
-        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; name another directory with --run-dir") from error
-    if CONFIG in entries:
-        changed = [d for d in differences(read_config(run_dir), config) if not d.startswith(_IRRELEVANT)]
-        if changed:
-            raise RunDirError(
-                f"{run_dir} holds a run with another configuration ({'; '.join(changed)}); "
-                "repeat its options, or name another directory with --run-dir"
-            )
-    elif any(not name.startswith(f".{CONFIG}.") for name in entries):
-        raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
-    else:
-        write_json(run_dir / CONFIG, {"config": to_dict(config)})
+        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
+    try:
+        # The lock is on the directory itself, and ends with the process, however that ends.
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        entries = sorted(entry.name for entry in run_dir.iterdir() if not entry.name.startswith("."))
+        if CONFIG in entries:
+            changed = [
+                difference
+                for difference in differences(read_description(run_dir)["config"], config)
+                if not difference.startswith(_IRRELEVANT)
+            ]
+            if changed:
+                raise RunDirError(
+                    f"{run_dir} holds a run with another configuration ({'; '.join(changed)}); "
+                    f"repeat its options, or {way_out}"
+                )
+        elif entries:
+            raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
+        yield
+    except BlockingIOError as error:
+        raise RunDirError(f"{run_dir} is in use by another process; wait for it, or {way_out}") from error
+    finally:
+        os.close(held)
+        # Nothing is left of a run that was refused before it wrote anything.
+        if made:
+            with suppress(OSError):
+                run_dir.rmdir()
 
 
-def describe(config: ExperimentConfig, data_digest: str, device: Any) -> dict[str, Any]:
-    """Returns what config.json says: the configuration, and what the run ran with."""
+def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, device: Any) -> None:
+    """Writes config.json: the configuration, and what the run runs with; not anew for a run that is gone on with.
+
+    Raises:
+      RunDirError: the run was begun on other images.
+    """
+    if (run_dir / CONFIG).exists():
+        if read_description(run_dir).get("data_sha256") != data_sha256:
+            raise RunDirError(f"{run_dir} holds a run on other images; name another directory with --run-dir")
+        return
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
+    description = {
         "config": to_dict(config),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
-        "devices": {"platform": device.platform, "kind": device.device_kind, "cpus": os.cpu_count()},
-        "data_sha256": data_digest,
+        "devices": {"platform": device.platform, "kind": device.device_kind, "cores": usable_cores()},
+        "data_sha256": data_sha256,
+        "train_images": train_images,
     }
+    write_json(run_dir / CONFIG, description)

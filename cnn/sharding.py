@@ -1,5 +1,6 @@
 """Where arrays live."""
 
+import os
 from typing import Any
 
 import jax
@@ -23,3 +24,8 @@ def find_device(kind: str) -> Any:
             f"--train.device is {kind!r}, but JAX sees no such device, only {jax.devices()[0].platform}; "
             "take auto, or install JAX's build for it: pip install -c constraints.txt -e '.[cuda]' or '.[tpu]'"
         ) from error
+
+
+def usable_cores() -> int | None:
+    """Returns the number of cores that this process may use, on which the bits of a result on CPU depend."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

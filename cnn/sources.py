@@ -198,6 +198,7 @@ def fetch_debian_package(directory: Path) -> Path:
       DataError: there is no apt, no network or no such package.
     """
     apt = ["apt-get", "-qq", "-o", "Acquire::Retries=1", "-o", f"Acquire::http::Timeout={NETWORK_SECONDS}"]
+    apt += ["-o", f"Acquire::https::Timeout={NETWORK_SECONDS}"]
     try:
         _run(*apt, "download", DEBIAN_PACKAGE, cwd=directory)
     except DataError:
@@ -208,12 +209,14 @@ def fetch_debian_package(directory: Path) -> Path:
         apt += ["-o", f"Dir::State={state}", "-o", f"Dir::Cache={cache}", "-o", "APT::Sandbox::User=root"]
         _run(*apt, "update", cwd=directory)
         _run(*apt, "download", DEBIAN_PACKAGE, cwd=directory)
-    package = next(directory.glob(f"{DEBIAN_PACKAGE}_*.deb"))
-    _run("dpkg-deb", "-x", str(package), str(directory / "package"), cwd=directory)
+    for package in directory.glob(f"{DEBIAN_PACKAGE}_*.deb"):
+        _run("dpkg-deb", "-x", str(package), str(directory / "package"), cwd=directory)
     unpacked = directory / "package" / DEBIAN_DIRECTORY.relative_to("/")
     published = directory / "published"
     published.mkdir()
     for file in IDX_FILES.values():
-        content = (unpacked / f"{file.name}.gz").read_bytes()
-        (published / f"{file.name}.gz").write_bytes(publish_gzip(content, file))
+        path = unpacked / f"{file.name}.gz"
+        if not path.exists():
+            raise DataError(f"the package {DEBIAN_PACKAGE} holds no {path.name}")
+        (published / path.name).write_bytes(publish_gzip(path.read_bytes(), file))
     return published

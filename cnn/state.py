@@ -84,7 +84,9 @@ def create_state(config: ExperimentConfig, train_images: int | None = None) -> T
         by default that of the data set.
     """
     model = CNN(config.model)
-    optimizer = make_optimizer(config.optim, total_steps(config, train_images))
+    # A constant rate has no end, so that it need not be compiled anew for another number of epochs.
+    steps = 0 if config.optim.schedule == "constant" else total_steps(config, train_images)
+    optimizer = make_optimizer(config.optim, steps)
 
     @jax.jit
     def create(key):

@@ -10,7 +10,7 @@ import optax
 from jax import Array, lax
 
 from cnn.data import Split
-from cnn.errors import DataError
+from cnn.errors import ConfigError, DataError
 from cnn.metrics import Metrics, batch_metrics, merge, zero_metrics
 from cnn.state import Stream, TrainState, stream_key
 
@@ -29,10 +29,29 @@ class Batch(NamedTuple):
 def check_images(state: TrainState, images: Array | np.ndarray) -> None:
     """Raises DataError for another dtype or shape than uint8 [N, H, W, C]; when traced, so it costs no run time."""
     wanted = ", ".join(map(str, state.image_shape))
+    if not hasattr(images, "dtype"):
+        raise DataError(f"images are a {type(images).__name__}, but must be an array, uint8 [N, {wanted}]")
     if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[1:] != state.image_shape:
         raise DataError(
             f"images are {images.dtype} {list(images.shape)}, but must be uint8 [N, {wanted}] with values from 0 to 255"
         )
+
+
+def check_labels(images: Array | np.ndarray, labels: Array | np.ndarray) -> None:
+    """Raises DataError unless the labels are integers [N], one an image, at least one; when traced, as above."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != images.shape[:1] or not len(images):
+        raise DataError(
+            f"labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(images)}], one an image, "
+            "for at least one"
+        )
+
+
+def check_split(state: TrainState, split: Split, batch_size: int) -> None:
+    """Raises DataError for images or labels as above, and ConfigError for a batch without images."""
+    check_images(state, split.images)
+    check_labels(split.images, split.labels)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}, but must be an integer of at least 1")
 
 
 def scale(state: TrainState, images: Array | np.ndarray) -> Array:
@@ -48,24 +67,17 @@ def apply_model(state: TrainState, params: dict, images: Array | np.ndarray, dro
     return logits
 
 
-def _checked_labels(batch: Batch) -> Array:
-    labels = jnp.asarray(batch.labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != batch.images.shape[:1]:
-        raise DataError(
-            f"labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(batch.images)}], one an image"
-        )
-    return labels
-
-
 def loss_and_metrics(
     params: dict, state: TrainState, batch: Batch, dropout_key: Array | None = None
 ) -> tuple[Array, Metrics]:
     """Returns the mean cross-entropy of the batch in nats, and its metrics.
 
-    A label that is no class makes the loss NaN: indexing would clamp or wrap it, and train on a wrong class silently.
+    A label that is no class makes loss and accuracy NaN: indexing would clamp or wrap it, and silently train on a
+    wrong class.
     """
     logits_BxK = apply_model(state, params, batch.images, dropout_key)
-    labels = _checked_labels(batch)
+    check_labels(batch.images, batch.labels)
+    labels = jnp.asarray(batch.labels)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels)
     losses = jnp.where((labels >= 0) & (labels < logits_BxK.shape[-1]), losses, jnp.nan)
     mask = jnp.ones(labels.shape, bool) if batch.mask is None else batch.mask
@@ -100,7 +112,7 @@ def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[Tr
     One call of XLA's: the steps are a loop on the device. The last batch is filled up and masked if it is not full.
     The given state is used up.
     """
-    check_images(state, split.images)
+    check_split(state, split, batch_size)
     count = len(split.labels)
     steps = -(-count // batch_size)
     order = jax.random.permutation(stream_key(state.key, Stream.ORDER, state.step // steps), count)
@@ -120,7 +132,7 @@ def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[Tr
 @partial(jax.jit, static_argnames="batch_size")
 def evaluate(state: TrainState, split: Split, *, batch_size: int = 1000) -> Metrics:
     """Returns the exact metrics of all images of a split, whatever the batch size."""
-    check_images(state, split.images)
+    check_split(state, split, batch_size)
     count = len(split.labels)
     batch_size = min(batch_size, count)
 

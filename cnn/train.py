@@ -78,17 +78,28 @@ def fit(
       UserError: configuration, images or directory cannot be used; found before anything is compiled.
       FloatingPointError: the loss is no longer a number; the best checkpoint is kept.
     """
-    run_dir, seconds = Path(run_dir), {}
-    device = find_device(config.train.device)
-    rundir.claim(run_dir, config)
-    if rundir.read_result(run_dir) is not None:
-        return load_result(run_dir)[1]
-    with timed(seconds, "data"):
-        splits = check_splits(config, splits or load_data(config.data))
-        rundir.write_json(run_dir / rundir.CONFIG, rundir.describe(config, data_digest(splits), device))
-        train, val, test = jax.device_put(tuple(splits), device)
+    run_dir, device, seconds = Path(run_dir), find_device(config.train.device), {}
+    with rundir.claimed(run_dir, config):
+        if rundir.read_result(run_dir) is not None:
+            return load_result(run_dir)[1]
+        with timed(seconds, "data"):
+            splits = check_splits(config, splits or load_data(config.data))
+            train_images = len(splits.train.labels)
+            rundir.describe(run_dir, config, data_digest(splits), train_images, device)
+            on_device = jax.device_put(splits, device)
+        state = jax.device_put(create_state(config, train_images), device)
+        return _fit(config, run_dir, state, on_device, seconds, report)
 
-    state = jax.device_put(create_state(config, len(train.labels)), device)
+
+def _fit(
+    config: ExperimentConfig,
+    run_dir: Path,
+    state: TrainState,
+    splits: Splits,
+    seconds: dict[str, float],
+    report: Callable[[dict[str, Any]], None],
+) -> Result:
+    """The loop, in a directory that is this run's, on images that lie on the device."""
     layers = layer_table(state)
     rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
     history, stopper = [], EarlyStopper()
@@ -97,23 +108,24 @@ def fit(
             if latest := load_latest(checkpoints, state):
                 state, progress = latest
                 history, stopper = progress["history"], EarlyStopper(**progress["stopper"])
-                seconds = add(seconds, progress["seconds"])
+                add_seconds(seconds, progress["seconds"])
                 rundir.write_history(run_dir, history)
         with timed(seconds, "compile"):
-            train_one_epoch = train_epoch.lower(state, train, batch_size=config.optim.batch_size).compile()
-            evaluate_val = evaluate.lower(state, val).compile()
+            train_one_epoch = train_epoch.lower(state, splits.train, batch_size=config.optim.batch_size).compile()
+            evaluate_val = evaluate.lower(state, splits.val).compile()
 
         for epoch in range(len(history) + 1, config.train.epochs + 1):
             if should_stop(stopper, config.train.patience):
                 break
             spent = {}
             with timed(spent, "train"):
-                state, train_metrics = jax.block_until_ready(train_one_epoch(state, train))
+                state, train_metrics = jax.block_until_ready(train_one_epoch(state, splits.train))
             with timed(spent, "eval"):
-                val_metrics = jax.block_until_ready(evaluate_val(state, val))
+                val_metrics = jax.block_until_ready(evaluate_val(state, splits.val))
             row = epoch_row(config, epoch, jax.device_get((train_metrics, val_metrics)), spent)
             stopper = update_stopper(stopper, epoch, row["val_loss"])
-            history, seconds = [*history, row], add(seconds, spent)
+            history = [*history, row]
+            add_seconds(seconds, spent)
             with timed(seconds, "checkpoint"):
                 progress = {"history": history, "stopper": stopper._asdict(), "seconds": seconds}
                 save(checkpoints, state, progress, improved=stopper.best_epoch == epoch)
@@ -123,7 +135,7 @@ def fit(
         with timed(seconds, "checkpoint"):
             best = load_best_of(checkpoints, state)
     with timed(seconds, "eval"):
-        test_metrics = jax.device_get(evaluate(best, test))
+        test_metrics = jax.device_get(evaluate(best, splits.test))
     best_row = history[stopper.best_epoch - 1]
     summary = {
         "best_epoch": stopper.best_epoch,
@@ -203,9 +215,10 @@ def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     """Adds the time that its block takes to ``seconds[phase]``."""
     begin = time.perf_counter()
     yield
-    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - begin
+    add_seconds(seconds, {phase: time.perf_counter() - begin})
 
 
-def add(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    """Returns the sums by phase."""
-    return {phase: a.get(phase, 0.0) + b.get(phase, 0.0) for phase in {**a, **b}}
+def add_seconds(total: dict[str, float], more: dict[str, float]) -> None:
+    """Adds to ``total``, phase by phase."""
+    for phase, seconds in more.items():
+        total[phase] = total.get(phase, 0.0) + seconds

@@ -1,8 +1,10 @@
 """What the tests share: the real images, a small part of them, and the shipped experiment, shrunk."""
 
 import dataclasses
+import os
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
 
@@ -11,6 +13,12 @@ from cnn import data, sources
 from experiments import fashion_cnn
 
 jax.config.update("jax_debug_key_reuse", True)
+# No test is about time; the first example of a jitted function compiles it.
+hypothesis.settings.register_profile("untimed")
+hypothesis.settings.load_profile("untimed")
+# What is tested is the CPU, here and in the processes that tests start; a machine may have more.
+jax.config.update("jax_platforms", "cpu")
+os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def shrink(split: cnn.Split, count: int) -> cnn.Split:

@@ -88,7 +88,7 @@ def one_line(error) -> str:
 # The split
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(1e-9, 1 - 1e-9), st.integers(0, 2**32 - 1))
 def test_the_split_is_that_of_scikit_learn_in_published_order(fraction, seed):
     examples = 137
@@ -345,7 +345,7 @@ def test_damaged_metadata_is_rebuilt(installed, cache, capsys, content):
     assert "is damaged" in capsys.readouterr().err
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 130), st.binary(min_size=1, max_size=20))
 def test_any_bytes_in_the_header_are_noticed_or_harmless(tmp_path_factory, at, content):
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -50,7 +50,7 @@ def test_conv_and_its_gradients_equal_lax(images, kernel, strides, padding):
     _check_conv(images, kernel, strides, padding)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_conv_and_its_gradients_equal_lax_for_any_shape(data):
     size = st.integers(1, 5)
@@ -84,7 +84,7 @@ def test_max_pool_and_its_gradient_equal_reduce_window(window, strides, padding)
     _check_pool((2, 7, 9, 3), window, strides, padding)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_max_pool_and_its_gradient_equal_reduce_window_for_any_shape(data):
     window = (data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4)))

@@ -13,6 +13,11 @@ def test_means_of_a_batch_that_one_can_count():
     assert metrics.accuracy == pytest.approx(2 / 3)
 
 
+def test_without_a_loss_there_is_no_accuracy():
+    metrics = batch_metrics(jnp.eye(2), jnp.array([0.5, jnp.nan]), jnp.array([0, 1]), jnp.array([True, True]))
+    assert jnp.isnan(metrics.loss) and jnp.isnan(metrics.accuracy)
+
+
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(0, 2**31 - 1))
 def test_merged_parts_equal_the_whole(sizes, seed):
     import numpy as np

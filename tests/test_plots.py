@@ -275,7 +275,7 @@ def test_kernels_show_the_first_input_channel_on_a_scale_centred_on_zero():
     offset=st.floats(-3, 3),
 )
 @example(shape=(1, 1, 1), columns=1, offset=-1.0)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_feature_maps_are_all_shown_apart_on_one_scale(shape, columns, offset):
     maps = np.random.default_rng(0).normal(offset, 1, shape)
     axes, bar = all_axes(plots.feature_maps(maps, "Maps", columns))

@@ -122,12 +122,13 @@ def test_an_experiment_names_its_device_prints_its_epochs_and_ends_with_the_resu
     assert command.returncode == 0 and not command.stderr
     lines = command.stdout.splitlines()
     assert lines[0].startswith("fashion_cnn on cpu")
-    assert lines[1].startswith("epoch 1/1   train loss ")
+    assert lines[1].startswith("epoch 1/1  loss ")
     assert lines[-1] == f"run directory: {run_dir}"
     result = json.loads((run_dir / "result.json").read_text())
     assert f"{result['test_accuracy']:.4f}" in command.stdout
     assert result["test_accuracy"] > 0.6  # of ten classes, after an epoch of a narrow network
     assert "\x1b" not in command.stdout
+    assert max(map(len, lines[1:-1])) <= 80
 
 
 def test_an_experiment_draws_its_figures(trained):

@@ -163,7 +163,7 @@ def mutate(content: bytes, kind: str, at: int, what) -> bytes:
     return content[:at] + what + content[at + (len(what) if kind == "set" else 0) :]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.booleans(), st.lists(MUTATIONS, max_size=3))
 def test_any_mutation_of_an_idx_file_gives_the_array_or_a_data_error(tmp_path_factory, compressed, mutations):
     content = idx(IMAGES)
@@ -326,11 +326,10 @@ def test_class_names_are_those_of_tfds(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_mock_data_has_the_shapes_and_label_names_of_the_data_set(tmp_path, name):
+def test_mock_data_has_the_shapes_of_the_data_set(tmp_path, name):
     import tensorflow_datasets as tfds
 
     builder = tfds_source._tfds_builder(name)(data_dir=tmp_path)
-    assert tuple(builder.info.features["label"].names) == sources.CLASS_NAMES[name]
     with tfds.testing.mock_data(num_examples=3):
         examples = builder.as_data_source(split="train")
         assert len(examples) == 3
@@ -426,6 +425,7 @@ def fake_apt(tmp_path, monkeypatch, script: str) -> None:
     monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
 
 
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="packages are unpacked by Debian's dpkg-deb")
 def test_without_package_lists_private_ones_are_fetched(tmp_path, monkeypatch, tiny):
     arrays = tiny("fashion_mnist")
     root = tmp_path / "root"

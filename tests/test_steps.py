@@ -125,6 +125,9 @@ def test_later_epochs_neither_retrace_nor_move_data(state, small):
     state, _ = cnn.train_epoch(state, split, batch_size=32)
     cnn.evaluate(state, val)
     traced = _traces(cnn.train_epoch), _traces(cnn.evaluate)
+    # On CPU the guard notices what goes to the device; what would come from it inside a call stands in the HLO.
+    hlo = str(cnn.train_epoch.lower(state, split, batch_size=32).compile().as_text())
+    assert not any(word in hlo for word in ("infeed", "outfeed", "callback", "send("))
     with jax.transfer_guard("disallow"):
         for _ in range(2):
             state, _ = cnn.train_epoch(state, split, batch_size=32)
@@ -199,11 +202,26 @@ def test_wrong_images_are_named_with_what_is_wanted(state, images, came, use):
 
 @pytest.mark.parametrize("labels", [np.zeros(4, np.float32), np.zeros((4, 1), np.int32), np.zeros(3, np.int32)])
 def test_wrong_labels_are_named_with_what_is_wanted(state, labels):
-    with pytest.raises(cnn.DataError, match="but must be integers"):
-        cnn.eval_step(state, cnn.Batch(np.zeros((4, 28, 28, 1), np.uint8), labels))
+    images = np.zeros((4, 28, 28, 1), np.uint8)
+    for use in (
+        lambda: cnn.eval_step(state, cnn.Batch(images, labels)),
+        lambda: cnn.train_step(state, cnn.Batch(images, labels)),
+        lambda: cnn.evaluate(state, cnn.Split(images, labels)),
+        lambda: cnn.train_epoch(state, cnn.Split(images, labels), batch_size=2),
+    ):
+        with pytest.raises(cnn.DataError, match="but must be integers .4., one an image"):
+            use()
+
+
+def test_a_split_without_images_and_a_batch_without_size_are_refused(state, small):
+    with pytest.raises(cnn.DataError, match="for at least one"):
+        cnn.evaluate(state, cnn.Split(small.val.images[:0], small.val.labels[:0]))
+    with pytest.raises(cnn.ConfigError, match="batch_size is 0"):
+        cnn.train_epoch(state, small.train, batch_size=0)
 
 
 @pytest.mark.parametrize("label", [-1, 10])
 def test_a_label_that_is_no_class_is_never_learned_silently(state, small, label):
     batch = cnn.Batch(small.train.images[:2], np.array([0, label], np.int32))
-    assert np.isnan(cnn.eval_step(state, batch).loss)
+    metrics = cnn.eval_step(state, batch)
+    assert np.isnan(metrics.loss) and np.isnan(metrics.accuracy)

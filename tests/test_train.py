@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,19 +98,20 @@ class Stopped(Exception):
     pass
 
 
+def _stop_after(epoch):
+    def report(row):
+        if row["epoch"] == epoch:
+            raise Stopped
+
+    return report
+
+
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(finished, config, small, tmp_path):
     _, whole = finished
 
-    def stop_after(epoch):
-        def report(row):
-            if row["epoch"] == epoch:
-                raise Stopped
-
-        return report
-
     for epoch in (2, 3):
         with pytest.raises(Stopped):
-            train.fit(_config(config, epochs=6, patience=6), tmp_path / "run", small, report=stop_after(epoch))
+            train.fit(_config(config, epochs=6, patience=6), tmp_path / "run", small, report=_stop_after(epoch))
         assert not (tmp_path / "run" / "result.json").exists()
     result = train.fit(_config(config, epochs=6, patience=6), tmp_path / "run", small)
     _assert_equal_bits(result.state.params, whole.state.params)
@@ -189,10 +191,52 @@ def test_early_stopping_is_what_keras_does(losses, patience):
     assert (epoch, stopper.best_epoch) == (keras_stop, keras_best)
 
 
-def test_a_batch_larger_than_the_split_is_refused_before_anything_is_compiled(config, small, tmp_path):
-    large = dataclasses.replace(config, optim=cnn.OptimConfig(batch_size=501))
+def test_a_batch_larger_than_the_split_is_refused_and_leaves_the_directory_to_a_better_try(config, small, tmp_path):
+    large = dataclasses.replace(_config(config), optim=cnn.OptimConfig(batch_size=501))
     with pytest.raises(cnn.ConfigError, match="--optim.batch_size is 501, but must be at most 500"):
-        train.fit(large, tmp_path, small)
+        train.fit(large, tmp_path / "run", small)
+    assert not (tmp_path / "run").exists()
+    assert train.fit(_config(config, epochs=1), tmp_path / "run", small).summary["stopped_epoch"] == 1
+
+
+def test_other_images_are_no_part_of_the_same_run(config, small, tmp_path):
+    with pytest.raises(Stopped):
+        train.fit(_config(config), tmp_path, small, report=_stop_after(1))
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(cnn.RunDirError, match="a run on other images"):
+        train.fit(_config(config), tmp_path, small._replace(train=small.val))
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_two_at_once_on_a_directory_are_refused(config, small, tmp_path):
+    def second(row):
+        with pytest.raises(cnn.RunDirError, match="in use by another process"):
+            train.fit(_config(config), tmp_path, small)
+
+    assert len(train.fit(_config(config), tmp_path, small, report=second).history) == 2
+
+
+def _flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [_flip_a_bit, _truncate, Path.unlink])
+def test_a_damaged_checkpoint_is_named_and_never_used(finished, config, small, tmp_path, damage):
+    run_dir, _ = finished
+    shutil.copytree(run_dir, tmp_path / "run")
+    best = max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    for other in (tmp_path / "run" / "checkpoints").iterdir():
+        if other != best:
+            shutil.rmtree(other)
+    damage(max(best.glob("state/**/d/*"), key=lambda path: path.stat().st_size))
+    with pytest.raises(cnn.RunDirError, match=f"{best} is damaged"):
+        cnn.load_best(tmp_path / "run")
 
 
 @pytest.mark.parametrize("label", [-1, 10])
@@ -222,6 +266,28 @@ def test_a_run_directory_that_cannot_be_made_is_refused(config, small, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(cnn.RunDirError, match="Not a directory"):
         train.fit(config, tmp_path / "file" / "run", small)
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="/sys, where nobody can write, is Linux' own")
+def test_a_read_only_run_directory_is_refused(config, small):
+    with pytest.raises(cnn.RunDirError, match="not permitted|denied|Read-only"):
+        train.fit(config, "/sys/run", small)
+    with pytest.raises(cnn.RunDirError, match="something else|not permitted|denied|Read-only"):
+        train.fit(config, "/sys/kernel", small)
+
+
+def test_more_classes_than_the_data_has_can_be_trained_and_drawn(config, small, tmp_path):
+    from cnn.pictures import draw_figures
+
+    wide = dataclasses.replace(config, model=dataclasses.replace(NARROW, classes=12))
+    result = train.fit(wide, tmp_path, small)
+    assert len(draw_figures(tmp_path, wide, result, small)) == 10
+
+
+def test_fewer_classes_than_the_data_has_are_refused(config, small, tmp_path):
+    few = dataclasses.replace(config, model=dataclasses.replace(NARROW, classes=5))
+    with pytest.raises(cnn.DataError, match="must be from 0 to 4"):
+        train.fit(few, tmp_path / "run", small)
 
 
 @pytest.mark.parametrize("content", [None, "{", '"text"', '{"config": {"optim": {"batch_size": 0}}}'])
