@@ -14,7 +14,7 @@ from experiments import fashion_cnn
 
 jax.config.update("jax_debug_key_reuse", True)
 # No test is about time; the first example of a jitted function compiles it.
-hypothesis.settings.register_profile("untimed")
+hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 # What is tested is the CPU, here and in the processes that tests start; a machine may have more.
 jax.config.update("jax_platforms", "cpu")

@@ -179,7 +179,6 @@ def test_any_mutation_of_an_idx_file_gives_the_array_or_a_data_error(tmp_path_fa
         assert mutations and "\n" not in str(error)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_any_bytes_are_refused_without_another_exception(tmp_path_factory, content):
     for name in ("bytes", "bytes.gz"):
