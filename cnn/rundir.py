@@ -108,8 +108,11 @@ def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[None]:
     except OSError as error:
         raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
     try:
-        # The lock is on the directory itself, and ends with the process, however that ends.
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            # The lock is on the directory itself, and ends with the process, however that ends.
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunDirError(f"{run_dir} is in use by another process; wait for it, or {way_out}") from error
         entries = sorted(entry.name for entry in run_dir.iterdir() if not entry.name.startswith("."))
         if CONFIG in entries:
             changed = [
@@ -125,8 +128,6 @@ def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[None]:
         elif entries:
             raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
         yield
-    except BlockingIOError as error:
-        raise RunDirError(f"{run_dir} is in use by another process; wait for it, or {way_out}") from error
     finally:
         os.close(held)
         # Nothing is left of a run that was refused before it wrote anything.
