@@ -61,7 +61,8 @@ def epoch_table(result: dict[str, Any]) -> str:
         f"Measured in turn, pair by pair: Keras takes {ratio['median']:.2f} times as long "
         f"(median of {ratio['n']} pairs, {ratio['min']:.2f} to {ratio['max']:.2f})."
     )
-    return "\n".join([*rows, "", f"{verdict} {footnote(result)}."])
+    keras = result["keras_versions"]
+    return "\n".join([*rows, "", f"{verdict} {footnote(result)}, Keras {keras['keras']} on {keras['backend']}."])
 
 
 TABLES = {"seeds": seeds_table, "epoch": epoch_table}

@@ -137,9 +137,7 @@ def prepare(config: DataConfig) -> str:
     cached = None if _named_directory(config) else _read_cache(config.name)
     origin = cached[1] if cached else _fill_cache(config, allow_apt=True)
     train_images, test_images = DATASETS[config.name].train_images, sources.TEST_IMAGES
-    return (
-        f"{config.name}: {train_images:,} + {test_images:,} images from {origin}, in {_cache(config.name)}, digests ok"
-    )
+    return f"{config.name}: {train_images:,} + {test_images:,} images from {origin}, in {cache_directory(config.name)}, digests ok"
 
 
 def _load(config: DataConfig) -> Arrays:
@@ -149,7 +147,9 @@ def _load(config: DataConfig) -> Arrays:
         _fill_cache(config, allow_apt=False)
         cached = _read_cache(config.name)
     if not cached:
-        raise DataError(f"{_cache(config.name)} does not keep what is written; set XDG_CACHE_HOME to another disk")
+        raise DataError(
+            f"{cache_directory(config.name)} does not keep what is written; set XDG_CACHE_HOME to another disk"
+        )
     return cached[0]
 
 
@@ -205,7 +205,8 @@ def _fetch(name: DatasetName, work: Path, allow_apt: bool) -> tuple[Arrays, str]
     raise DataError(f"{name} is not to be had: {'; '.join(causes)}. Ways out: {', or '.join(remedies)}")
 
 
-def _cache(name: DatasetName) -> Path:
+def cache_directory(name: str) -> Path:
+    """Returns ``$XDG_CACHE_HOME/fashion-cnn/<name>``, by default in ``~/.cache``."""
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     except RuntimeError:
@@ -215,7 +216,7 @@ def _cache(name: DatasetName) -> Path:
 
 def _read_cache(name: DatasetName) -> tuple[Arrays, str] | None:
     """Returns the cached arrays, verified, and where they came from; None, said on stderr, when they are damaged."""
-    directory = _cache(name)
+    directory = cache_directory(name)
     if not os.path.exists(directory / _METADATA):
         return None
     try:
@@ -240,7 +241,7 @@ def _fill_cache(config: DataConfig, allow_apt: bool) -> str:
     Each process works in a directory of its own and moves finished files, whose content follows from the data alone,
     over whatever is there: two that start at the same time need no lock to both succeed. The metadata goes last.
     """
-    directory = _cache(config.name)
+    directory = cache_directory(config.name)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for left in directory.glob(".incomplete-*"):

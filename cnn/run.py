@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
+
 from cnn import rundir
 from cnn.config import ExperimentConfig
+from cnn.data import cache_directory
 from cnn.errors import UserError
 from cnn.sharding import find_device, usable_cores
 
@@ -97,10 +100,24 @@ def main(config: ExperimentConfig) -> None:
     sys.exit(exit_status(lambda: parse_options(experiment, program, sys.argv[1:])()))
 
 
+def keep_compiled_programs() -> None:
+    """Lets JAX keep what it compiles beside the data, so that the next run starts seconds sooner, with the same bits.
+
+    Does nothing if the user has named another directory (``JAX_COMPILATION_CACHE_DIR``), or ours cannot be written to.
+    """
+    directory = cache_directory("xla")
+    with contextlib.suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+    if jax.config.jax_compilation_cache_dir is None and os.access(directory, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
 def run(config: ExperimentConfig, run_dir: Path) -> None:
     """Trains, or goes on, or says that the run has finished; draws the figures that are missing; prints the result."""
     from cnn.train import fit
 
+    keep_compiled_programs()
     print(f"{config.name} on {device_name(find_device(config.train.device))}, run directory {run_dir}", flush=True)
     if rundir.read_result(run_dir):
         print("this run has finished and is not trained again; name another --run-dir to train anew")

@@ -1,6 +1,7 @@
 """What the README says is so: its tables, its code, and the direction of imports in its layout."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 import cnn
 from benchmarks import readme
+from experiments import fashion_cnn
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,6 +20,12 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 def test_the_tables_are_those_of_the_committed_results():
     assert readme.render(README) == README
+
+
+def test_the_experiments_docstring_has_the_committed_numbers():
+    result = json.loads((readme.RESULTS / "seeds.json").read_text())["summary"]["ours"]
+    for key in ("val_loss", "val_accuracy", "test_accuracy"):
+        assert f"{result[key]['mean']:.4f} +- {result[key]['std']:.4f}" in str(fashion_cnn.__doc__)
 
 
 def test_the_library_can_be_used_as_shown(monkeypatch, small, capsys):
