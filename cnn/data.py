@@ -137,7 +137,8 @@ def prepare(config: DataConfig) -> str:
     cached = None if _named_directory(config) else _read_cache(config.name)
     origin = cached[1] if cached else _fill_cache(config, allow_apt=True)
     train_images, test_images = DATASETS[config.name].train_images, sources.TEST_IMAGES
-    return f"{config.name}: {train_images:,} + {test_images:,} images from {origin}, in {cache_directory(config.name)}, digests ok"
+    images = f"{train_images:,} + {test_images:,} images"
+    return f"{config.name}: {images} from {origin}, in {cache_directory(config.name)}, digests ok"
 
 
 def _load(config: DataConfig) -> Arrays:
