@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 import shutil
 import subprocess
@@ -226,6 +227,8 @@ def _truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+# Orbax leaves its other reads of a damaged file behind, unfinished; a user never sees them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [_flip_a_bit, _truncate, Path.unlink])
 def test_a_damaged_checkpoint_is_named_and_never_used(finished, config, small, tmp_path, damage):
     run_dir, _ = finished
@@ -237,6 +240,7 @@ def test_a_damaged_checkpoint_is_named_and_never_used(finished, config, small, t
     damage(max(best.glob("state/**/d/*"), key=lambda path: path.stat().st_size))
     with pytest.raises(cnn.RunDirError, match=f"{best} is damaged"):
         cnn.load_best(tmp_path / "run")
+    gc.collect()
 
 
 @pytest.mark.parametrize("label", [-1, 10])
