@@ -194,7 +194,7 @@ def _fetch(name: DatasetName, work: Path, allow_apt: bool) -> tuple[Arrays, str]
         except DataError as error:
             causes.append(str(error))
     remedies = [
-        "run `make data` (python -m cnn data) where there is a network",
+        f"run `make data` (python -m cnn data --data.name {name}) where there is a network",
         "name a directory by --data.source DIR",
     ]
     if fashion:

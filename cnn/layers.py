@@ -9,7 +9,7 @@ taken is decided when the program is lowered, so that nothing here asks where it
 
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -21,11 +21,37 @@ Padding = Literal["SAME", "VALID"]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def _conv(images: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
+def _plain_conv(images: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_NHWC)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(images, kernel, strides, padding):
+    return _plain_conv(images, kernel, strides, padding)
+
+
+def _conv_forward(images, kernel, strides, padding):
+    return _plain_conv(images, kernel, strides, padding), (images, kernel)
+
+
+def _conv_backward(strides, padding, residuals, grads):
+    images, kernel = residuals
+
+    def plain(images, kernel, grads):
+        return jax.vjp(lambda x, k: _plain_conv(x, k, strides, padding), images, kernel)[1](grads)
+
+    def canonical(images, kernel, grads):
+        return (
+            _images_gradient(images.shape, kernel, grads, strides, padding),
+            _kernel_gradient(images, kernel.shape, grads, strides, padding),
+        )
+
+    return lax.platform_dependent(images, kernel, grads, cpu=canonical, default=plain)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
 def conv(images: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: Padding = "SAME") -> Array:
     """Returns the cross-correlation [B, H', W', F] of images [B, H, W, C] with a kernel [h, w, C, F].
 
@@ -37,29 +63,8 @@ def conv(images: Array, kernel: Array, strides: tuple[int, int] = (1, 1), paddin
       strides: steps of the window, vertical and horizontal.
       padding: "SAME" or "VALID".
     """
-    return _conv(images, kernel, strides, padding)
-
-
-def _conv_forward(images, kernel, strides, padding):
-    return _conv(images, kernel, strides, padding), (images, kernel)
-
-
-def _conv_backward(strides, padding, residuals, grads):
-    images, kernel = residuals
-
-    def plain(images, kernel, grads):
-        return jax.vjp(lambda x, k: _conv(x, k, strides, padding), images, kernel)[1](grads)
-
-    def canonical(images, kernel, grads):
-        return (
-            _images_gradient(images.shape, kernel, grads, strides, padding),
-            _kernel_gradient(images, kernel.shape, grads, strides, padding),
-        )
-
-    return lax.platform_dependent(images, kernel, grads, cpu=canonical, default=plain)
-
-
-conv.defvjp(_conv_forward, _conv_backward)
+    outputs: Any = _conv(images, kernel, strides, padding)
+    return outputs
 
 
 def _pads(shape, kernel_shape, strides, padding):

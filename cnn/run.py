@@ -108,7 +108,7 @@ def keep_compiled_programs() -> None:
     directory = cache_directory("xla")
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
-    if jax.config.jax_compilation_cache_dir is None and os.access(directory, os.W_OK):
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(directory, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
@@ -119,18 +119,22 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
 
     keep_compiled_programs()
     print(f"{config.name} on {device_name(find_device(config.train.device))}, run directory {run_dir}", flush=True)
-    if rundir.read_result(run_dir):
-        print("this run has finished and is not trained again; name another --run-dir to train anew")
+    finished, begun = (run_dir / rundir.RESULT).exists(), (run_dir / rundir.HISTORY).exists()
+    if begun and not finished:
+        print(f"found the beginning of a run, its epochs in {run_dir / rundir.HISTORY}; going on with it", flush=True)
     try:
         with progress(config.train.epochs) as report:
             result = fit(config, run_dir, report=report)
     except KeyboardInterrupt:
         print(f"stopped; the same command with --run-dir {run_dir} goes on from the last epoch", file=sys.stderr)
         raise
+    if finished:
+        print("this run has finished and is not trained again; name another --run-dir to train anew")
     print(result_table(result.summary), flush=True)
     if config.log.figures and "figures" not in result.summary["seconds"]:
         from cnn.pictures import draw_figures
 
+        print(f"drawing {run_dir / rundir.FIGURES}", flush=True)
         begin = time.perf_counter()
         draw_figures(run_dir, config, result)
         seconds = {**result.summary["seconds"], "figures": time.perf_counter() - begin}

@@ -13,7 +13,7 @@ import jax
 from cnn import rundir
 from cnn.checkpoint import load_best, load_best_of, load_latest, open_checkpoints, save
 from cnn.config import ExperimentConfig
-from cnn.data import Splits, check_split, data_digest, load_data
+from cnn.data import Splits, check_split, class_names, data_digest, load_data
 from cnn.errors import ConfigError, RunDirError
 from cnn.metrics import Metrics
 from cnn.sharding import find_device
@@ -161,7 +161,9 @@ def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
     state, config = load_best(run_dir)
     summary = rundir.read_result(run_dir)
     if summary is None:
-        raise RunDirError(f"{run_dir} holds a run that has not finished; the command that started it goes on with it")
+        raise RunDirError(
+            f"{run_dir} holds a run that has not finished; repeat its command with --run-dir {run_dir} to go on"
+        )
     return config, Result(state, rundir.read_history(run_dir), summary)
 
 
@@ -171,6 +173,9 @@ def check_splits(config: ExperimentConfig, splits: Splits) -> Splits:
     Raises:
       UserError: images or labels are not what the configuration says, or fewer than a batch.
     """
+    known = len(class_names(config.data))
+    if config.model.classes < known:
+        raise ConfigError(f"--model.classes is {config.model.classes}, but {config.data.name} has {known} classes")
     for name, split in splits._asdict().items():
         check_split(split, config.data.image_shape, config.model.classes, name)
     count, batch_size = len(splits.train.labels), config.optim.batch_size

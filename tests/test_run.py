@@ -165,6 +165,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
     assert message.startswith("stopped; the same command with --run-dir") and message.count("\n") == 1
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
     assert again.returncode == 0 and "epoch 1/3" not in again.stdout and "epoch 3/3" in again.stdout
+    assert "going on with it" in again.stdout
 
 
 def test_look_draws_the_figures_again(trained):
