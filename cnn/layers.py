@@ -3,8 +3,9 @@
 XLA's CPU compiler hands a convolution to its fast library only when the operands already lie as it wants them (NHWC,
 HWIO). It rewrites other layouts, the two of a convolution's gradient among them, but never inside a loop body
 (jax-ml/jax#12868): there they fall to naive loops that are 6 to 20 times slower. As a whole epoch is one loop here,
-the gradient is written out in the wanted layout. On other platforms the plain formulation is the fast one; which is
-taken is decided when the program is lowered, so that nothing here asks where it runs.
+the gradients are written out: the images' as a convolution in the wanted layout, the kernel's as matrix products. On
+other platforms the plain formulation is the fast one; which is taken is decided when the program is lowered, so that
+nothing here asks where it runs.
 """
 
 from collections.abc import Callable
@@ -40,13 +41,13 @@ def _conv_backward(strides, padding, residuals, grads):
     def plain(images, kernel, grads):
         return jax.vjp(lambda x, k: _plain_conv(x, k, strides, padding), images, kernel)[1](grads)
 
-    def canonical(images, kernel, grads):
+    def written_out(images, kernel, grads):
         return (
             _images_gradient(images.shape, kernel, grads, strides, padding),
             _kernel_gradient(images, kernel.shape, grads, strides, padding),
         )
 
-    return lax.platform_dependent(images, kernel, grads, cpu=canonical, default=plain)
+    return lax.platform_dependent(images, kernel, grads, cpu=written_out, default=plain)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
