@@ -8,6 +8,7 @@ other platforms the plain formulation is the fast one; which is taken is decided
 nothing here asks where it runs.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any, Literal
@@ -87,52 +88,75 @@ def _images_gradient(shape, kernel, grads, strides, padding):
 def _kernel_gradient(images, kernel_shape, grads, strides, padding):
     """Matrix products of the images' patches with the output gradients.
 
-    A convolution with kernels of the images' size would do it as well, and is slower. A product takes a row of the
-    kernel at a time, as all its rows at once (im2col) would write h times as much to memory; only where the channels
-    are so few that this is little, one product is faster.
+    A convolution with kernels of the images' size would do it as well, and is slower. The channels come first in the
+    patches, as a product wants them; behind the pixels, they would have to be moved once for each product. A product
+    takes a row of the kernel at a time, as all its rows at once (im2col) would write h times as much to memory; only
+    where the channels are so few that this is little, one product is faster.
     """
-    height, width, channels, _ = kernel_shape
+    height, width, channels, features = kernel_shape
     pads = _pads(images.shape, kernel_shape, strides, padding)
-    windows = _windows(images, (height, width), grads.shape[1:3], strides, pads, 0)
+    windows = _windows(images.transpose(3, 0, 1, 2), (height, width), grads.shape[1:3], strides, pads)
     step = width if channels > 4 else height * width
-    patches = [jnp.concatenate(windows[i : i + step], axis=-1) for i in range(0, len(windows), step)]
-    products = [jnp.einsum("bhwp,bhwf->pf", patch, grads) for patch in patches]
+    pixels_by_features = grads.reshape(-1, features)
+    products = [
+        jnp.concatenate(windows[i : i + step]).reshape(-1, len(pixels_by_features)) @ pixels_by_features
+        for i in range(0, len(windows), step)
+    ]
     return jnp.concatenate(products).reshape(kernel_shape)
 
 
-def _windows(images, window, out_sizes, strides, pads, fill):
-    """The h * w shifted and strided views [B, H', W', C] of the padded images, row by row of the window."""
-    padded = jnp.pad(images, ((0, 0), *pads, (0, 0)), constant_values=fill)
+def _windows(channels, window, out_sizes, strides, pads):
+    """The h * w shifted and strided views [C, B, H', W'] of the padded channels, row by row of the window."""
+    # Written to memory once, or XLA would move the channels to the front again for each product.
+    padded = lax.optimization_barrier(jnp.pad(channels, ((0, 0), (0, 0), *pads)))
     (height, width), (down, right) = out_sizes, strides
     return [
-        padded[:, top : top + (height - 1) * down + 1 : down, left : left + (width - 1) * right + 1 : right]
+        padded[:, :, top : top + (height - 1) * down + 1 : down, left : left + (width - 1) * right + 1 : right]
         for top in range(window[0])
         for left in range(window[1])
     ]
 
 
-def max_pool(
-    images: Array, window: tuple[int, int] = (2, 2), strides: tuple[int, int] = (2, 2), padding: Padding = "VALID"
-) -> Array:
-    """Returns the maximum [B, H', W', C] of each window of images [B, H, W, C].
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(images, window):
+    return _max_pool_forward(images, window)[0]
 
-    Equals ``lax.reduce_window``. The gradient goes to the maximum; among equal maxima, the CPU's formulation shares it
-    where ``reduce_window`` gives it to the first.
+
+def _max_pool_forward(images, window):
+    (down, right), (height, width) = window, images.shape[1:3]
+    places = [
+        images[:, top : height - height % down : down, left : width - width % right : right]
+        for top in range(down)
+        for left in range(right)
+    ]
+    maxima = reduce(jnp.maximum, places)
+    winner = jnp.zeros(maxima.shape, jnp.int8)
+    for index in reversed(range(len(places))):
+        winner = jnp.where(places[index] == maxima, jnp.int8(index), winner)
+    # Both are written to memory: XLA would rather compute the maxima anew for each pixel of the gradient.
+    maxima, winner = lax.optimization_barrier((maxima, winner))
+    return maxima, (winner, jnp.zeros((height % down, width % right, 0)))
+
+
+def _max_pool_backward(window, residuals, grads):
+    (winner, left_over), (batch, height, width, channels) = residuals, grads.shape
+    place = jnp.arange(math.prod(window), dtype=jnp.int8).reshape(1, 1, window[0], 1, window[1], 1)
+    to_winner = jnp.where(winner[:, :, None, :, None] == place, grads[:, :, None, :, None], 0)
+    images = to_winner.reshape(batch, height * window[0], width * window[1], channels)
+    return (jnp.pad(images, ((0, 0), (0, left_over.shape[0]), (0, left_over.shape[1]), (0, 0))),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def max_pool(images: Array, window: tuple[int, int] = (2, 2)) -> Array:
+    """Returns the maximum [B, H // h, W // w, C] of each h x w window of images [B, H, W, C].
+
+    Equals ``lax.reduce_window`` with strides as large as the window, and so does its gradient, which goes to the
+    first of equal maxima; a row or column that is left over is dropped.
     """
-    dims, steps = (1, *window, 1), (1, *strides, 1)
-    pads = lax.padtype_to_pads(images.shape, dims, steps, padding)
-    out_sizes = [
-        (size + sum(pad) - k) // stride + 1
-        for size, pad, k, stride in zip(images.shape, pads, dims, steps, strict=True)
-    ][1:3]
-
-    def plain(images):
-        return lax.reduce_window(images, -jnp.inf, lax.max, dims, steps, padding)
-
-    def strided(images):
-        return reduce(jnp.maximum, _windows(images, window, out_sizes, strides, pads[1:3], -jnp.inf))
-
-    return lax.platform_dependent(images, cpu=strided, default=plain)
+    outputs: Any = _max_pool(images, window)
+    return outputs
 
 
 Activation = Callable[[Array], Array]
@@ -165,7 +189,7 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWxC: Array) -> Array:
         """Returns [B, H // h, W // w, C]."""
-        return max_pool(images_BxHxWxC, self.window, self.window)
+        return max_pool(images_BxHxWxC, self.window)
 
 
 class Flatten(nn.Module):
