@@ -17,10 +17,15 @@ test: lint data ## everything that is checked
 lint: setup ## style and types
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright
 
-bench: data ## the numbers in the README, beside Keras in an environment of its own; some 40 minutes
-	@test -e .venv-peers/set-up || { .venv/bin/python -m venv --clear .venv-peers && \
-		.venv-peers/bin/pip install --quiet -r benchmarks/peers.txt && touch .venv-peers/set-up; }
+bench: data ## the numbers of the README and docs/performance.md, beside peers in an environment of their own; 80 minutes
+	@cmp -s benchmarks/peers.txt .venv-peers/set-up || { python=.venv/bin/python; \
+		if python3.11 -c 'import ensurepip' 2>/dev/null; then python=python3.11; fi; $$python -m venv --clear .venv-peers && \
+		.venv-peers/bin/pip install --quiet -r benchmarks/peers.txt && cp benchmarks/peers.txt .venv-peers/set-up; }
 	.venv/bin/python -m benchmarks.epoch
+	.venv/bin/python -m benchmarks.inference
+	.venv/bin/python -m benchmarks.time_to_result
+	.venv/bin/python -m benchmarks.startup
+	.venv/bin/python -m benchmarks.roofline
 	.venv/bin/python -m benchmarks.seeds
 	.venv/bin/python -m benchmarks.readme
 

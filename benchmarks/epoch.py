@@ -1,75 +1,115 @@
-"""Seconds for a train + validation epoch at batch 32, steady state, ours and Keras' in turn on the same images.
+"""Seconds for a train + validation epoch, steady state, ours and the peers' in turn on the same images.
 
-python -m benchmarks.epoch [ROUNDS]
+python -m benchmarks.epoch [--rounds 3] [--images 48000] [--results DIR]
 
-Both processes are warm (an epoch that is not counted) and wait while the other works, so that each pair is measured
-in the same minute; the ratio is taken pair by pair. Ours: a call of train_epoch and one of evaluate, the metrics read
-at the end. Keras: a call of fit with validation data, on TensorFlow with oneDNN.
+Each framework is a process of its own that has warmed up and is idle while another works; a round goes through all of
+them, batch size by batch size, and ratios are taken round by round. Keras on JAX, some five times slower, and all of
+bfloat16 are measured in one round. What raises, or takes or would take over 150 s, is recorded as failed.
 """
 
-import json
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import jax
+from benchmarks.measure import RESULTS, run_main, save_images, summary, write_result
+from benchmarks.protocol import warm_up_counts
+from benchmarks.workers import FRAMEWORKS, LIMIT, Ask, worker
 
-import cnn
-from benchmarks.measure import PEERS_PYTHON, save_images, summary, write_result
-from experiments.fashion_cnn import CONFIG
-
-
-def our_epochs(splits: cnn.Splits) -> Callable[[], float]:
-    """Returns what trains and validates for an epoch and returns its seconds."""
-    train, val = jax.device_put((splits.train, splits.val))
-    state = cnn.create_state(CONFIG)
-
-    def epoch() -> float:
-        nonlocal state
-        begin = time.perf_counter()
-        state, train_metrics = cnn.train_epoch(state, train, batch_size=CONFIG.optim.batch_size)
-        jax.device_get((train_metrics, cnn.evaluate(state, val)))
-        return time.perf_counter() - begin
-
-    return epoch
+BATCH_SIZES = {"float32": (32, 128, 512), "bfloat16": (32, 128)}
+ONE_ROUND = ("keras_jax",)
 
 
-def main(rounds: int = 5) -> None:
-    """Measures, prints each pair, and writes epoch.json."""
+def measure_epoch(ask: Ask, batch_size: int, images: int, warm: bool) -> dict[str, Any]:
+    """Returns the answer of a framework to an epoch, after two warm-ups unless it is warm.
+
+    The first compiles. After the second it is known whether an epoch could end in time at all; if it could not, it is
+    not begun.
+    """
+    warm_up_images, seconds = sum(warm_up_counts(batch_size, images)), 0.0
+    for _ in range(0 if warm else 2):
+        answer = ask("warm_up", batch_size=batch_size, images=images)
+        if "failed" in answer:
+            return {"failed": f"warm-up: {answer['failed']}"}
+        seconds = answer["seconds"] * (images + images // 4) / warm_up_images
+    if seconds > LIMIT:
+        return {"failed": f"would take about {seconds:.0f} s, as warming up on {warm_up_images:,} images says"}
+    return ask("epoch", batch_size=batch_size, images=images)
+
+
+def measure(precision: str, rounds: int, images: int, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the versions of the frameworks, and a row for each measurement, which it prints."""
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        asks = {name: stack.enter_context(worker(name, path, precision)) for name in FRAMEWORKS}
+        versions = {name: ask("versions") for name, ask in asks.items()}
+        failed = set()
+        for number in range(rounds):
+            for batch_size in BATCH_SIZES[precision]:
+                for name, ask in asks.items():
+                    if (number and name in ONE_ROUND) or (name, batch_size) in failed:
+                        continue
+                    answer = measure_epoch(ask, batch_size, images, warm=number > 0)
+                    if "failed" in answer:
+                        failed.add((name, batch_size))
+                    row = {"precision": precision, "batch_size": batch_size, "round": number, "framework": name}
+                    rows.append({**row, **answer})
+                    told = answer.get("failed") or f"{answer['seconds']:6.2f} s   val loss {answer['val_loss']:.4f}"
+                    print(f"{precision}, batch {batch_size:3}, round {number + 1}   {name:16} {told}", flush=True)
+    return versions, rows
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns for each precision, batch size and framework the seconds, and those over ours of the same round."""
+    kinds = dict.fromkeys((row["precision"], row["batch_size"], row["framework"]) for row in rows)
+    seconds = {
+        (*kind, row["round"]): row["seconds"]
+        for kind in kinds
+        for row in rows
+        if kind == (row["precision"], row["batch_size"], row["framework"]) and "seconds" in row
+    }
+    failures = {(row["precision"], row["batch_size"], row["framework"]): row.get("failed") for row in rows}
+    summaries = []
+    for precision, batch_size, framework in kinds:
+        kind = {"precision": precision, "batch_size": batch_size, "framework": framework}
+        mine = {key[3]: value for key, value in seconds.items() if key[:3] == (precision, batch_size, framework)}
+        ours = {key[3]: value for key, value in seconds.items() if key[:3] == (precision, batch_size, "ours")}
+        ratios = [value / ours[number] for number, value in mine.items() if number in ours]
+        if failures[precision, batch_size, framework]:
+            kind["failed"] = failures[precision, batch_size, framework]
+        if mine:
+            kind["seconds"] = summary(list(mine.values()))
+        if ratios:
+            kind["over_ours"] = summary(ratios)
+        summaries.append(kind)
+    return summaries
+
+
+def main(rounds: int = 3, images: int = 48_000, results: Path = RESULTS) -> None:
+    """Measure epochs, print each, and write epoch.json.
+
+    Args:
+        rounds: How often all are measured in float32.
+        images: Training images; a fourth as many validate.
+        results: Directory for epoch.json.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        images = Path(directory, "images.npz")
-        ours = our_epochs(save_images(images))
-        command = [str(PEERS_PYTHON), "benchmarks/keras_peer.py", str(images), "epochs"]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as peer:
-            assert peer.stdin and peer.stdout
-            about_keras = json.loads(peer.stdout.readline())
-            pairs = []
-            for number in range(rounds + 1):
-                ours_seconds = ours()
-                peer.stdin.write("\n")
-                peer.stdin.flush()
-                keras_seconds = json.loads(peer.stdout.readline())["seconds"]
-                note = f"ratio {keras_seconds / ours_seconds:.2f}" if number else "warm-up, not counted"
-                print(f"ours {ours_seconds:6.2f} s   Keras {keras_seconds:6.2f} s   {note}", flush=True)
-                if number:
-                    pairs.append((ours_seconds, keras_seconds))
-            peer.stdin.close()
+        path = Path(directory, "images.npz")
+        save_images(path)
+        versions, rows = measure("float32", rounds, images, path)
+        rows += measure("bfloat16", 1, images, path)[1]
     write_result(
         "epoch",
         {
-            "what": "seconds for a train + validation epoch, batch 32, 48,000 + 12,000 images",
-            "keras_versions": about_keras,
-            "ours": summary([a for a, _ in pairs]),
-            "keras": summary([b for _, b in pairs]),
-            "keras_over_ours": summary([b / a for a, b in pairs]),
+            "what": "seconds for a train + validation epoch",
+            "images": {"train": images, "val": images // 4},
+            "frameworks": versions,
+            "summary": summarise(rows),
+            "measurements": rows,
         },
+        results,
     )
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    run_main(main)

@@ -1,7 +1,14 @@
-"""The chapter's notebook in Keras, on given images. Runs in the environment of the peers, without this package.
+"""The chapter's network in Keras, on given images. Runs in the environment of the peers, without this package.
 
-python benchmarks/keras_peer.py IMAGES.npz fit SEED    trains as the notebook does, and prints a line of JSON
-python benchmarks/keras_peer.py IMAGES.npz epochs      trains and validates for an epoch for each line on stdin
+python -m benchmarks.keras_peer IMAGES.npz fit SEED         trains as the notebook does, and prints a line of JSON
+python -m benchmarks.keras_peer IMAGES.npz notebook SEED    20 epochs without early stopping, a line of JSON for each
+python -m benchmarks.keras_peer IMAGES.npz serve PRECISION  answers requests, see benchmarks/protocol.py
+
+KERAS_BACKEND names the backend, tensorflow or jax. To fit and notebook, all is as in the notebook. To serve, the
+settings are the fastest that a user has by a keyword: images are float32 in memory, oneDNN is on for TensorFlow,
+jit_compile is Keras' own choice ("auto", which on CPU is off for TensorFlow; on, a step takes half as long again),
+steps_per_execution is 16 for TensorFlow (a tenth faster than 1), and an epoch validates in batches of 1,000. PRECISION
+is float32 or bfloat16, which is the policy mixed_bfloat16 with a softmax in float32.
 """
 
 import importlib
@@ -9,9 +16,12 @@ import json
 import os
 import sys
 import time
+from functools import cache
 from typing import Any
 
 import numpy as np
+
+from benchmarks.protocol import images_per_second, load_split, memory, serve, warm_up_counts
 
 # TensorFlow takes oneDNN by itself on some processors only; it is the faster one on all that were tried.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -20,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 BATCH_SIZE = 32
 
 
-def make_model(keras: Any, seed: int) -> Any:
+def make_model(keras: Any, seed: int, steps_per_execution: int = 1) -> Any:
     """Returns the notebook's model, compiled."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers
@@ -34,33 +44,31 @@ def make_model(keras: Any, seed: int) -> Any:
             layers.Flatten(),
             layers.Dense(100, activation="relu"),
             layers.Dropout(0.4),
-            layers.Dense(10, activation="softmax"),
+            layers.Dense(10, activation="softmax", dtype="float32"),
         ]
     )
-    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        optimizer="adam",
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
+    )
     return model
 
 
-def main(images_path: str, command: str, seed: str = "0") -> None:
-    """Runs a command of the module's docstring."""
-    keras: Any = importlib.import_module("keras")
-    arrays = np.load(images_path)
-    (x, y), val, test = (
-        (arrays[f"{split}_images"].astype(np.float32) / 255, arrays[f"{split}_labels"])
-        for split in ("train", "val", "test")
-    )
+def load_scaled(path: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images of a split as float32 from 0 to 1, and their labels."""
+    images, labels = load_split(path, split)
+    return images.astype(np.float32) / 255, labels
+
+
+def fit(keras: Any, path: str, seed: str) -> None:
+    """Trains with early stopping, and prints the numbers of the best epoch."""
+    train, val, test = (load_scaled(path, split) for split in ("train", "val", "test"))
     model = make_model(keras, int(seed))
-    if command == "epochs":
-        print(json.dumps({"keras": keras.__version__, "backend": keras.backend.backend()}), flush=True)
-        for _ in sys.stdin:
-            begin = time.perf_counter()
-            history = model.fit(x, y, batch_size=BATCH_SIZE, epochs=1, validation_data=val, verbose=0)
-            seconds = time.perf_counter() - begin
-            print(json.dumps({"seconds": seconds, "val_loss": history.history["val_loss"][0]}), flush=True)
-        return
     stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
     history = model.fit(
-        x, y, batch_size=BATCH_SIZE, epochs=20, validation_data=val, callbacks=[stop], verbose=0
+        *train, batch_size=BATCH_SIZE, epochs=20, validation_data=val, callbacks=[stop], verbose=0
     ).history
     val_loss, val_accuracy = model.evaluate(*val, verbose=0)
     test_loss, test_accuracy = model.evaluate(*test, verbose=0)
@@ -76,6 +84,84 @@ def main(images_path: str, command: str, seed: str = "0") -> None:
             }
         )
     )
+
+
+def notebook(keras: Any, path: str, seed: str, epochs: str = "20") -> None:
+    """Trains as the notebook does first, and prints each epoch's validation numbers when it ends."""
+    train, val = (load_scaled(path, split) for split in ("train", "val"))
+
+    def report(epoch: int, logs: dict[str, float]) -> None:
+        print(json.dumps({"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}), flush=True)
+
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=report)]
+    make_model(keras, int(seed)).fit(
+        *train, batch_size=BATCH_SIZE, epochs=int(epochs), validation_data=val, callbacks=callbacks, verbose=0
+    )
+
+
+def serve_requests(keras: Any, path: str, precision: str) -> None:
+    """Answers requests until stdin ends."""
+    keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
+
+    @cache
+    def model(batch_size: int) -> Any:
+        # On JAX they would be unrolled, and take as many times as long to compile.
+        return make_model(keras, 0, steps_per_execution=16 if keras.backend.backend() == "tensorflow" else 1)
+
+    @cache
+    def splits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        return load_scaled(path, "train"), load_scaled(path, "val")
+
+    @cache
+    def test_images() -> np.ndarray:
+        return load_split(path, "test")[0]
+
+    def train_and_validate(batch_size: int, train_images: int, val_images: int) -> dict[str, float]:
+        (x, y), (val_x, val_y) = splits()
+        begin = time.perf_counter()
+        history = model(batch_size).fit(
+            x[:train_images],
+            y[:train_images],
+            batch_size=batch_size,
+            validation_data=(val_x[:val_images], val_y[:val_images]),
+            validation_batch_size=1000,
+            verbose=0,
+        )
+        return {"seconds": time.perf_counter() - begin, "val_loss": float(history.history["val_loss"][0])}
+
+    def predict(batch_size: int, seconds: float) -> dict[str, Any]:
+        ways = {
+            "model.predict": lambda batch: model(0).predict(
+                batch.astype(np.float32) / 255, batch_size=batch_size, verbose=0
+            ),
+            "model(x)": lambda batch: keras.ops.convert_to_numpy(
+                model(0)(batch.astype(np.float32) / 255, training=False)
+            ),
+        }
+        return {name: images_per_second(way, test_images(), batch_size, seconds) for name, way in ways.items()}
+
+    def step() -> dict[str, float]:
+        x, y = splits()[0]
+        return {"loss": float(model(32).train_on_batch(x[:32], y[:32])[0])}
+
+    serve(
+        {
+            "versions": lambda: {
+                name: importlib.import_module(name).__version__ for name in ("keras", keras.backend.backend())
+            },
+            "warm_up": lambda batch_size, images: train_and_validate(batch_size, *warm_up_counts(batch_size, images)),
+            "epoch": lambda batch_size, images: train_and_validate(batch_size, images, images // 4),
+            "predict": predict,
+            "step": step,
+            "memory": memory,
+        }
+    )
+
+
+def main(path: str, command: str, *arguments: str) -> None:
+    """Runs a command of the module's docstring."""
+    keras: Any = importlib.import_module("keras")
+    {"fit": fit, "notebook": notebook, "serve": serve_requests}[command](keras, path, *arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every measurement needs: the machine, the images for the peers, mean and spread, and the JSON file."""
+"""What every measurement needs: its options, the machine, the images for the peers, the spread, and the JSON file."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,22 @@ from typing import Any
 import numpy as np
 
 import cnn
+from cnn.run import exit_status, parse_options
 
 RESULTS = Path(__file__).parent / "results"
-PEERS_PYTHON = Path(".venv-peers/bin/python")
+PEERS_PYTHON = Path(os.environ.get("PEERS_PYTHON", ".venv-peers/bin/python"))
+"""Python of the environment of the peers; the variable PEERS_PYTHON names another."""
+
+
+def run_main(main: Callable[..., None]) -> None:
+    """Calls a benchmark's ``main`` with the options of the command line, which are its parameters, and exits."""
+    program = f"python -m benchmarks.{Path(sys.argv[0]).stem}"
+    sys.exit(exit_status(lambda: parse_options(main, program, sys.argv[1:])()))
+
+
+def compiled_programs_in(directory: Path) -> dict[str, str]:
+    """Returns the variables with which a process keeps compiled programs in a directory, as many as our commands do."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(directory), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
 
 
 def machine() -> dict[str, Any]:
@@ -57,11 +71,11 @@ def save_images(path: Path) -> cnn.Splits:
     return splits
 
 
-def write_result(name: str, values: dict[str, Any]) -> None:
-    """Writes benchmarks/results/<name>.json with the command, the day and the machine."""
-    RESULTS.mkdir(exist_ok=True)
+def write_result(name: str, values: dict[str, Any], directory: Path = RESULTS) -> None:
+    """Writes <name>.json with the command, the day and the machine."""
+    directory.mkdir(parents=True, exist_ok=True)
     command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip()
     values = {"command": command, "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine(), **values}
-    path = RESULTS / f"{name}.json"
+    path = directory / f"{name}.json"
     path.write_text(json.dumps(values, indent=2) + "\n")
-    print(f"wrote {path.relative_to(Path.cwd())}")
+    print(f"wrote {path}")

@@ -1,6 +1,9 @@
-"""Writes the README's tables from benchmarks/results/*.json; --check says whether they are up to date.
+"""Writes the tables of README.md and docs/performance.md from benchmarks/results/*.json; --check compares them.
 
 python -m benchmarks.readme [--check]
+
+A table is made between two marks, which one of the pages has, and only once: ``<!-- NAME: made by
+benchmarks/readme.py -->`` and ``<!-- end of NAME -->``.
 """
 
 import json
@@ -11,6 +14,15 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ("README.md", "docs/performance.md")
+
+FRAMEWORKS = {
+    "ours": "this project",
+    "keras_tensorflow": "Keras on TensorFlow",
+    "torch": "PyTorch",
+    "torch_compiled": "PyTorch, compiled",
+    "keras_jax": "Keras on JAX",
+}
 
 
 def spread(values: dict[str, float], digits: int) -> str:
@@ -37,7 +49,12 @@ def seeds_table(result: dict[str, Any]) -> str:
         "best epoch": ("best_epoch", 1),
     }
     lines = [f"| | seeds | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
-    for name, title in (("ours", "`make train`"), ("keras", "the notebook in Keras 3")):
+    titles = {
+        "fashion_cnn": "`experiments.fashion_cnn` (`make train`)",
+        "fashion_fast": "`experiments.fashion_fast`",
+        "keras": "the notebook in Keras 3",
+    }
+    for name, title in titles.items():
         means = result["summary"][name]
         cells = [spread(means[key], digits) for key, digits in columns.values()]
         lines.append(f"| {title} | {means['val_loss']['n']} | {' | '.join(cells)} |")
@@ -46,50 +63,205 @@ def seeds_table(result: dict[str, Any]) -> str:
     )
 
 
-def epoch_table(result: dict[str, Any]) -> str:
-    """Returns the seconds for an epoch beside Keras'."""
-    ratio = result["keras_over_ours"]
-    rows = [
-        "| train + validation epoch, batch 32 | median seconds | smallest to largest |",
-        "|---|---|---|",
-        *(
-            f"| {title} | {result[name]['median']:.1f} | {result[name]['min']:.1f} to {result[name]['max']:.1f} |"
-            for name, title in (("ours", "this project"), ("keras", "Keras 3 on TensorFlow, with oneDNN"))
-        ),
+def table(header: list[str], rows: list[list[str]], notes: str) -> str:
+    """Returns a table in Markdown, its first column text and the others numbers, with notes below it."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+    return "\n".join([*lines, "", notes])
+
+
+def versions(result: dict[str, Any]) -> str:
+    """Returns the versions of the peers."""
+    found = {}
+    for name, packages in result["frameworks"].items():
+        found |= packages if name != "ours" and "failed" not in packages else {}
+    return ", ".join(f"{name} {version}" for name, version in found.items() if name != "jax")
+
+
+def by_framework(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the rows of one batch size by their framework."""
+    return {row["framework"]: row for row in rows}
+
+
+def epoch_cell(row: dict[str, Any] | None) -> str:
+    """Returns median seconds and, of a peer, how many times ours that is."""
+    if row is None or "seconds" not in row:
+        return "failed" if row else "not measured"
+    ratio = f" ({row['over_ours']['median']:.2f}×)" if row["framework"] != "ours" and "over_ours" in row else ""
+    return f"{row['seconds']['median']:.1f}{ratio}"
+
+
+def failures(rows: list[dict[str, Any]]) -> str:
+    """Returns what failed, and why, as a sentence; nothing if nothing did."""
+    reasons = [
+        f"{FRAMEWORKS[row['framework']]}{', ' + row['precision'] if 'precision' in row else ''} at "
+        f"batch {row['batch_size']}: {row['failed'][:100]}"
+        for row in rows
+        if "failed" in row
     ]
-    verdict = (
-        f"Measured in turn, pair by pair: Keras takes {ratio['median']:.2f} times as long "
-        f"(median of {ratio['n']} pairs, {ratio['min']:.2f} to {ratio['max']:.2f})."
+    return f" Failed: {'; '.join(reasons)}." if reasons else ""
+
+
+def epoch_table(result: dict[str, Any]) -> str:
+    """Returns the seconds for an epoch, and how many times ours the peers' are."""
+    rows = result["summary"]
+    kinds = dict.fromkeys((row["precision"], row["batch_size"]) for row in rows)
+    lines = []
+    for precision, batch_size in kinds:
+        found = by_framework([row for row in rows if (row["precision"], row["batch_size"]) == (precision, batch_size)])
+        lines.append([f"{precision}, {batch_size}", *(epoch_cell(found.get(name)) for name in FRAMEWORKS)])
+    counts = [row["seconds"]["n"] for row in rows if "seconds" in row]
+    notes = (
+        f"Median seconds, and the median of the ratios to ours of the same round; {max(counts)} rounds in turn, one "
+        f"for bfloat16 and Keras on JAX. {result['images']['train']:,} + {result['images']['val']:,} images."
+        f"{failures(rows)} {footnote(result)}, {versions(result)}."
     )
-    keras = result["keras_versions"]
-    return "\n".join([*rows, "", f"{verdict} {footnote(result)}, Keras {keras['keras']} on {keras['backend']}."])
+    return table(["train + validation epoch, batch", *FRAMEWORKS.values()], lines, notes)
 
 
-TABLES = {"seeds": seeds_table, "epoch": epoch_table}
+def inference_table(result: dict[str, Any]) -> str:
+    """Returns images a second by batch size and framework."""
+    rows = result["summary"]
+    lines = []
+    for batch_size in dict.fromkeys(row["batch_size"] for row in rows):
+        found = by_framework([row for row in rows if row["batch_size"] == batch_size])
+        cells = (
+            f"{found[name]['images_per_second']['median']:,.0f}" if "ways" in found.get(name, {}) else "failed"
+            for name in FRAMEWORKS
+        )
+        lines.append([f"{batch_size:,}", *cells])
+    keras = ", ".join(
+        f"{row['way']} at {row['batch_size']:,}"
+        for row in rows
+        if row["framework"] == "keras_tensorflow" and "way" in row
+    )
+    rounds = max(row["images_per_second"]["n"] for row in rows if "ways" in row)
+    notes = (
+        f"Median images a second of {rounds} rounds, a call a batch, from uint8 to probabilities. Of Keras' two ways, "
+        f"the faster (on TensorFlow, {keras}).{failures(rows)} {footnote(result)}, {versions(result)}."
+    )
+    return table(["batch", *FRAMEWORKS.values()], lines, notes)
 
 
-def render(readme: str) -> str:
-    """Returns the README with each table made anew between its two marks."""
-    for name, table in TABLES.items():
-        result = json.loads((RESULTS / f"{name}.json").read_text())
-        begin, end = f"<!-- {name}: made by benchmarks/readme.py -->", f"<!-- end of {name} -->"
-        block = f"{begin}\n{table(result)}\n{end}"
-        readme, count = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, b=block: b, readme, flags=re.DOTALL)
-        if count != 1:
-            raise SystemExit(f"README.md needs the marks of {name} once, not {count} times")
-    return readme
+def time_to_result_table(result: dict[str, Any]) -> str:
+    """Returns the seconds from typing to results as good as the notebook's."""
+    titles = {
+        "notebook": "the notebook in Keras on TensorFlow",
+        "fashion_fast cold": "`experiments.fashion_fast`, the first time",
+        "fashion_fast warm": "`experiments.fashion_fast`, again",
+        "fashion_cnn warm": "`experiments.fashion_cnn`, again",
+    }
+    lines = []
+    for variant, title in titles.items():
+        cells = []
+        for numbers in result["summary"][variant].values():
+            bound = "" if numbers["reached"] == numbers["n"] else "≥ "
+            share = f"{numbers['over_notebook']:.2f}×" if variant != "notebook" else "1"
+            cells += [f"{bound}{numbers['median_seconds']:.0f}", f"{numbers['reached']} of {numbers['n']}", share]
+        lines.append([title, *cells])
+    header = ["seconds from process start to"]
+    for mark in result["marks"].values():
+        header += [f"val loss ≤ {mark['val_loss']}, accuracy ≥ {mark['val_accuracy']}", "reached", "over the notebook"]
+    notes = (
+        "Medians; of a run that does not reach a mark its whole time counts, so that the median may be too low (≥). "
+        "The marks are the published results of the notebook's second and first edition. "
+        f"{footnote(result)}."
+    )
+    return table(header, lines, notes)
+
+
+def startup_table(result: dict[str, Any]) -> str:
+    """Returns the seconds to the first step, and the memory of an epoch."""
+    titles = {
+        "ours cold": "this project, the first time",
+        "ours cached": "this project, again",
+        "keras_tensorflow": FRAMEWORKS["keras_tensorflow"],
+        "torch": FRAMEWORKS["torch"],
+    }
+    memory, compilation = result["peak_memory"], result["compile_seconds"]
+    lines = []
+    for label, title in titles.items():
+        kept = memory[label.split()[0]]
+        seconds = result["first_step_seconds"][label]["median"]
+        lines.append([title, f"{seconds:.1f}", f"{kept['MiB']:,.0f}" if "MiB" in kept else "failed"])
+    notes = (
+        f"Medians of {result['first_step_seconds']['ours cold']['n']}; memory of a process that has trained and "
+        f"validated for an epoch at batch 32. To compile a whole epoch takes us {compilation['cold']['median']:.1f} s "
+        f"the first time and {compilation['cached']['median']:.1f} s again. {footnote(result)}."
+    )
+    return table(["", "seconds from process start to the first step", "MiB at most"], lines, notes)
+
+
+def roofline_table(result: dict[str, Any]) -> str:
+    """Returns the share of the machine's matrix-product rate that training reaches."""
+    lines = [
+        [
+            str(step["batch_size"]),
+            f"{step['gflop_per_step']:.2f}",
+            f"{step['seconds_per_epoch']:.1f}",
+            f"{step['gflop_per_second']:.0f}",
+            f"{step['matmul_gflop_per_second']:.0f}",
+            f"{step['share']:.0%}",
+        ]
+        for step in result["steps"]
+    ]
+    header = ["batch", "GFLOP a step", "seconds a pass", "GFLOP/s", "of a 2048³ product", "share"]
+    notes = (
+        f"{result['flops_per_image'] / 1e6:.2f} MFLOP an image, those of the matrix products alone; float32, "
+        f"{result['images']:,} images a pass. {footnote(result)}."
+    )
+    return table(header, lines, notes)
+
+
+TABLES = {
+    "seeds": seeds_table,
+    "epoch": epoch_table,
+    "inference": inference_table,
+    "time_to_result": time_to_result_table,
+    "startup": startup_table,
+    "roofline": roofline_table,
+}
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Returns the two lines that a table lies between."""
+    return f"<!-- {name}: made by benchmarks/readme.py -->", f"<!-- end of {name} -->"
+
+
+def render(page: str, results: Path = RESULTS) -> str:
+    """Returns a page with each table that it has marks for made anew.
+
+    Raises:
+      FileNotFoundError: there is no result for a table that the page has.
+    """
+    for name, make in TABLES.items():
+        begin, end = marks(name)
+        if begin in page:
+            result = json.loads((results / f"{name}.json").read_text())
+            block = f"{begin}\n{make(result)}\n{end}"
+            page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, b=block: b, page, flags=re.DOTALL)
+    return page
+
+
+def check_marks(pages: dict[str, str]) -> None:
+    """Raises SystemExit unless both marks of every table that has a result are on exactly one page, once."""
+    for name in (name for name in TABLES if (RESULTS / f"{name}.json").exists()):
+        for mark in marks(name):
+            count = sum(page.count(mark) for page in pages.values())
+            if count != 1:
+                raise SystemExit(f"{' and '.join(pages)} need {mark} once together, not {count} times")
 
 
 def main(arguments: list[str]) -> None:
     """Writes or checks."""
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = render(before)
-    if arguments == ["--check"]:
-        if before != after:
-            raise SystemExit("README.md is not what benchmarks/results say; run python -m benchmarks.readme")
-    else:
-        path.write_text(after, encoding="utf-8")
+    before = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+    check_marks(before)
+    after = {name: render(page) for name, page in before.items()}
+    for name in PAGES:
+        if before[name] != after[name]:
+            if arguments == ["--check"]:
+                raise SystemExit(f"{name} is not what benchmarks/results say; run python -m benchmarks.readme")
+            (ROOT / name).write_text(after[name], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from cnn.data import Split, Splits, class_names, load_data
 from cnn.errors import ConfigError, DataError, RunDirError, UserError
 from cnn.features import feature_maps
 from cnn.metrics import Metrics
+from cnn.seeds import SeedsResult, fit_seeds
 from cnn.state import TrainState, create_state
 from cnn.steps import Batch, eval_step, evaluate, predict, train_epoch, train_step
 from cnn.summary import layer_table
@@ -23,6 +24,7 @@ __all__ = [
     "OptimConfig",
     "Result",
     "RunDirError",
+    "SeedsResult",
     "Split",
     "Splits",
     "TrainConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "evaluate",
     "feature_maps",
     "fit",
+    "fit_seeds",
     "layer_table",
     "load_best",
     "load_data",

@@ -1,10 +1,11 @@
 """``python -m cnn <verb>``: each verb is one function of a module of the library."""
 
+import importlib
 import sys
 from pathlib import Path
 
-from cnn.config import DataConfig
-from cnn.errors import UserError
+from cnn.config import DataConfig, ExperimentConfig
+from cnn.errors import ConfigError, UserError
 from cnn.run import exit_status, parse_options
 
 
@@ -28,7 +29,38 @@ def look(run_dir: Path, /) -> None:
     print(*draw_figures(run_dir, config, result), sep="\n")
 
 
-VERBS = {"data": data, "look": look}
+def cost(experiment: str, /, profile: Path | None = None) -> None:
+    """Say what a training step costs: compilation, FLOPs, memory, time, and its share of the machine's best.
+
+    Args:
+        experiment: Module of the experiment, such as experiments.fashion_cnn.
+        profile: Directory for a trace of some steps, which Perfetto, chrome://tracing and XProf open.
+    """
+    from cnn.cost import format_cost, step_cost
+
+    config = load_experiment(experiment)
+    print(format_cost(step_cost(config, profile=profile), f"a step of {experiment}, {config.optim.batch_size} images"))
+    if profile:
+        print(f"wrote a trace to {profile}; open its .trace.json.gz in Perfetto")
+
+
+def load_experiment(name: str) -> ExperimentConfig:
+    """Returns the CONFIG of an experiment's module.
+
+    Raises:
+      ConfigError: there is no such module, or it has none.
+    """
+    sys.path.insert(0, "")
+    try:
+        config = getattr(importlib.import_module(name), "CONFIG", None)
+    except ImportError as error:
+        raise ConfigError(f"cannot import {name!r} ({error}); name a module such as experiments.fashion_cnn") from None
+    if not isinstance(config, ExperimentConfig):
+        raise ConfigError(f"{name!r} has no CONFIG; name a module such as experiments.fashion_cnn")
+    return config
+
+
+VERBS = {"data": data, "look": look, "cost": cost}
 
 
 def main(arguments: list[str]) -> None:

@@ -98,6 +98,8 @@ class ModelConfig:
     """Share of the hidden units that is dropped in training."""
     classes: int = 10
     """Number of classes."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
@@ -107,27 +109,41 @@ class ModelConfig:
         rate = self.dropout_rate
         _require(_is_real(rate) and 0 <= rate < 1, "model.dropout_rate", rate, "at least 0 and below 1")
         _require(_is_int(self.classes, 2), "model.classes", self.classes, "an integer of at least 2")
+        _require(self.dtype in ("float32", "bfloat16"), "model.dtype", self.dtype, "one of float32, bfloat16")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """How the parameters are updated."""
 
-    name: Literal["adam", "sgd"] = "adam"
-    """Optimizer."""
+    name: Literal["adam", "sgd", "muon"] = "adam"
+    """Optimizer; muon is for the kernels of hidden layers, and leaves biases and the last layer to Adam."""
     learning_rate: float = 1e-3
     """Learning rate; with a schedule, its highest value."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over the steps; cosine falls to zero at the last step of the last epoch."""
+    adam_learning_rate: float = 4e-3
+    """Learning rate of what muon leaves to Adam."""
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    """Learning rate over the steps; cosine falls to zero at the last step of the last epoch, one_cycle rises first."""
+    warmup: float = 0.15
+    """Share of the steps in which one_cycle rises."""
+    weight_decay: float = 0.0
+    """Share of the kernels, times the learning rate, that each step takes away."""
     batch_size: int = 32
     """Images a step."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        _require(self.name in ("adam", "sgd"), "optim.name", self.name, "one of adam, sgd")
-        rate = self.learning_rate
-        _require(_is_real(rate) and rate > 0, "optim.learning_rate", rate, "a finite number above 0")
-        _require(self.schedule in ("constant", "cosine"), "optim.schedule", self.schedule, "one of constant, cosine")
+        names, schedules = ("adam", "sgd", "muon"), ("constant", "cosine", "one_cycle")
+        _require(self.name in names, "optim.name", self.name, f"one of {', '.join(names)}")
+        for name in ("learning_rate", "adam_learning_rate"):
+            rate = getattr(self, name)
+            _require(_is_real(rate) and rate > 0, f"optim.{name}", rate, "a finite number above 0")
+        _require(self.schedule in schedules, "optim.schedule", self.schedule, f"one of {', '.join(schedules)}")
+        _require(
+            _is_real(self.warmup) and 0 < self.warmup < 1, "optim.warmup", self.warmup, "between 0 and 1, exclusive"
+        )
+        decay = self.weight_decay
+        _require(_is_real(decay) and decay >= 0, "optim.weight_decay", decay, "a finite number of at least 0")
         _require(_is_int(self.batch_size, 1), "optim.batch_size", self.batch_size, "an integer of at least 1")
 
 
@@ -143,6 +159,8 @@ class TrainConfig:
     """Seed of the initial parameters, the order of the images, and dropout."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Kind of device; auto takes the fastest that is there."""
+    fused: bool = False
+    """Make the whole run one call of XLA's, for accelerators; nothing is reported or saved before its end."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
@@ -152,6 +170,7 @@ class TrainConfig:
         _require(_is_int(seed, 0) and seed < 2**32, "train.seed", seed, "an integer from 0 to 2**32 - 1")
         devices = ("auto", "cpu", "gpu", "tpu")
         _require(self.device in devices, "train.device", self.device, f"one of {', '.join(devices)}")
+        _require(isinstance(self.fused, bool), "train.fused", self.fused, "true or false")
 
 
 @dataclass(frozen=True)

@@ -35,4 +35,6 @@ def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[s
         mutable="intermediates",
     )
     # An OrderedDict, as jit would sort a dict's keys.
-    return OrderedDict((name, outputs["__call__"][0]) for name, outputs in captured[1]["intermediates"].items())
+    return OrderedDict(
+        (name, outputs["__call__"][0].astype("float32")) for name, outputs in captured[1]["intermediates"].items()
+    )

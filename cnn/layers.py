@@ -162,6 +162,13 @@ def max_pool(images: Array, window: tuple[int, int] = (2, 2)) -> Array:
 Activation = Callable[[Array], Array]
 
 
+def _parameters(layer: nn.Module, kernel_shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
+    """A layer's kernel and bias, kept in float32, as the inputs' type: a layer computes in what it is given."""
+    kernel = layer.param("kernel", nn.initializers.glorot_uniform(), kernel_shape)
+    bias = layer.param("bias", nn.initializers.zeros_init(), kernel_shape[-1:])
+    return kernel.astype(dtype), bias.astype(dtype)
+
+
 class Conv(nn.Module):
     """Convolution, bias and activation as one layer, so that what is captured is what the next layer sees."""
 
@@ -175,8 +182,7 @@ class Conv(nn.Module):
     def __call__(self, images_BxHxWxC: Array) -> Array:
         """Returns [B, H', W', features]."""
         shape = (*self.kernel_size, images_BxHxWxC.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        kernel, bias = _parameters(self, shape, images_BxHxWxC.dtype)
         outputs = conv(images_BxHxWxC, kernel, self.strides, self.padding) + bias
         return self.activation(outputs) if self.activation else outputs
 
@@ -211,8 +217,7 @@ class Dense(nn.Module):
     def __call__(self, inputs_BxD: Array) -> Array:
         """Returns [B, features]."""
         shape = (inputs_BxD.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        kernel, bias = _parameters(self, shape, inputs_BxD.dtype)
         outputs = inputs_BxD @ kernel + bias
         return self.activation(outputs) if self.activation else outputs
 

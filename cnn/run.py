@@ -113,10 +113,27 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
+
+
+def use_bfloat16_units(config: ExperimentConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+    """Lets XLA call oneDNN for bfloat16 where the processor computes in it; must come before JAX's first use.
+
+    Only then is bfloat16 the faster type on a CPU. Does nothing for another processor or type, or if the user has set
+    the flag in ``XLA_FLAGS``.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if config.model.dtype == "bfloat16" and ONEDNN not in flags:
+        with contextlib.suppress(OSError):
+            if "avx512_bf16" in cpuinfo.read_text():
+                os.environ["XLA_FLAGS"] = f"{flags} {ONEDNN}=true".strip()
+
+
 def run(config: ExperimentConfig, run_dir: Path) -> None:
     """Trains, or goes on, or says that the run has finished; draws the figures that are missing; prints the result."""
     from cnn.train import fit
 
+    use_bfloat16_units(config)
     keep_compiled_programs()
     print(f"{config.name} on {device_name(find_device(config.train.device))}, run directory {run_dir}", flush=True)
     finished, begun = (run_dir / rundir.RESULT).exists(), (run_dir / rundir.HISTORY).exists()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -14,35 +14,14 @@ from cnn import rundir
 from cnn.checkpoint import load_best, load_best_of, load_latest, open_checkpoints, save
 from cnn.config import ExperimentConfig
 from cnn.data import Splits, check_split, class_names, data_digest, load_data
+from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
 from cnn.errors import ConfigError, RunDirError
+from cnn.fused import epoch_metrics, train_run
 from cnn.metrics import Metrics
 from cnn.sharding import find_device
 from cnn.state import TrainState, create_state, learning_rate_schedule, total_steps
 from cnn.steps import evaluate, train_epoch
 from cnn.summary import format_table, layer_table
-
-
-class EarlyStopper(NamedTuple):
-    """The best epoch so far, the first of equals."""
-
-    best_loss: float = math.inf
-    """Lowest validation loss."""
-    best_epoch: int = 0
-    """0 before the first epoch."""
-    epochs_since: int = 0
-    """Epochs after the best one."""
-
-
-def update_stopper(stopper: EarlyStopper, epoch: int, val_loss: float) -> EarlyStopper:
-    """Returns the stopper after an epoch."""
-    if val_loss < stopper.best_loss:
-        return EarlyStopper(val_loss, epoch, 0)
-    return stopper._replace(epochs_since=stopper.epochs_since + 1)
-
-
-def should_stop(stopper: EarlyStopper, patience: int) -> bool:
-    """Returns whether the loss has not improved for ``patience`` epochs; as in Keras, 0 stops as soon as 1 does."""
-    return stopper.epochs_since >= max(patience, 1)
 
 
 @dataclass(frozen=True)
@@ -102,38 +81,11 @@ def _fit(
     """The loop, in a directory that is this run's, on images that lie on the device."""
     layers = layer_table(state)
     rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
-    history, stopper = [], EarlyStopper()
+    train = _train_fused if config.train.fused else _train_by_epoch
     with open_checkpoints(run_dir) as checkpoints:
+        history, stopper = train(config, run_dir, state, splits, checkpoints, seconds, report)
         with timed(seconds, "checkpoint"):
-            if latest := load_latest(checkpoints, state):
-                state, progress = latest
-                history, stopper = progress["history"], EarlyStopper(**progress["stopper"])
-                add_seconds(seconds, progress["seconds"])
-                rundir.write_history(run_dir, history)
-        with timed(seconds, "compile"):
-            train_one_epoch = train_epoch.lower(state, splits.train, batch_size=config.optim.batch_size).compile()
-            evaluate_val = evaluate.lower(state, splits.val).compile()
-
-        for epoch in range(len(history) + 1, config.train.epochs + 1):
-            if should_stop(stopper, config.train.patience):
-                break
-            spent = {}
-            with timed(spent, "train"):
-                state, train_metrics = jax.block_until_ready(train_one_epoch(state, splits.train))
-            with timed(spent, "eval"):
-                val_metrics = jax.block_until_ready(evaluate_val(state, splits.val))
-            row = epoch_row(config, epoch, jax.device_get((train_metrics, val_metrics)), spent)
-            stopper = update_stopper(stopper, epoch, row["val_loss"])
-            history = [*history, row]
-            add_seconds(seconds, spent)
-            with timed(seconds, "checkpoint"):
-                progress = {"history": history, "stopper": stopper._asdict(), "seconds": seconds}
-                save(checkpoints, state, progress, improved=stopper.best_epoch == epoch)
-                rundir.write_history(run_dir, history)
-            report(row)
-
-        with timed(seconds, "checkpoint"):
-            best = load_best_of(checkpoints, state)
+            best = load_best_of(checkpoints, create_state(config, len(splits.train.labels)))
     with timed(seconds, "eval"):
         test_metrics = jax.device_get(evaluate(best, splits.test))
     best_row = history[stopper.best_epoch - 1]
@@ -149,6 +101,80 @@ def _fit(
     }
     rundir.write_json(run_dir / rundir.RESULT, summary)
     return Result(best, history, summary)
+
+
+def _train_by_epoch(
+    config: ExperimentConfig,
+    run_dir: Path,
+    state: TrainState,
+    splits: Splits,
+    checkpoints: Any,
+    seconds: dict[str, float],
+    report: Callable[[dict[str, Any]], None],
+) -> tuple[list[dict[str, Any]], EarlyStopper]:
+    """Saves and reports after each epoch; goes on from the latest checkpoint if there is one."""
+    history, stopper = [], EarlyStopper()
+    with timed(seconds, "checkpoint"):
+        if latest := load_latest(checkpoints, state):
+            state, progress = latest
+            history, stopper = progress["history"], EarlyStopper(**progress["stopper"])
+            add_seconds(seconds, progress["seconds"])
+            rundir.write_history(run_dir, history)
+    with timed(seconds, "compile"):
+        train_one_epoch = train_epoch.lower(state, splits.train, batch_size=config.optim.batch_size).compile()
+        evaluate_val = evaluate.lower(state, splits.val).compile()
+
+    for epoch in range(len(history) + 1, config.train.epochs + 1):
+        if should_stop(stopper, config.train.patience):
+            break
+        spent = {}
+        with timed(spent, "train"):
+            state, train_metrics = jax.block_until_ready(train_one_epoch(state, splits.train))
+        with timed(spent, "eval"):
+            val_metrics = jax.block_until_ready(evaluate_val(state, splits.val))
+        row = epoch_row(config, epoch, jax.device_get((train_metrics, val_metrics)), spent)
+        stopper = update_stopper(stopper, epoch, row["val_loss"])
+        history = [*history, row]
+        add_seconds(seconds, spent)
+        with timed(seconds, "checkpoint"):
+            progress = {"history": history, "stopper": stopper._asdict(), "seconds": seconds}
+            save(checkpoints, state, progress, improved=stopper.epochs_since == 0)
+            rundir.write_history(run_dir, history)
+        report(row)
+    return history, stopper
+
+
+def _train_fused(
+    config: ExperimentConfig,
+    run_dir: Path,
+    state: TrainState,
+    splits: Splits,
+    checkpoints: Any,
+    seconds: dict[str, float],
+    report: Callable[[dict[str, Any]], None],
+) -> tuple[list[dict[str, Any]], EarlyStopper]:
+    """One call for all epochs; what it saves is the best state alone, so a run that is stopped begins anew."""
+    if latest := load_latest(checkpoints, state):
+        progress = latest[1]
+        add_seconds(seconds, progress["seconds"])
+        return progress["history"], EarlyStopper(**progress["stopper"])
+    limits = {"epochs": config.train.epochs, "patience": config.train.patience, "batch_size": config.optim.batch_size}
+    with timed(seconds, "compile"):
+        program = train_run.lower(state, splits.train, splits.val, **limits).compile()
+    with timed(seconds, "train"):
+        run = jax.block_until_ready(program(state, splits.train, splits.val))
+    history, stopper = [], EarlyStopper()
+    share = {"train": seconds["train"] / int(run.epochs)}
+    for epoch, metrics in enumerate(epoch_metrics(run), 1):
+        row = epoch_row(config, epoch, metrics, share)
+        stopper = update_stopper(stopper, epoch, row["val_loss"])
+        history.append(row)
+        rundir.write_history(run_dir, history)
+        report(row)
+    with timed(seconds, "checkpoint"):
+        progress = {"history": history, "stopper": stopper._asdict(), "seconds": seconds}
+        save(checkpoints, run.best, progress, improved=True)
+    return history, stopper
 
 
 def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:

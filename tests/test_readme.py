@@ -11,7 +11,7 @@ import pytest
 
 import cnn
 from benchmarks import readme
-from experiments import fashion_cnn
+from experiments import fashion_cnn, fashion_fast
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,13 +19,20 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_tables_are_those_of_the_committed_results():
-    assert readme.render(README) == README
+    for name in readme.PAGES:
+        page = (ROOT / name).read_text(encoding="utf-8")
+        assert readme.render(page) == page
 
 
-def test_the_experiments_docstring_has_the_committed_numbers():
-    result = json.loads((readme.RESULTS / "seeds.json").read_text())["summary"]["ours"]
+def test_every_table_has_its_place():
+    readme.check_marks({name: (ROOT / name).read_text(encoding="utf-8") for name in readme.PAGES})
+
+
+@pytest.mark.parametrize("experiment", [fashion_cnn, fashion_fast])
+def test_the_experiments_docstring_has_the_committed_numbers(experiment):
+    result = json.loads((readme.RESULTS / "seeds.json").read_text())["summary"][experiment.CONFIG.name]
     for key in ("val_loss", "val_accuracy", "test_accuracy"):
-        assert f"{result[key]['mean']:.4f} +- {result[key]['std']:.4f}" in str(fashion_cnn.__doc__)
+        assert f"{result[key]['mean']:.4f} +- {result[key]['std']:.4f}" in str(experiment.__doc__)
 
 
 def test_the_library_can_be_used_as_shown(monkeypatch, small, capsys):

@@ -181,7 +181,9 @@ def test_look_draws_the_figures_again(trained):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cnn", "lok"], "'lok' is not a verb of python -m cnn; the verbs are data, look"),
+        (["cnn", "lok"], "'lok' is not a verb of python -m cnn; the verbs are data, look, cost"),
+        (["cnn", "cost", "experiments.fashion_cn"], "cannot import 'experiments.fashion_cn'"),
+        (["cnn", "cost", "json"], "'json' has no CONFIG"),
         (["cnn", "look", "no-such-directory"], "no-such-directory/config.json: No such file"),
         (["cnn", "look"], "--help lists"),
         (["experiments.fashion_cnn", "--train.device", "gpu"], "--train.device is 'gpu', but JAX sees no such device"),
@@ -197,10 +199,41 @@ def test_wrong_use_is_one_line_exit_status_2_and_no_traceback(tmp_path, argument
     assert command.stderr.count("\n") == 1
 
 
+def test_cost_prints_a_line_for_each_number():
+    command = _command("cnn", "cost", "experiments.fashion_cnn")
+    assert command.returncode == 0 and command.stderr == ""
+    title, *lines = command.stdout.splitlines()
+    assert title == "a step of experiments.fashion_cnn, 32 images"
+    names = " ".join(lines)
+    assert all(name in names for name in ("compile seconds", "flops", "temporary bytes", "share of matmul"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "processor", "before", "after"),
+    [
+        ("bfloat16", "avx2 avx512_bf16", None, f"{run.ONEDNN}=true"),
+        ("bfloat16", "avx2 avx512_bf16", "--xla_foo=1", f"--xla_foo=1 {run.ONEDNN}=true"),
+        ("bfloat16", "avx2 avx512_bf16", f"{run.ONEDNN}=false", f"{run.ONEDNN}=false"),
+        ("bfloat16", "avx2", None, None),
+        ("float32", "avx2 avx512_bf16", None, None),
+    ],
+)
+def test_bfloat16_units_are_used_where_they_are_and_the_user_says_nothing(
+    monkeypatch, tmp_path, dtype, processor, before, after
+):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if before:
+        monkeypatch.setenv("XLA_FLAGS", before)
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags : fpu {processor}\n")
+    run.use_bfloat16_units(cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)), cpuinfo)
+    assert os.environ.get("XLA_FLAGS") == after
+
+
 def test_the_verbs_are_listed():
     command = _command("cnn", "--help")
     assert command.returncode == 0
-    assert {line.split()[0] for line in command.stdout.splitlines()[2:]} == {"data", "look"}
+    assert {line.split()[0] for line in command.stdout.splitlines()[2:]} == {"data", "look", "cost"}
 
 
 def test_importing_cnn_loads_neither_matplotlib_nor_tfds_nor_orbax_nor_tyro():

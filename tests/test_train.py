@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import cnn
 from cnn import checkpoint, train
-from cnn.train import EarlyStopper, should_stop, update_stopper
+from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
 
 NARROW = cnn.ModelConfig(conv1_features=4, conv2_features=4, dense_features=8)
 

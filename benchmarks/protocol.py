@@ -1,0 +1,73 @@
+"""What a measured process says to the one that measures it: a line of JSON for a line of JSON.
+
+The peers import this in an environment of their own, so it needs the standard library and NumPy alone.
+"""
+
+import itertools
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def serve(commands: dict[str, Callable[..., dict[str, Any]]]) -> None:
+    """Answers each line of stdin until it ends; a process that waits for a line uses no processor time.
+
+    ``{"do": NAME, ...}`` is answered by what the command of that name returns for the rest as keywords, or by
+    ``{"failed": reason}``.
+    """
+    # Whatever a library prints goes to stderr, so that stdout has answers only.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = commands[request.pop("do")](**request)
+        except Exception as error:
+            first_line = [*str(error).strip().splitlines(), ""][0]
+            answer = {"failed": f"{type(error).__name__}: {first_line}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def memory() -> dict[str, float]:
+    """Returns the most MiB that this process has had resident."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # ru_maxrss also counts what the parent had resident when it started this process.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return {"MiB": int(lines["VmHWM"].split()[0]) / 2**10}
+    return {"MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)}
+
+
+def load_split(path: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images of a split, uint8 [N, 28, 28, 1], and their labels, int32 [N]."""
+    with np.load(path) as arrays:
+        return arrays[f"{split}_images"], arrays[f"{split}_labels"]
+
+
+def warm_up_counts(batch_size: int, images: int) -> tuple[int, int]:
+    """Returns how many training and validation images warm up for an epoch: the same batch shapes, few batches."""
+    return min(images, 2048 + images % batch_size), 2000
+
+
+def images_per_second(
+    predict: Callable[[np.ndarray], Any], images: np.ndarray, batch_size: int, seconds: float
+) -> float:
+    """Returns how many images a second go through calls of ``predict`` on a batch each; the first two are not timed."""
+    batches = [images[i : i + batch_size] for i in range(0, len(images) - batch_size + 1, batch_size)]
+    for batch in batches[:2]:
+        assert np.asarray(predict(batch)).shape == (batch_size, 10)
+    count, begin = 0, time.perf_counter()
+    elapsed = 0.0
+    cycle = itertools.cycle(batches)
+    while elapsed < seconds:
+        predict(next(cycle))
+        count += batch_size
+        elapsed = time.perf_counter() - begin
+    return count / elapsed

@@ -1,0 +1,88 @@
+"""From typing to the end of the first training step, seconds to compile, and the memory of an epoch's process.
+
+python -m benchmarks.startup [--rounds 3] [--images 48000] [--results DIR]
+
+A process starts, imports, loads the images, builds the network and takes one step on 32 images; ours with nothing
+compiled before (cold) and with the compiled programs of an earlier process. The frameworks take turns, and have all
+been started once before, so that their files are in memory. Memory is the most that a process that trains and
+validates for an epoch at batch 32 has had resident, after its warm-up.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS, compiled_programs_in, run_main, save_images, summary, write_result
+from benchmarks.workers import worker
+
+PEERS = ("keras_tensorflow", "torch")
+
+
+def seconds_to_first_step(name: str, images: Path, environment: dict[str, str]) -> float:
+    """Returns the seconds from the start of a process to its answer that a step is done."""
+    begin = time.perf_counter()
+    with worker(name, images, environment=environment) as ask:
+        answer = ask("step")
+        seconds = time.perf_counter() - begin
+    if "failed" in answer:
+        raise RuntimeError(f"{name}: {answer['failed']}")
+    return seconds
+
+
+def peak_memory(name: str, train_images: int, images: Path) -> dict[str, Any]:
+    """Returns the MiB of a process that has trained and validated for an epoch."""
+    with worker(name, images) as ask:
+        for do in ("warm_up", "epoch"):
+            answer = ask(do, batch_size=32, images=train_images)
+            if "failed" in answer:
+                return answer
+        return ask("memory")
+
+
+def main(rounds: int = 3, images: int = 48_000, results: Path = RESULTS) -> None:
+    """Measure starts, compilation and memory, print each, and write startup.json.
+
+    Args:
+        rounds: How often each is started.
+        images: Training images of the epoch; a fourth as many validate.
+        results: Directory for startup.json.
+    """
+    first_step: dict[str, list[float]] = {}
+    compilation: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "images.npz")
+        save_images(path)
+        for name in ("ours", *PEERS):
+            seconds_to_first_step(name, path, compiled_programs_in(Path(directory, "first")))
+        for number in range(rounds):
+            cache = compiled_programs_in(Path(directory, f"round{number}"))
+            # In this order: the first of ours leaves its programs to the second.
+            for label, name in (("ours cold", "ours"), ("ours cached", "ours"), *((name, name) for name in PEERS)):
+                seconds = seconds_to_first_step(name, path, cache)
+                first_step.setdefault(label, []).append(seconds)
+                print(f"round {number + 1}   first step   {label:16} {seconds:6.2f} s", flush=True)
+            for label in ("cold", "cached"):
+                with worker("ours", path, environment=cache) as ask:
+                    seconds = ask("compile", batch_size=32, images=images)["seconds"]
+                compilation.setdefault(label, []).append(seconds)
+                print(f"round {number + 1}   train_epoch  {label:16} {seconds:6.2f} s", flush=True)
+        memory = {}
+        for name in ("ours", *PEERS):
+            memory[name] = peak_memory(name, images, path)
+            print(f"memory   {name:16} {memory[name]}", flush=True)
+    write_result(
+        "startup",
+        {
+            "what": "seconds from process start to the first step, and to compile an epoch; MiB after an epoch",
+            "images": images,
+            "first_step_seconds": {label: summary(values) for label, values in first_step.items()},
+            "compile_seconds": {label: summary(values) for label, values in compilation.items()},
+            "peak_memory": memory,
+        },
+        results,
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,107 @@
+"""Many seeds of one experiment: at once on an accelerator, one after the other on a CPU."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from cnn.config import ExperimentConfig
+from cnn.data import Splits, load_data
+from cnn.errors import ConfigError
+from cnn.fused import train_run
+from cnn.sharding import find_device
+from cnn.state import TrainState, initial_state
+from cnn.steps import evaluate
+from cnn.train import check_splits
+
+
+class Estimate(NamedTuple):
+    """What a number is over the seeds."""
+
+    mean: float
+    std: float
+    """Standard deviation of a seed, with n - 1; NaN for one seed."""
+    low: float
+    """Lower end of the 95 % interval of the mean, by Student's t; NaN for one seed."""
+    high: float
+    """Its upper end."""
+
+
+class SeedsResult(NamedTuple):
+    """What ``fit_seeds`` returns."""
+
+    state: TrainState
+    """The best state of each seed; every leaf has an axis more, in front."""
+    rows: list[dict[str, Any]]
+    """A seed's seed, best_epoch, stopped_epoch, val_loss, val_accuracy, test_loss and test_accuracy."""
+    estimates: dict[str, Estimate]
+    """Of each of the four losses and accuracies."""
+
+
+def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | None = None) -> SeedsResult:
+    """Trains an experiment with each of the seeds, in one call of XLA's, and returns the best state of each.
+
+    Each seed stops by itself and comes to what ``fit`` comes to with it. Nothing is written to the disk.
+
+    Args:
+      config: the experiment; its own seed is not used.
+      seeds: different integers from 0 to 2**32 - 1.
+      splits: images to use instead of those that the configuration names.
+
+    Raises:
+      UserError: configuration, seeds or images cannot be used.
+    """
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise ConfigError(f"seeds are {list(seeds)}, but must be different integers from 0 to 2**32 - 1, at least one")
+    device = find_device(config.train.device)
+    checked = check_splits(config, splits or load_data(config.data))
+    initial = initial_state(config, len(checked.train.labels))
+
+    @jax.jit
+    def train_all(keys: Array, splits: Splits) -> Any:
+        def train_one(key):
+            run = train_run(
+                initial(key),
+                splits.train,
+                splits.val,
+                epochs=config.train.epochs,
+                patience=config.train.patience,
+                batch_size=config.optim.batch_size,
+            )
+            best = jnp.maximum(run.stopper.best_epoch - 1, 0)
+            val = jax.tree.map(lambda column: column[best], run.val)
+            return run.best, run.stopper.best_epoch, run.epochs, val, evaluate(run.best, splits.test)
+
+        # Convolutions of many kernels at once gain nothing on a CPU.
+        return lax.map(train_one, keys) if device.platform == "cpu" else jax.vmap(train_one)(keys)
+
+    keys = jax.device_put(jnp.stack([jax.random.key(seed) for seed in seeds]), device)
+    state, *numbers = train_all(keys, jax.device_put(checked, device))
+    best_epochs, epochs, val, test = jax.device_get(numbers)
+    rows = [
+        {
+            "seed": seed,
+            "best_epoch": int(best_epochs[i]),
+            "stopped_epoch": int(epochs[i]),
+            "val_loss": float(val.loss[i]),
+            "val_accuracy": float(val.accuracy[i]),
+            "test_loss": float(test.loss[i]),
+            "test_accuracy": float(test.accuracy[i]),
+        }
+        for i, seed in enumerate(seeds)
+    ]
+    names = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
+    return SeedsResult(state, rows, {name: estimate([row[name] for row in rows]) for name in names})
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Returns mean, standard deviation and the 95 % interval of the mean."""
+    from scipy.special import stdtrit
+
+    mean, count = statistics.fmean(values), len(values)
+    std = statistics.stdev(values) if count > 1 else float("nan")
+    half = float(stdtrit(count - 1, 0.975)) * std / count**0.5 if count > 1 else float("nan")
+    return Estimate(mean, std, mean - half, mean + half)

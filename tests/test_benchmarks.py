@@ -1,0 +1,83 @@
+"""What turns measurements into numbers; the measurements themselves are no tests."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import epoch, roofline, time_to_result
+from benchmarks.protocol import images_per_second
+from experiments.fashion_cnn import CONFIG
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_mark_is_reached_when_loss_and_accuracy_are():
+    rows = [
+        {"epoch": 1, "val_loss": 0.234, "val_accuracy": 0.9190},  # not accurate enough for either
+        {"epoch": 2, "val_loss": 0.235, "val_accuracy": 0.9191},  # just the second edition's
+        {"epoch": 3, "val_loss": 0.221, "val_accuracy": 0.9300},  # not low enough for the first edition's
+    ]
+    summary = time_to_result.run_summary([10.0, 20.0, 30.0], rows, 31.0)
+    assert summary["marks"] == {
+        "second edition": {"reached": True, "seconds": 20.0, "epoch": 2},
+        "first edition": {"reached": False, "seconds": 31.0},
+    }
+
+
+def test_the_time_to_a_result_is_a_median_over_the_notebooks():
+    def run(seconds):
+        return {"marks": {name: {"reached": seconds < 100, "seconds": seconds} for name in time_to_result.MARKS}}
+
+    summary = time_to_result.summarise(
+        {"notebook": [run(80.0), run(90.0), run(120.0)], "fast": [run(30.0), run(20.0), run(40.0)]}
+    )
+    assert summary["notebook"]["first edition"] == {
+        **{"median_seconds": 90.0, "reached": 2, "n": 3, "over_notebook": 1.0}
+    }
+    assert summary["fast"]["first edition"]["over_notebook"] == pytest.approx(1 / 3)
+
+
+def test_ratios_are_taken_round_by_round_and_failures_are_kept():
+    def row(framework, number, **answer):
+        return {"precision": "float32", "batch_size": 32, "round": number, "framework": framework, **answer}
+
+    rows = [
+        *(row("ours", 0, seconds=10.0), row("torch", 0, seconds=15.0), row("keras_jax", 0, failed="broken")),
+        *(row("ours", 1, seconds=20.0), row("torch", 1, seconds=50.0)),
+    ]
+    ours, torch, keras_jax = epoch.summarise(rows)
+    assert (ours["seconds"]["median"], ours["over_ours"]["median"]) == (15.0, 1.0)
+    assert (torch["over_ours"]["min"], torch["over_ours"]["max"]) == (1.5, 2.5)
+    assert keras_jax["failed"] == "broken" and "seconds" not in keras_jax
+
+
+def test_a_worker_answers_failures_and_goes_on():
+    code = "from benchmarks.protocol import serve; serve({'divide': lambda by: {'result': 1 / by}})"
+    requests = "".join(json.dumps({"do": "divide", "by": by}) + "\n" for by in (0, 4))
+    worker = subprocess.run(
+        [sys.executable, "-c", code], input=requests, capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    failed, result = map(json.loads, worker.stdout.splitlines())
+    assert failed == {"failed": "ZeroDivisionError: division by zero"}
+    assert result == {"result": 0.25}
+
+
+def test_images_a_second_counts_the_timed_calls_alone():
+    calls = []
+
+    def predict(batch):
+        calls.append(len(batch))
+        return np.zeros((len(batch), 10))
+
+    assert images_per_second(predict, np.zeros((40, 28, 28, 1), np.uint8), 16, seconds=0.01) > 0
+    assert len(calls) > 2 and set(calls) == {16}
+
+
+def test_the_flops_of_the_chapters_network():
+    # Forward 0.45 + 7.23 + 0.63 + 0.002 million, three times, less the gradient of the images.
+    products = {"conv1": 28 * 28 * 9 * 32, "conv2": 14 * 14 * 288 * 64, "dense": 3136 * 100, "logits": 1000}
+    assert roofline.flops_per_image(CONFIG) == 2 * (3 * sum(products.values()) - products["conv1"])

@@ -1,0 +1,55 @@
+import dataclasses
+import gzip
+import json
+
+import pytest
+
+from cnn import cost
+from cnn.cost import format_cost, matmul_rate, step_cost
+from cnn.state import create_state
+from cnn.summary import layer_table
+
+
+def test_the_steps_flops_are_those_of_its_matrix_products(config, tmp_path):
+    found = step_cost(config, steps=3, profile=tmp_path)
+    forward = {row.name: row.flops for row in layer_table(create_state(config))}
+    # Backward costs twice the forward pass, but nothing asks for the gradient of the images.
+    products = config.optim.batch_size * (3 * sum(forward.values()) - forward["conv1"])
+    # XLA leaves out the products with the zeros round an image (a pixel of the border has 6 of 9 kernel values), and
+    # adds activations, pooling and Adam, some operations a value.
+    assert 0.9 * products < found["flops"] < 1.1 * products
+    assert found["share_of_matmul"] == pytest.approx(
+        found["flops"] / found["step_seconds"] / found["matmul_flops_per_second"]
+    )
+    # Parameters, two moments and a batch of images.
+    assert found["argument_bytes"] == pytest.approx(3 * 4 * 333_526 + 32 * 784, rel=0.01)
+    assert found["flops_per_byte"] == pytest.approx(found["flops"] / found["bytes"])
+    (trace,) = tmp_path.rglob("*.trace.json.gz")
+    assert "ThunkExecutor::Execute" in {event.get("name") for event in json.load(gzip.open(trace))["traceEvents"]}
+
+
+def test_a_larger_batch_costs_in_proportion(config):
+    def flops(batch_size):
+        larger = dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=batch_size))
+        return step_cost(larger, steps=1)["flops"]
+
+    assert flops(64) == pytest.approx(2 * flops(32), rel=0.01)
+
+
+def test_the_rate_is_operations_over_seconds(monkeypatch):
+    monkeypatch.setattr(cost, "_seconds", lambda call: 0.5)
+    assert matmul_rate(size=8) == 2 * 8**3 / 0.5
+
+
+def test_the_table_has_a_unit_for_each_number():
+    text = format_cost(
+        {"trace_seconds": 0.25, "bytes": 2**21, "flops": 3e6, "flops_per_second": 4e9, "share_of_matmul": 0.5}, "a step"
+    )
+    assert [line.split()[-2:] for line in text.splitlines()] == [
+        ["a", "step"],
+        ["250.0", "ms"],
+        ["2.0", "MiB"],
+        ["3.0", "MFLOP"],
+        ["4.0", "GFLOP/s"],
+        ["matmul", "50%"],
+    ]

@@ -1,0 +1,136 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cnn
+from cnn.early_stopping import EarlyStopper, update_stopper
+from cnn.fused import epoch_metrics, train_run
+from cnn.seeds import estimate
+
+NARROW = cnn.ModelConfig(conv1_features=4, conv2_features=4, dense_features=8)
+
+
+def _narrow(config, **train):
+    # A rate at which the validation loss of a few images soon rises again, so that stopping has something to do.
+    optim = dataclasses.replace(config.optim, learning_rate=0.05)
+    return dataclasses.replace(
+        config, model=NARROW, optim=optim, train=dataclasses.replace(config.train, epochs=9, **train)
+    )
+
+
+def _without_times(rows):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def runs(config, small, tmp_path_factory):
+    """The same experiment by the loop in Python and by the one on the device, both stopped early."""
+    root = tmp_path_factory.mktemp("fused")
+    return [cnn.fit(_narrow(config, fused=fused), root / str(fused), small) for fused in (False, True)]
+
+
+def test_a_fused_run_is_the_loops_run(runs):
+    by_epoch, fused = runs
+    assert by_epoch.summary["stopped_epoch"] < 9
+    assert _without_times(fused.history) == _without_times(by_epoch.history)
+    jax.tree.map(np.testing.assert_array_equal, fused.state.params, by_epoch.state.params)
+    numbers = [{k: v for k, v in result.summary.items() if k != "seconds"} for result in runs]
+    assert numbers[0] == numbers[1]
+
+
+def test_a_fused_run_that_was_saved_is_not_trained_again(config, small, tmp_path, monkeypatch):
+    config = _narrow(config, fused=True)
+    first = cnn.fit(config, tmp_path / "run", small)
+    (tmp_path / "run" / "result.json").unlink()
+    monkeypatch.setattr("cnn.train.train_run", None)
+    assert cnn.fit(config, tmp_path / "run", small).history == first.history
+
+
+def test_a_fused_run_ends_when_the_loss_is_no_longer_a_number(config, small):
+    state = cnn.create_state(_narrow(config), 500)
+    state = state.replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
+    run = train_run(state, small.train, small.val, epochs=9, patience=9, batch_size=32)
+    assert int(run.epochs) == 1 and not run.finite and int(run.stopper.best_epoch) == 0
+    assert math.isnan(epoch_metrics(run)[0][1].loss)
+
+
+def test_the_fused_run_is_one_program_without_the_host(config, small):
+    state = cnn.create_state(_narrow(config), 500)
+    program = (
+        train_run.lower(state, small.train, small.val, epochs=9, patience=2, batch_size=32).compile().as_text() or ""
+    )
+    assert " while(" in program
+    assert not [word for word in ("infeed", "outfeed", "callback") if word in program]
+
+
+def test_seeds_come_to_what_fit_comes_to(config, small, runs, tmp_path):
+    result = cnn.fit_seeds(_narrow(config), (0, 7), small)
+    assert [row["seed"] for row in result.rows] == [0, 7]
+    other = cnn.fit(_narrow(config, seed=7), tmp_path / "seven", small)
+    for row, ours in zip(result.rows, (runs[0], other), strict=True):
+        wanted = {name: ours.summary[name] for name in row if name != "seed"}
+        assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-6)
+    assert result.state.params["conv1"]["kernel"].shape == (2, 3, 3, 1, 4)
+    np.testing.assert_allclose(
+        result.state.params["logits"]["kernel"][1], other.state.params["logits"]["kernel"], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_vmapped_seeds_stop_each_by_itself(config, small):
+    """What an accelerator runs, here on the CPU: the loop goes on until the last seed has stopped."""
+    config = _narrow(config)
+    limits = {"epochs": 9, "patience": 2, "batch_size": 32}
+    states = [
+        cnn.create_state(dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed)), 500)
+        for seed in (0, 7)
+    ]
+    together = jax.vmap(lambda state: train_run(state, small.train, small.val, **limits))(
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    )
+    for i, state in enumerate(states):
+        alone = train_run(state, small.train, small.val, **limits)
+        # Grouped convolutions sum in another order, which training at this rate amplifies from epoch to epoch.
+        np.testing.assert_allclose(together.val.loss_sum[i][:2], alone.val.loss_sum[:2], rtol=1e-3)
+        assert int(together.epochs[i]) == int(jnp.count_nonzero(together.val.count[i]))
+        assert int(together.epochs[i] - together.stopper.best_epoch[i]) == 2 or int(together.epochs[i]) == 9
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12))
+def test_the_stopper_is_the_same_for_arrays(losses):
+    numbers, arrays = EarlyStopper(), EarlyStopper(jnp.float32(math.inf), jnp.int32(0), jnp.int32(0))
+    for epoch, loss in enumerate(losses, 1):
+        numbers = update_stopper(numbers, epoch, loss)
+        arrays = update_stopper(arrays, jnp.int32(epoch), jnp.float32(loss))
+        assert tuple(map(float, arrays)) == numbers
+
+
+def test_the_interval_is_students():
+    # For n = 5, t is 2.776: the standard table.
+    result = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (result.mean, result.std) == (3.0, pytest.approx(2.5**0.5))
+    assert result.high - result.mean == pytest.approx(2.776 * (2.5 / 5) ** 0.5, rel=1e-3)
+    assert math.isnan(estimate([1.0]).high)
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1), (-1,), (2**32,)])
+def test_seeds_that_are_no_seeds_are_refused(config, small, seeds):
+    with pytest.raises(cnn.ConfigError, match="seeds are"):
+        cnn.fit_seeds(config, seeds, small)
+
+
+def test_a_bfloat16_epoch_learns_what_a_float32_epoch_learns(config, small):
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        state = cnn.create_state(dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype)), 500)
+        state, _ = cnn.train_epoch(state, small.train, batch_size=50)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
+        losses[dtype] = float(cnn.evaluate(state, small.val).loss)
+    # 8 bits of precision: some per cent after ten steps, where an untrained network's 2.3 is three times as far.
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.1)
+    assert losses["bfloat16"] != losses["float32"]
