@@ -50,7 +50,6 @@ def load_experiment(name: str) -> ExperimentConfig:
     Raises:
       ConfigError: there is no such module, or it has none.
     """
-    sys.path.insert(0, "")
     try:
         config = getattr(importlib.import_module(name), "CONFIG", None)
     except ImportError as error:

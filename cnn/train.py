@@ -81,11 +81,22 @@ def _fit(
     """The loop, in a directory that is this run's, on images that lie on the device."""
     layers = layer_table(state)
     rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
-    train = _train_fused if config.train.fused else _train_by_epoch
+    history, stopper = [], EarlyStopper()
     with open_checkpoints(run_dir) as checkpoints:
-        history, stopper = train(config, run_dir, state, splits, checkpoints, seconds, report)
         with timed(seconds, "checkpoint"):
-            best = load_best_of(checkpoints, create_state(config, len(splits.train.labels)))
+            if latest := load_latest(checkpoints, state):
+                state, progress = latest
+                history, stopper = progress["history"], EarlyStopper(**progress["stopper"])
+                add_seconds(seconds, progress["seconds"])
+                rundir.write_history(run_dir, history)
+        # Fused, all epochs are saved at once, so what was saved is all.
+        if not (config.train.fused and history):
+            train = _train_fused if config.train.fused else _train_by_epoch
+            state, history, stopper = train(
+                config, run_dir, state, history, stopper, splits, checkpoints, seconds, report
+            )
+        with timed(seconds, "checkpoint"):
+            best = load_best_of(checkpoints, state)
     with timed(seconds, "eval"):
         test_metrics = jax.device_get(evaluate(best, splits.test))
     best_row = history[stopper.best_epoch - 1]
@@ -107,19 +118,14 @@ def _train_by_epoch(
     config: ExperimentConfig,
     run_dir: Path,
     state: TrainState,
+    history: list[dict[str, Any]],
+    stopper: EarlyStopper,
     splits: Splits,
     checkpoints: Any,
     seconds: dict[str, float],
     report: Callable[[dict[str, Any]], None],
-) -> tuple[list[dict[str, Any]], EarlyStopper]:
-    """Saves and reports after each epoch; goes on from the latest checkpoint if there is one."""
-    history, stopper = [], EarlyStopper()
-    with timed(seconds, "checkpoint"):
-        if latest := load_latest(checkpoints, state):
-            state, progress = latest
-            history, stopper = progress["history"], EarlyStopper(**progress["stopper"])
-            add_seconds(seconds, progress["seconds"])
-            rundir.write_history(run_dir, history)
+) -> tuple[TrainState, list[dict[str, Any]], EarlyStopper]:
+    """Saves and reports after each epoch; returns the last state, the history and the stopper."""
     with timed(seconds, "compile"):
         train_one_epoch = train_epoch.lower(state, splits.train, batch_size=config.optim.batch_size).compile()
         evaluate_val = evaluate.lower(state, splits.val).compile()
@@ -141,40 +147,37 @@ def _train_by_epoch(
             save(checkpoints, state, progress, improved=stopper.epochs_since == 0)
             rundir.write_history(run_dir, history)
         report(row)
-    return history, stopper
+    return state, history, stopper
 
 
 def _train_fused(
     config: ExperimentConfig,
     run_dir: Path,
     state: TrainState,
+    history: list[dict[str, Any]],
+    stopper: EarlyStopper,
     splits: Splits,
     checkpoints: Any,
     seconds: dict[str, float],
     report: Callable[[dict[str, Any]], None],
-) -> tuple[list[dict[str, Any]], EarlyStopper]:
+) -> tuple[TrainState, list[dict[str, Any]], EarlyStopper]:
     """One call for all epochs; what it saves is the best state alone, so a run that is stopped begins anew."""
-    if latest := load_latest(checkpoints, state):
-        progress = latest[1]
-        add_seconds(seconds, progress["seconds"])
-        return progress["history"], EarlyStopper(**progress["stopper"])
     limits = {"epochs": config.train.epochs, "patience": config.train.patience, "batch_size": config.optim.batch_size}
     with timed(seconds, "compile"):
         program = train_run.lower(state, splits.train, splits.val, **limits).compile()
     with timed(seconds, "train"):
         run = jax.block_until_ready(program(state, splits.train, splits.val))
-    history, stopper = [], EarlyStopper()
     share = {"train": seconds["train"] / int(run.epochs)}
     for epoch, metrics in enumerate(epoch_metrics(run), 1):
         row = epoch_row(config, epoch, metrics, share)
         stopper = update_stopper(stopper, epoch, row["val_loss"])
-        history.append(row)
+        history = [*history, row]
         rundir.write_history(run_dir, history)
         report(row)
     with timed(seconds, "checkpoint"):
         progress = {"history": history, "stopper": stopper._asdict(), "seconds": seconds}
         save(checkpoints, run.best, progress, improved=True)
-    return history, stopper
+    return run.state, history, stopper
 
 
 def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
