@@ -3,9 +3,9 @@
 XLA's CPU compiler hands a convolution to its fast library only when the operands already lie as it wants them (NHWC,
 HWIO). It rewrites other layouts, the two of a convolution's gradient among them, but never inside a loop body
 (jax-ml/jax#12868): there they fall to naive loops that are 6 to 20 times slower. As a whole epoch is one loop here,
-the gradients are written out: the images' as a convolution in the wanted layout, the kernel's as matrix products. On
-other platforms the plain formulation is the fast one; which is taken is decided when the program is lowered, so that
-nothing here asks where it runs.
+the gradients are written out: the images' as a convolution in the wanted layout, the kernel's as matrix products; and
+where Winograd's algorithm suits a convolution, it takes all three. On other platforms the plain formulation is the
+fast one; which is taken is decided when the program is lowered, so that nothing here asks where it runs.
 """
 
 import math
@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from cnn import winograd
+
 Padding = Literal["SAME", "VALID"]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -27,13 +29,21 @@ def _plain_conv(images: Array, kernel: Array, strides: tuple[int, int], padding:
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_NHWC)
 
 
+def _takes_winograd(images_shape, kernel, strides, padding):
+    # In bfloat16, the transforms would round too much.
+    return kernel.dtype == jnp.float32 and winograd.suits(images_shape, kernel.shape, strides, padding)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images, kernel, strides, padding):
-    return _plain_conv(images, kernel, strides, padding)
+    plain = partial(_plain_conv, strides=strides, padding=padding)
+    if not _takes_winograd(images.shape, kernel, strides, padding):
+        return plain(images, kernel)
+    return lax.platform_dependent(images, kernel, cpu=winograd.conv, default=plain)
 
 
 def _conv_forward(images, kernel, strides, padding):
-    return _plain_conv(images, kernel, strides, padding), (images, kernel)
+    return _conv(images, kernel, strides, padding), (images, kernel)
 
 
 def _conv_backward(strides, padding, residuals, grads):
@@ -43,6 +53,8 @@ def _conv_backward(strides, padding, residuals, grads):
         return jax.vjp(lambda x, k: _plain_conv(x, k, strides, padding), images, kernel)[1](grads)
 
     def written_out(images, kernel, grads):
+        if _takes_winograd(images.shape, kernel, strides, padding):
+            return winograd.conv(grads, _flipped(kernel)), winograd.kernel_gradient(images, grads)
         return (
             _images_gradient(images.shape, kernel, grads, strides, padding),
             _kernel_gradient(images, kernel.shape, grads, strides, padding),
@@ -74,6 +86,10 @@ def _pads(shape, kernel_shape, strides, padding):
     return lax.padtype_to_pads(shape[1:3], kernel_shape[:2], strides, padding)
 
 
+def _flipped(kernel):
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
 def _images_gradient(shape, kernel, grads, strides, padding):
     """The output gradients, spread by the strides, convolved with the flipped kernel, its C and F swapped."""
     low = [pad[0] for pad in _pads(shape, kernel.shape, strides, padding)]
@@ -81,8 +97,9 @@ def _images_gradient(shape, kernel, grads, strides, padding):
         (kernel.shape[i] - 1 - low[i], shape[i + 1] + low[i] - (grads.shape[i + 1] - 1) * strides[i] - 1)
         for i in (0, 1)
     ]
-    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-    return lax.conv_general_dilated(grads, flipped, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_NHWC)
+    return lax.conv_general_dilated(
+        grads, _flipped(kernel), (1, 1), pads, lhs_dilation=strides, dimension_numbers=_NHWC
+    )
 
 
 def _kernel_gradient(images, kernel_shape, grads, strides, padding):

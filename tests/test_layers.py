@@ -23,6 +23,8 @@ SHAPES = [
     # images, kernel, strides: the model's own two, then odd sizes, strides, windows, one row, and more channels.
     ((2, 28, 28, 1), (3, 3, 1, 32), (1, 1)),
     ((2, 14, 14, 32), (3, 3, 32, 64), (1, 1)),
+    # Winograd's in two chunks with an image to fill up, and not square.
+    ((37, 6, 4, 5), (3, 3, 5, 6), (1, 1)),
     ((3, 7, 9, 2), (3, 3, 2, 5), (2, 2)),
     ((1, 11, 8, 3), (5, 2, 3, 4), (3, 1)),
     ((2, 6, 5, 16), (1, 1, 16, 3), (2, 3)),
@@ -64,6 +66,18 @@ def test_conv_and_its_gradients_equal_lax_for_any_shape(data):
     strides = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
     padding = data.draw(st.sampled_from(["SAME", "VALID"]))
     _check_conv((data.draw(size), height, width, kernel[2]), kernel, strides, padding)
+
+
+def test_conv_multiplies_2_25_times_less_where_tiles_fit():
+    def flops(images_shape):
+        images, kernel = _random(0, images_shape, (3, 3, 32, 64))
+        analysis: Any = jax.jit(conv).lower(images, kernel).compile().cost_analysis()
+        return analysis["flops"]
+
+    # 2 * 9 * 32 * 64 FLOPs a pixel by the direct sum, 4 / 9 of it by Winograd's, and the transforms' additions.
+    direct = 2 * 9 * 32 * 64 * 14 * 14
+    assert direct * 4 / 9 < flops((1, 14, 14, 32)) < direct * 0.6
+    assert flops((1, 13, 13, 32)) > direct * 0.6
 
 
 def test_conv_of_a_known_picture():
