@@ -101,7 +101,8 @@ def test_vmapped_seeds_stop_each_by_itself(config, small):
         assert int(together.epochs[i] - together.stopper.best_epoch[i]) == 2 or int(together.epochs[i]) == 9
 
 
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12))
+# XLA's CPU code takes subnormal numbers for zero; no loss is below 1e-38 but zero.
+@given(st.lists(st.floats(0, 1, width=32, allow_subnormal=False), min_size=1, max_size=12))
 def test_the_stopper_is_the_same_for_arrays(losses):
     numbers, arrays = EarlyStopper(), EarlyStopper(jnp.float32(math.inf), jnp.int32(0), jnp.int32(0))
     for epoch, loss in enumerate(losses, 1):
