@@ -1,6 +1,6 @@
 """Seconds for a train + validation epoch, steady state, ours and the peers' in turn on the same images.
 
-python -m benchmarks.epoch [--rounds 3] [--images 48000] [--results DIR]
+python -m benchmarks.epoch [--rounds 5] [--images 48000] [--results DIR]
 
 Each framework is a process of its own that has warmed up and is idle while another works; a round goes through all of
 them, batch size by batch size, and ratios are taken round by round. Keras on JAX, some five times slower, and all of
@@ -85,7 +85,7 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return summaries
 
 
-def main(rounds: int = 3, images: int = 48_000, results: Path = RESULTS) -> None:
+def main(rounds: int = 5, images: int = 48_000, results: Path = RESULTS) -> None:
     """Measure epochs, print each, and write epoch.json.
 
     Args:

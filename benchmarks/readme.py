@@ -207,7 +207,8 @@ def roofline_table(result: dict[str, Any]) -> str:
     ]
     header = ["batch", "GFLOP a step", "seconds a pass", "GFLOP/s", "of a 2048³ product", "share"]
     notes = (
-        f"{result['flops_per_image'] / 1e6:.2f} MFLOP an image, those of the matrix products alone; float32, "
+        f"{result['flops_per_image'] / 1e6:.2f} MFLOP an image, those of the matrix products alone as the direct sum "
+        f"has them, of which Winograd's algorithm saves some; float32, "
         f"{result['images']:,} images a pass. {footnote(result)}."
     )
     return table(header, lines, notes)

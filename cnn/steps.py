@@ -130,7 +130,7 @@ def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[Tr
 
 
 @partial(jax.jit, static_argnames="batch_size")
-def evaluate(state: TrainState, split: Split, *, batch_size: int = 1000) -> Metrics:
+def evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Metrics:
     """Returns the exact metrics of all images of a split, whatever the batch size."""
     check_split(state, split, batch_size)
     count = len(split.labels)
@@ -147,7 +147,7 @@ def evaluate(state: TrainState, split: Split, *, batch_size: int = 1000) -> Metr
 
 
 @partial(jax.jit, static_argnames="batch_size")
-def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 1000) -> Array:
+def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 128) -> Array:
     """Returns the class probabilities [N, K], float32, of uint8 images [N, H, W, C]; a row sums to 1."""
     check_images(state, images)
     count = len(images)
