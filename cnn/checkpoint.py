@@ -113,12 +113,24 @@ def _digests(arrays: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _read_one_by_one(directory: Any) -> None:
+    """Raises ValueError if an array cannot be read; of orbax' concurrent reads, all but the first print tracebacks."""
+    import tensorstore
+
+    store = {"driver": "ocdbt", "base": f"file://{directory}/"}
+    for key in tensorstore.KvStore.open(store).result().list().result():
+        if key.endswith(b"/zarr.json"):
+            array = {"driver": "zarr3", "kvstore": store, "path": key.decode().removesuffix("zarr.json")}
+            tensorstore.open(array).result().read().result()
+
+
 def _load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
     # The current shardings, or what one kind of device saved could not be loaded on another.
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=leaf.sharding), _arrays(like)
     )
     try:
+        _read_one_by_one(checkpoints.directory / str(step) / "state")
         arrays = checkpoints.load(step, template)
         saved = checkpoints.metadata(step).custom_metadata
         found = _digests(arrays)
