@@ -22,6 +22,7 @@ bench: data ## the numbers of the README and docs/performance.md, beside peers i
 		if python3.11 -c 'import ensurepip' 2>/dev/null; then python=python3.11; fi; $$python -m venv --clear .venv-peers && \
 		.venv-peers/bin/pip install --quiet -r benchmarks/peers.txt && cp benchmarks/peers.txt .venv-peers/set-up; }
 	.venv/bin/python -m benchmarks.epoch
+	.venv/bin/python -m benchmarks.epoch --precision bfloat16 --rounds 1 --images 12000
 	.venv/bin/python -m benchmarks.inference
 	.venv/bin/python -m benchmarks.time_to_result
 	.venv/bin/python -m benchmarks.startup

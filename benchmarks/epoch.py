@@ -1,16 +1,16 @@
 """Seconds for a train + validation epoch, steady state, ours and the peers' in turn on the same images.
 
-python -m benchmarks.epoch [--rounds 5] [--images 48000] [--results DIR]
+python -m benchmarks.epoch [--precision bfloat16] [--rounds 5] [--images 48000] [--results DIR]
 
 Each framework is a process of its own that has warmed up and is idle while another works; a round goes through all of
-them, batch size by batch size, and ratios are taken round by round. Keras on JAX, some five times slower, and all of
-bfloat16 are measured in one round. What raises, or takes or would take over 150 s, is recorded as failed.
+them, batch size by batch size, and ratios are taken round by round. Keras on JAX, some five times slower, is measured
+in one round. What raises, or takes or would take over 150 s, is recorded as failed.
 """
 
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.measure import RESULTS, run_main, save_images, summary, write_result
 from benchmarks.protocol import warm_up_counts
@@ -43,15 +43,18 @@ def measure(precision: str, rounds: int, images: int, path: Path) -> tuple[dict[
     with ExitStack() as stack:
         asks = {name: stack.enter_context(worker(name, path, precision)) for name in FRAMEWORKS}
         versions = {name: ask("versions") for name, ask in asks.items()}
-        failed = set()
+        warm, failed = set(), set()
         for number in range(rounds):
             for batch_size in BATCH_SIZES[precision]:
                 for name, ask in asks.items():
                     if (number and name in ONE_ROUND) or (name, batch_size) in failed:
                         continue
-                    answer = measure_epoch(ask, batch_size, images, warm=number > 0)
+                    answer = measure_epoch(ask, batch_size, images, warm=(name, batch_size) in warm)
+                    warm.add((name, batch_size))
                     if "failed" in answer:
                         failed.add((name, batch_size))
+                        # Its process may have ended, and another takes its place.
+                        warm = {kind for kind in warm if kind[0] != name}
                     row = {"precision": precision, "batch_size": batch_size, "round": number, "framework": name}
                     rows.append({**row, **answer})
                     told = answer.get("failed") or f"{answer['seconds']:6.2f} s   val loss {answer['val_loss']:.4f}"
@@ -85,21 +88,26 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return summaries
 
 
-def main(rounds: int = 5, images: int = 48_000, results: Path = RESULTS) -> None:
-    """Measure epochs, print each, and write epoch.json.
+def main(
+    precision: Literal["float32", "bfloat16"] = "float32",
+    rounds: int = 5,
+    images: int = 48_000,
+    results: Path = RESULTS,
+) -> None:
+    """Measure epochs, print each, and write epoch.json, or epoch_bfloat16.json.
 
     Args:
-        rounds: How often all are measured in float32.
+        precision: What the layers compute in; the peers' bfloat16 is mixed_bfloat16 and autocast.
+        rounds: How often all are measured.
         images: Training images; a fourth as many validate.
-        results: Directory for epoch.json.
+        results: Directory for the JSON file.
     """
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "images.npz")
         save_images(path)
-        versions, rows = measure("float32", rounds, images, path)
-        rows += measure("bfloat16", 1, images, path)[1]
+        versions, rows = measure(precision, rounds, images, path)
     write_result(
-        "epoch",
+        "epoch" if precision == "float32" else f"epoch_{precision}",
         {
             "what": "seconds for a train + validation epoch",
             "images": {"train": images, "val": images // 4},

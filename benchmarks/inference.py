@@ -2,9 +2,9 @@
 
 python -m benchmarks.inference [--rounds 3] [--seconds 3] [--results DIR]
 
-Ours is ``cnn.predict(state, images)``, Keras' both ``model.predict(x, verbose=0)`` and ``model(x, training=False)``,
-and PyTorch's the model and a softmax under inference_mode. Each way is called for some seconds, the frameworks in
-turn; the way with the higher median stands for its framework.
+Ours is ``cnn.predict(state, images)``; Keras' are ``model.predict(x, verbose=0)``, ``model.predict_on_batch(x)`` and
+``model(x, training=False)``; PyTorch's is the model and a softmax under inference_mode. Each way is called for some
+seconds, the frameworks in turn; the way with the highest median stands for its framework.
 """
 
 import tempfile

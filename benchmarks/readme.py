@@ -31,11 +31,12 @@ def spread(values: dict[str, float], digits: int) -> str:
 
 
 def footnote(result: dict[str, Any]) -> str:
-    """Returns what a number must carry: command, day, machine and versions."""
+    """Returns what a number must carry: commands and days, machine and versions."""
     machine = result["machine"]
     vectors = "/".join(machine["vector_extensions"])
+    origins = [f"`{origin['command']}`, {origin['date']}" for origin in result.get("origins", {"": result}).values()]
     return (
-        f"`{result['command']}`, {result['date']}, {machine['cores']} cores of {machine['processor']} ({vectors}), "
+        f"{'; '.join(dict.fromkeys(origins))}; {machine['cores']} cores of {machine['processor']} ({vectors}), "
         f"Python {machine['python']}, jax {machine['versions']['jax']}"
     )
 
@@ -52,9 +53,10 @@ def seeds_table(result: dict[str, Any]) -> str:
     titles = {
         "fashion_cnn": "`experiments.fashion_cnn` (`make train`)",
         "fashion_fast": "`experiments.fashion_fast`",
+        "bfloat16": "the same with `--model.dtype bfloat16`",
         "keras": "the notebook in Keras 3",
     }
-    for name, title in titles.items():
+    for name, title in ((name, title) for name, title in titles.items() if name in result["summary"]):
         means = result["summary"][name]
         cells = [spread(means[key], digits) for key, digits in columns.values()]
         lines.append(f"| {title} | {means['val_loss']['n']} | {' | '.join(cells)} |")
@@ -71,11 +73,11 @@ def table(header: list[str], rows: list[list[str]], notes: str) -> str:
 
 
 def versions(result: dict[str, Any]) -> str:
-    """Returns the versions of the peers."""
+    """Returns the versions of the peers, of their JAX and their Python too, which are not ours."""
     found = {}
     for name, packages in result["frameworks"].items():
         found |= packages if name != "ours" and "failed" not in packages else {}
-    return ", ".join(f"{name} {version}" for name, version in found.items() if name != "jax")
+    return f"peers: {', '.join(f'{name} {version}' for name, version in found.items())}"
 
 
 def by_framework(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -110,10 +112,11 @@ def epoch_table(result: dict[str, Any]) -> str:
     for precision, batch_size in kinds:
         found = by_framework([row for row in rows if (row["precision"], row["batch_size"]) == (precision, batch_size)])
         lines.append([f"{precision}, {batch_size}", *(epoch_cell(found.get(name)) for name in FRAMEWORKS)])
-    counts = [row["seconds"]["n"] for row in rows if "seconds" in row]
+    rounds = max(row["seconds"]["n"] for row in rows if "seconds" in row)
+    counted = f"{rounds} rounds in turn, one for Keras on JAX" if rounds > 1 else "one round"
+    images = f"{result['images']['train']:,} + {result['images']['val']:,} images"
     notes = (
-        f"Median seconds, and the median of the ratios to ours of the same round; {max(counts)} rounds in turn, one "
-        f"for bfloat16 and Keras on JAX. {result['images']['train']:,} + {result['images']['val']:,} images."
+        f"Median seconds, and the median of the ratios to ours of the same round; {counted}; {images}."
         f"{failures(rows)} {footnote(result)}, {versions(result)}."
     )
     return table(["train + validation epoch, batch", *FRAMEWORKS.values()], lines, notes)
@@ -137,8 +140,8 @@ def inference_table(result: dict[str, Any]) -> str:
     )
     rounds = max(row["images_per_second"]["n"] for row in rows if "ways" in row)
     notes = (
-        f"Median images a second of {rounds} rounds, a call a batch, from uint8 to probabilities. Of Keras' two ways, "
-        f"the faster (on TensorFlow, {keras}).{failures(rows)} {footnote(result)}, {versions(result)}."
+        f"Median images a second of {rounds} rounds, a call a batch, from uint8 to probabilities. Of Keras' three "
+        f"ways, the fastest (on TensorFlow, {keras}).{failures(rows)} {footnote(result)}, {versions(result)}."
     )
     return table(["batch", *FRAMEWORKS.values()], lines, notes)
 
@@ -154,9 +157,14 @@ def time_to_result_table(result: dict[str, Any]) -> str:
     lines = []
     for variant, title in titles.items():
         cells = []
-        for numbers in result["summary"][variant].values():
+        for mark, numbers in result["summary"][variant].items():
+            notebook = result["summary"]["notebook"][mark]
             bound = "" if numbers["reached"] == numbers["n"] else "≥ "
             share = f"{numbers['over_notebook']:.2f}×" if variant != "notebook" else "1"
+            if bound:
+                share = "—"
+            elif notebook["reached"] < notebook["n"]:
+                share = f"≤ {share}"
             cells += [f"{bound}{numbers['median_seconds']:.0f}", f"{numbers['reached']} of {numbers['n']}", share]
         lines.append([title, *cells])
     header = ["seconds from process start to"]
@@ -181,7 +189,7 @@ def startup_table(result: dict[str, Any]) -> str:
     memory, compilation = result["peak_memory"], result["compile_seconds"]
     lines = []
     for label, title in titles.items():
-        kept = memory[label.split()[0]]
+        kept = memory[label]
         seconds = result["first_step_seconds"][label]["median"]
         lines.append([title, f"{seconds:.1f}", f"{kept['MiB']:,.0f}" if "MiB" in kept else "failed"])
     notes = (
@@ -200,13 +208,13 @@ def roofline_table(result: dict[str, Any]) -> str:
             f"{step['gflop_per_step']:.2f}",
             f"{step['seconds_per_epoch']:.1f}",
             f"{step['gflop_per_second']:.0f}",
-            f"{step['matmul_gflop_per_second']:.0f}",
             f"{step['share']:.0%}",
         ]
         for step in result["steps"]
     ]
-    header = ["batch", "GFLOP a step", "seconds a pass", "GFLOP/s", "of a 2048³ product", "share"]
+    header = ["batch", "GFLOP a step", "seconds a pass", "GFLOP/s", "share of the peak"]
     notes = (
+        f"The peak is that of 2048³ products, {result['matmul_gflop_per_second']:.0f} GFLOP/s. "
         f"{result['flops_per_image'] / 1e6:.2f} MFLOP an image, those of the matrix products alone as the direct sum "
         f"has them, of which Winograd's algorithm saves some; float32, "
         f"{result['images']:,} images a pass. {footnote(result)}."
@@ -217,6 +225,7 @@ def roofline_table(result: dict[str, Any]) -> str:
 TABLES = {
     "seeds": seeds_table,
     "epoch": epoch_table,
+    "epoch_bfloat16": epoch_table,
     "inference": inference_table,
     "time_to_result": time_to_result_table,
     "startup": startup_table,

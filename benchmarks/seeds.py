@@ -1,6 +1,6 @@
 """The shipped experiments with several seeds, and the notebook in Keras with some, on the same split.
 
-python -m benchmarks.seeds [--fashion-cnn 5] [--fashion-fast 5] [--keras 3]
+python -m benchmarks.seeds [--fashion-cnn 5] [--fashion-fast 5] [--bfloat16 5] [--keras 3]
 
 Each of our seeds is the user's own command, a process of its own. Numbers are those of the best epoch by validation
 loss; the test images are read once a run. What is given 0 seeds keeps what it had.
@@ -13,17 +13,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import PEERS_PYTHON, RESULTS, run_main, save_images, summary, write_result
+from benchmarks.measure import PEERS_PYTHON, RESULTS, origin, run_main, save_images, summary, write_result
 
 NUMBERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "best_epoch", "stopped_epoch")
+OURS = {
+    "fashion_cnn": ("fashion_cnn",),
+    "fashion_fast": ("fashion_fast",),
+    "bfloat16": ("fashion_fast", "--model.dtype", "bfloat16"),
+}
+"""Experiment and options."""
 
 
-def our_run(experiment: str, seed: int) -> dict[str, float]:
+def our_run(experiment: str, *options: str, seed: int) -> dict[str, float]:
     """Returns result.json of a seed."""
     with tempfile.TemporaryDirectory() as run_dir:
-        options = ["--train.seed", str(seed), "--log.no_figures", "--run-dir", run_dir]
-        command = [sys.executable, "-m", f"experiments.{experiment}", *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", f"experiments.{experiment}", *options, "--train.seed", str(seed)]
+        subprocess.run([*command, "--log.no_figures", "--run-dir", run_dir], check=True, stdout=subprocess.DEVNULL)
         return json.loads(Path(run_dir, "result.json").read_text())
 
 
@@ -34,29 +39,32 @@ def keras_run(seed: int, images: Path) -> dict[str, float]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def main(fashion_cnn: int = 5, fashion_fast: int = 5, keras: int = 3) -> None:
+def main(fashion_cnn: int = 5, fashion_fast: int = 5, bfloat16: int = 5, keras: int = 3) -> None:
     """Run seeds 0, 1, ... one after the other, print each, and write seeds.json.
 
     Args:
         fashion_cnn: Number of seeds of the chapter's experiment.
         fashion_fast: Number of seeds of the fast recipe.
+        bfloat16: Number of seeds of the fast recipe in bfloat16.
         keras: Number of seeds of the notebook in Keras.
     """
-    counts = {"fashion_cnn": fashion_cnn, "fashion_fast": fashion_fast, "keras": keras}
+    counts = {"fashion_cnn": fashion_cnn, "fashion_fast": fashion_fast, "bfloat16": bfloat16, "keras": keras}
     before = RESULTS / "seeds.json"
-    runs: dict[str, list[dict[str, Any]]] = json.loads(before.read_text())["runs"] if before.exists() else {}
-    runs |= {name: [] for name, count in counts.items() if count}
+    kept: dict[str, Any] = json.loads(before.read_text()) if before.exists() else {"runs": {}, "origins": {}}
+    runs: dict[str, list[dict[str, Any]]] = kept["runs"] | {name: [] for name, count in counts.items() if count}
+    origins = kept["origins"] | {name: origin() for name, count in counts.items() if count}
     with tempfile.TemporaryDirectory() as directory:
         images = Path(directory, "images.npz")
         save_images(images)
         # In turn, so that what else the machine does meets all alike.
         for seed in range(max(counts.values())):
             for name in (name for name, count in counts.items() if seed < count):
-                result = keras_run(seed, images) if name == "keras" else our_run(name, seed)
+                result = keras_run(seed, images) if name == "keras" else our_run(*OURS[name], seed=seed)
                 runs[name].append({"seed": seed, **{key: result[key] for key in NUMBERS}})
                 print(name, runs[name][-1], flush=True)
     means = {name: {key: summary([row[key] for row in rows]) for key in NUMBERS} for name, rows in runs.items()}
-    write_result("seeds", {"what": "best epoch by validation loss", "summary": means, "runs": runs})
+    what = "best epoch by validation loss"
+    write_result("seeds", {"what": what, "summary": means, "origins": origins, "runs": runs})
 
 
 if __name__ == "__main__":

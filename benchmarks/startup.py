@@ -30,9 +30,9 @@ def seconds_to_first_step(name: str, images: Path, environment: dict[str, str]) 
     return seconds
 
 
-def peak_memory(name: str, train_images: int, images: Path) -> dict[str, Any]:
+def peak_memory(name: str, train_images: int, images: Path, environment: dict[str, str]) -> dict[str, Any]:
     """Returns the MiB of a process that has trained and validated for an epoch."""
-    with worker(name, images) as ask:
+    with worker(name, images, environment=environment) as ask:
         for do in ("warm_up", "epoch"):
             answer = ask(do, batch_size=32, images=train_images)
             if "failed" in answer:
@@ -50,6 +50,8 @@ def main(rounds: int = 3, images: int = 48_000, results: Path = RESULTS) -> None
     """
     first_step: dict[str, list[float]] = {}
     compilation: dict[str, list[float]] = {}
+    # In this order: the first of ours leaves its programs to the second.
+    processes = (("ours cold", "ours"), ("ours cached", "ours"), *((name, name) for name in PEERS))
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "images.npz")
         save_images(path)
@@ -57,8 +59,7 @@ def main(rounds: int = 3, images: int = 48_000, results: Path = RESULTS) -> None
             seconds_to_first_step(name, path, compiled_programs_in(Path(directory, "first")))
         for number in range(rounds):
             cache = compiled_programs_in(Path(directory, f"round{number}"))
-            # In this order: the first of ours leaves its programs to the second.
-            for label, name in (("ours cold", "ours"), ("ours cached", "ours"), *((name, name) for name in PEERS)):
+            for label, name in processes:
                 seconds = seconds_to_first_step(name, path, cache)
                 first_step.setdefault(label, []).append(seconds)
                 print(f"round {number + 1}   first step   {label:16} {seconds:6.2f} s", flush=True)
@@ -67,10 +68,10 @@ def main(rounds: int = 3, images: int = 48_000, results: Path = RESULTS) -> None
                     seconds = ask("compile", batch_size=32, images=images)["seconds"]
                 compilation.setdefault(label, []).append(seconds)
                 print(f"round {number + 1}   train_epoch  {label:16} {seconds:6.2f} s", flush=True)
-        memory = {}
-        for name in ("ours", *PEERS):
-            memory[name] = peak_memory(name, images, path)
-            print(f"memory   {name:16} {memory[name]}", flush=True)
+        memory, cache = {}, compiled_programs_in(Path(directory, "memory"))
+        for label, name in processes:
+            memory[label] = peak_memory(name, images, path, cache)
+            print(f"memory   {label:16} {memory[label]}", flush=True)
     write_result(
         "startup",
         {

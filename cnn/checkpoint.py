@@ -117,7 +117,7 @@ def _read_one_by_one(directory: Any) -> None:
     """Raises ValueError if an array cannot be read; of orbax' concurrent reads, all but the first print tracebacks."""
     import tensorstore
 
-    store = {"driver": "ocdbt", "base": f"file://{directory}/"}
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{directory}/"}}
     for key in tensorstore.KvStore.open(store).result().list().result():
         if key.endswith(b"/zarr.json"):
             array = {"driver": "zarr3", "kvstore": store, "path": key.decode().removesuffix("zarr.json")}

@@ -127,7 +127,7 @@ class OptimConfig:
     warmup: float = 0.15
     """Share of the steps in which one_cycle rises."""
     weight_decay: float = 0.0
-    """Share of the kernels, times the learning rate, that each step takes away."""
+    """Share of the kernels, times the learning rate, that each step takes away; with muon, not of the last layer's."""
     batch_size: int = 32
     """Images a step."""
 

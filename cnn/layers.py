@@ -147,9 +147,9 @@ def _max_pool_forward(images, window):
         for left in range(right)
     ]
     maxima = reduce(jnp.maximum, places)
-    winner = jnp.zeros(maxima.shape, jnp.int8)
+    winner = jnp.zeros(maxima.shape, jnp.int8 if len(places) <= 128 else jnp.int32)
     for index in reversed(range(len(places))):
-        winner = jnp.where(places[index] == maxima, jnp.int8(index), winner)
+        winner = jnp.where(places[index] == maxima, winner.dtype.type(index), winner)
     # Both are written to memory: XLA would rather compute the maxima anew for each pixel of the gradient.
     maxima, winner = lax.optimization_barrier((maxima, winner))
     return maxima, (winner, jnp.zeros((height % down, width % right, 0)))
@@ -157,7 +157,7 @@ def _max_pool_forward(images, window):
 
 def _max_pool_backward(window, residuals, grads):
     (winner, left_over), (batch, height, width, channels) = residuals, grads.shape
-    place = jnp.arange(math.prod(window), dtype=jnp.int8).reshape(1, 1, window[0], 1, window[1], 1)
+    place = jnp.arange(math.prod(window), dtype=winner.dtype).reshape(1, 1, window[0], 1, window[1], 1)
     to_winner = jnp.where(winner[:, :, None, :, None] == place, grads[:, :, None, :, None], 0)
     images = to_winner.reshape(batch, height * window[0], width * window[1], channels)
     return (jnp.pad(images, ((0, 0), (0, left_over.shape[0]), (0, left_over.shape[1]), (0, 0))),)
@@ -221,7 +221,7 @@ class Flatten(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         """Returns [B, everything else]."""
-        return inputs.reshape(inputs.shape[0], -1)
+        return inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:]))
 
 
 class Dense(nn.Module):

@@ -53,6 +53,7 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
 
     Raises:
       UserError: configuration, seeds or images cannot be used.
+      FloatingPointError: with some seed, the loss is no longer a number.
     """
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
         raise ConfigError(f"seeds are {list(seeds)}, but must be different integers from 0 to 2**32 - 1, at least one")
@@ -73,14 +74,17 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
             )
             best = jnp.maximum(run.stopper.best_epoch - 1, 0)
             val = jax.tree.map(lambda column: column[best], run.val)
-            return run.best, run.stopper.best_epoch, run.epochs, val, evaluate(run.best, splits.test)
+            return run.best, run.finite, run.stopper.best_epoch, run.epochs, val, evaluate(run.best, splits.test)
 
         # Convolutions of many kernels at once gain nothing on a CPU.
         return lax.map(train_one, keys) if device.platform == "cpu" else jax.vmap(train_one)(keys)
 
     keys = jax.device_put(jnp.stack([jax.random.key(seed) for seed in seeds]), device)
     state, *numbers = train_all(keys, jax.device_put(checked, device))
-    best_epochs, epochs, val, test = jax.device_get(numbers)
+    finite, best_epochs, epochs, val, test = jax.device_get(numbers)
+    if not finite.all():
+        lost = [seed for seed, is_number in zip(seeds, finite, strict=True) if not is_number]
+        raise FloatingPointError(f"the loss is no longer a number with seeds {lost}; try a lower learning rate")
     rows = [
         {
             "seed": seed,

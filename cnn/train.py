@@ -55,7 +55,8 @@ def fit(
 
     Raises:
       UserError: configuration, images or directory cannot be used; found before anything is compiled.
-      FloatingPointError: the loss is no longer a number; the best checkpoint is kept.
+      FloatingPointError: the loss is no longer a number; the best checkpoint is kept, which a fused run has only at
+        its end.
     """
     run_dir, device, seconds = Path(run_dir), find_device(config.train.device), {}
     with rundir.claimed(run_dir, config):
@@ -228,9 +229,10 @@ def epoch_row(
     steps = total_steps(config, int(train.count)) // config.train.epochs
     learning_rate = learning_rate_schedule(config.optim, steps * config.train.epochs)(epoch * steps - 1)
     if not math.isfinite(train_loss + val_loss):
+        kept = "nothing is kept of a fused run" if config.train.fused else "the checkpoints before it are kept"
         raise FloatingPointError(
             f"the loss is no longer a number in epoch {epoch} (train {train_loss}, validation {val_loss}); "
-            "the checkpoints before it are kept; try a lower --optim.learning_rate in another --run-dir"
+            f"{kept}; try a lower --optim.learning_rate in another --run-dir"
         )
     return {
         "epoch": epoch,

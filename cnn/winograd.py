@@ -55,7 +55,7 @@ def kernel_gradient(images: Array, grads: Array) -> Array:
 
 def _chunks(images):
     """The images, and zeros to fill up with, in equal chunks [n, B / n, H, W, C] of at most so many at a time."""
-    count = -(-len(images) // IMAGES_AT_A_TIME)
+    count = max(1, -(-len(images) // IMAGES_AT_A_TIME))
     padded = jnp.pad(images, ((0, -len(images) % count), (0, 0), (0, 0), (0, 0)))
     return padded.reshape(count, -1, *images.shape[1:])
 

@@ -18,6 +18,10 @@ def test_feature_maps_have_the_layers_names_order_and_shapes(state, small):
     assert list(maps) == ["conv1", "pool1", "conv2", "pool2", "flatten", "dense", "dropout", "logits"]
 
 
+def test_no_images_have_empty_maps(state, small):
+    assert cnn.feature_maps(state, small.val.images[:0])["conv2"].shape == (0, 14, 14, 64)
+
+
 def test_conv_maps_are_captured_after_the_relu(state, small):
     image = small.val.images[:1]
     maps = cnn.feature_maps(state, image)

@@ -13,7 +13,8 @@ from cnn.early_stopping import EarlyStopper, update_stopper
 from cnn.fused import epoch_metrics, train_run
 from cnn.seeds import estimate
 
-NARROW = cnn.ModelConfig(conv1_features=4, conv2_features=4, dense_features=8)
+# As narrow as Winograd's algorithm still takes.
+NARROW = cnn.ModelConfig(conv1_features=8, conv2_features=8, dense_features=8)
 
 
 def _narrow(config, **train):
@@ -76,10 +77,18 @@ def test_seeds_come_to_what_fit_comes_to(config, small, runs, tmp_path):
     for row, ours in zip(result.rows, (runs[0], other), strict=True):
         wanted = {name: ours.summary[name] for name in row if name != "seed"}
         assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-6)
-    assert result.state.params["conv1"]["kernel"].shape == (2, 3, 3, 1, 4)
+    assert result.state.params["conv1"]["kernel"].shape == (2, 3, 3, 1, 8)
     np.testing.assert_allclose(
         result.state.params["logits"]["kernel"][1], other.state.params["logits"]["kernel"], rtol=1e-5, atol=1e-6
     )
+
+
+def test_a_seed_whose_loss_is_no_longer_a_number_is_named(config, small):
+    config = dataclasses.replace(
+        _narrow(config), optim=dataclasses.replace(config.optim, name="sgd", learning_rate=1e30)
+    )
+    with pytest.raises(FloatingPointError, match=r"no longer a number with seeds \[0, 7\]"):
+        cnn.fit_seeds(config, (0, 7), small)
 
 
 def test_vmapped_seeds_stop_each_by_itself(config, small):

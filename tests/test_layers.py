@@ -107,6 +107,10 @@ def test_max_pool_and_its_gradient_equal_reduce_window_ties_included(data):
     _check_pool(jnp.asarray(values, jnp.float32), window)
 
 
+def test_max_pool_of_a_whole_map_equals_reduce_window():
+    _check_pool(_random(0, (2, 14, 14, 3))[0], (14, 14))
+
+
 def test_max_pool_of_the_models_own_shapes_equals_reduce_window():
     _check_pool(_random(0, (2, 28, 28, 32))[0], (2, 2))
 
@@ -145,7 +149,8 @@ def test_the_models_gradients_equal_the_plain_formulations(config, small):
 
 
 def test_on_an_accelerator_the_plain_formulation_is_lowered():
-    images, kernel = jnp.zeros((2, 8, 8, 4)), jnp.zeros((3, 3, 4, 4))
+    # Shapes that Winograd's algorithm would take.
+    images, kernel = jnp.zeros((2, 8, 8, 8)), jnp.zeros((3, 3, 8, 8))
 
     def loss(images, kernel):
         return conv(images, kernel).sum()

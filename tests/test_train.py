@@ -301,6 +301,12 @@ def test_load_best_of_what_is_no_run_names_the_directory(tmp_path, content):
         cnn.load_best(tmp_path)
 
 
+def test_checkpoints_load_from_a_directory_of_any_name(finished, tmp_path):
+    run_dir, result = finished
+    moved = shutil.copytree(run_dir, tmp_path / "c# 100%25? 모델")
+    _assert_equal_bits(cnn.load_best(moved)[0].params, result.state.params)
+
+
 def test_load_best_without_a_checkpoint_says_so(finished, tmp_path):
     run_dir, _ = finished
     (tmp_path / "config.json").write_text((run_dir / "config.json").read_text())
