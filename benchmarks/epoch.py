@@ -47,14 +47,16 @@ def measure(precision: str, rounds: int, images: int, path: Path) -> tuple[dict[
         for number in range(rounds):
             for batch_size in BATCH_SIZES[precision]:
                 for name, ask in asks.items():
-                    if (number and name in ONE_ROUND) or (name, batch_size) in failed:
+                    kind = (name, batch_size)
+                    if (number and name in ONE_ROUND) or kind in failed:
                         continue
-                    answer = measure_epoch(ask, batch_size, images, warm=(name, batch_size) in warm)
-                    warm.add((name, batch_size))
+                    answer = measure_epoch(ask, batch_size, images, warm=kind in warm)
                     if "failed" in answer:
-                        failed.add((name, batch_size))
+                        failed.add(kind)
                         # Its process may have ended, and another takes its place.
-                        warm = {kind for kind in warm if kind[0] != name}
+                        warm = {other for other in warm if other[0] != name}
+                    else:
+                        warm.add(kind)
                     row = {"precision": precision, "batch_size": batch_size, "round": number, "framework": name}
                     rows.append({**row, **answer})
                     told = answer.get("failed") or f"{answer['seconds']:6.2f} s   val loss {answer['val_loss']:.4f}"

@@ -10,14 +10,13 @@ import dataclasses
 import sys
 import time
 from functools import cache
-from importlib import metadata
 from typing import Any
 
 import jax
 import numpy as np
 
 import cnn
-from benchmarks.protocol import images_per_second, memory, serve
+from benchmarks.protocol import images_per_second, memory, serve, versions
 from cnn.run import keep_compiled_programs, use_bfloat16_units
 from experiments.fashion_cnn import CONFIG
 
@@ -81,7 +80,7 @@ def main(precision: str) -> None:
 
     serve(
         {
-            "versions": lambda: {name: metadata.version(name) for name in ("jax", "flax")},
+            "versions": lambda: versions("jax", "flax"),
             "warm_up": warm_up,
             "epoch": epoch,
             "compile": compile_seconds,

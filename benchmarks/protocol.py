@@ -3,6 +3,7 @@
 The peers import this in an environment of their own, so it needs the standard library and NumPy alone.
 """
 
+import importlib
 import itertools
 import json
 import os
@@ -36,9 +37,9 @@ def serve(commands: dict[str, Callable[..., dict[str, Any]]]) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def python_version() -> dict[str, str]:
-    """Returns the version of this process's Python."""
-    return {"python": platform.python_version()}
+def versions(*names: str) -> dict[str, str]:
+    """Returns the versions of packages, and of this process's Python."""
+    return {**{name: importlib.import_module(name).__version__ for name in names}, "python": platform.python_version()}
 
 
 def memory() -> dict[str, float]:
@@ -55,11 +56,6 @@ def load_split(path: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images of a split, uint8 [N, 28, 28, 1], and their labels, int32 [N]."""
     with np.load(path) as arrays:
         return arrays[f"{split}_images"], arrays[f"{split}_labels"]
-
-
-VAL_BATCH_SIZE = 125
-"""In which the peers validate: as fast as ours' 128, and it divides all numbers of validation images used here, as a
-smaller last batch would be compiled anew."""
 
 
 def warm_up_counts(batch_size: int, images: int) -> tuple[int, int]:

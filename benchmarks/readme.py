@@ -56,7 +56,9 @@ def seeds_table(result: dict[str, Any]) -> str:
         "bfloat16": "the same with `--model.dtype bfloat16`",
         "keras": "the notebook in Keras 3",
     }
-    for name, title in ((name, title) for name, title in titles.items() if name in result["summary"]):
+    for name, title in titles.items():
+        if name not in result["summary"]:
+            continue
         means = result["summary"][name]
         cells = [spread(means[key], digits) for key, digits in columns.values()]
         lines.append(f"| {title} | {means['val_loss']['n']} | {' | '.join(cells)} |")

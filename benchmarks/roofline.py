@@ -122,7 +122,7 @@ def main(
                 "gflop_per_second": rate / 1e9,
             }
         )
-        print(f"batch {batch_size:3}   {rate / 1e9:6.1f} of {peak / 1e9:.1f} GFLOP/s, {rate / peak:.0%}", flush=True)
+        print(f"batch {batch_size:3}   {rate / 1e9:6.1f} GFLOP/s; the peak so far is {peak / 1e9:.1f}", flush=True)
 
     growth: dict[str, list[dict[str, Any]]] = {"images": [], "width": []}
     for share in SHARES:
