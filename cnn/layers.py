@@ -3,9 +3,10 @@
 XLA's CPU compiler hands a convolution to its fast library only when the operands already lie as it wants them (NHWC,
 HWIO). It rewrites other layouts, the two of a convolution's gradient among them, but never inside a loop body
 (jax-ml/jax#12868): there they fall to naive loops that are 6 to 20 times slower. As a whole epoch is one loop here,
-the gradients are written out: the images' as a convolution in the wanted layout, the kernel's as matrix products; and
-where Winograd's algorithm suits a convolution, it takes all three. On other platforms the plain formulation is the
-fast one; which is taken is decided when the program is lowered, so that nothing here asks where it runs.
+the gradients are written out: the images' as a convolution in the wanted layout, the kernel's as matrix products. Where
+the channels are few, the forward convolution is a sum of shifted images; where Winograd's algorithm suits one, it takes
+all three. On other platforms the plain formulation is the fast one; which is taken is decided when the program is
+lowered, so that nothing here asks where it runs.
 """
 
 import math
@@ -24,9 +25,25 @@ Padding = Literal["SAME", "VALID"]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
+FEW_CHANNELS = 4
+"""So many images' channels are cheap to move, and to copy for each place of the kernel."""
+
+MOST_SHIFTS = 36
+"""A longer sum of shifted images is one that XLA compiles badly: of 75, it was 15 times slower than a convolution."""
+
 
 def _plain_conv(images: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_NHWC)
+
+
+def _sum_of_shifts(images, kernel, strides, padding):
+    """The shifted images, each times its row of the kernel, added up in one loop, vectorised over the features."""
+    pads = _pads(images.shape, kernel.shape, strides, padding)
+    sizes = [(images.shape[i + 1] + sum(pads[i]) - kernel.shape[i]) // strides[i] + 1 for i in (0, 1)]
+    windows = _windows(images.transpose(3, 0, 1, 2), kernel.shape[:2], sizes, strides, pads)
+    pixels = [channel[..., None].astype(jnp.float32) for window in windows for channel in window]
+    rows = kernel.reshape(len(pixels), -1)
+    return sum(pixel * row for pixel, row in zip(pixels, rows, strict=True)).astype(images.dtype)
 
 
 def _takes_winograd(images_shape, kernel, strides, padding):
@@ -37,9 +54,13 @@ def _takes_winograd(images_shape, kernel, strides, padding):
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images, kernel, strides, padding):
     plain = partial(_plain_conv, strides=strides, padding=padding)
-    if not _takes_winograd(images.shape, kernel, strides, padding):
+    if kernel.shape[2] <= FEW_CHANNELS and math.prod(kernel.shape[:3]) <= MOST_SHIFTS:
+        on_cpu = partial(_sum_of_shifts, strides=strides, padding=padding)
+    elif _takes_winograd(images.shape, kernel, strides, padding):
+        on_cpu = winograd.conv
+    else:
         return plain(images, kernel)
-    return lax.platform_dependent(images, kernel, cpu=winograd.conv, default=plain)
+    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=plain)
 
 
 def _conv_forward(images, kernel, strides, padding):
@@ -113,7 +134,7 @@ def _kernel_gradient(images, kernel_shape, grads, strides, padding):
     height, width, channels, features = kernel_shape
     pads = _pads(images.shape, kernel_shape, strides, padding)
     windows = _windows(images.transpose(3, 0, 1, 2), (height, width), grads.shape[1:3], strides, pads)
-    step = width if channels > 4 else height * width
+    step = height * width if channels <= FEW_CHANNELS else width
     pixels_by_features = grads.reshape(-1, features)
     products = [
         jnp.concatenate(windows[i : i + step]).reshape(-1, len(pixels_by_features)) @ pixels_by_features

@@ -148,9 +148,8 @@ def test_no_naive_convolution_is_left_in_the_epochs_loop(state, small):
     """XLA's CPU compiler calls its library for a convolution in NHWC and HWIO, and runs any other as naive loops."""
     hlo = cnn.train_epoch.lower(state, small.train, batch_size=32).compile().as_text()
     lines = [line for line in str(hlo).splitlines() if " convolution(" in line]
-    # conv1 forward; conv2 and the kernels' gradients are matrix products.
-    assert len(lines) == 1
-    assert all("dim_labels=b01f_01io->b01f" in line for line in lines)
+    # conv1 is a sum of shifted images; conv2 and the kernels' gradients are matrix products.
+    assert not lines
 
 
 def test_no_naive_convolution_is_left_where_winograds_tiles_do_not_fit():
