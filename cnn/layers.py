@@ -43,7 +43,7 @@ def _sum_of_shifts(images, kernel, strides, padding):
     windows = _windows(images.transpose(3, 0, 1, 2), kernel.shape[:2], sizes, strides, pads)
     pixels = [channel[..., None].astype(jnp.float32) for window in windows for channel in window]
     rows = kernel.reshape(len(pixels), -1)
-    return sum(pixel * row for pixel, row in zip(pixels, rows, strict=True)).astype(images.dtype)
+    return reduce(jnp.add, map(jnp.multiply, pixels, rows)).astype(images.dtype)
 
 
 def _takes_winograd(images_shape, kernel, strides, padding):
