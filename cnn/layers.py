@@ -41,7 +41,9 @@ def _sum_of_shifts(images, kernel, strides, padding):
     pads = _pads(images.shape, kernel.shape, strides, padding)
     sizes = [(images.shape[i + 1] + sum(pads[i]) - kernel.shape[i]) // strides[i] + 1 for i in (0, 1)]
     windows = _windows(images.transpose(3, 0, 1, 2), kernel.shape[:2], sizes, strides, pads)
-    pixels = [channel[..., None].astype(jnp.float32) for window in windows for channel in window]
+    # A sum in bfloat16 would round at every term.
+    dtype = jnp.promote_types(images.dtype, jnp.float32)
+    pixels = [channel[..., None].astype(dtype) for window in windows for channel in window]
     rows = kernel.reshape(len(pixels), -1)
     return reduce(jnp.add, map(jnp.multiply, pixels, rows)).astype(images.dtype)
 

@@ -68,6 +68,14 @@ def test_conv_and_its_gradients_equal_lax_for_any_shape(data):
     _check_conv((data.draw(size), height, width, kernel[2]), kernel, strides, padding)
 
 
+def test_conv_of_few_channels_in_float64_is_as_exact_as_lax():
+    with jax.enable_x64(True):
+        images, kernel = (np.random.default_rng(0).standard_normal(shape) for shape in ((2, 9, 9, 1), (3, 3, 1, 5)))
+        ours, theirs = (f(jnp.asarray(images), jnp.asarray(kernel), (1, 1), "SAME") for f in (conv, _reference_conv))
+        assert ours.dtype == jnp.float64
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_conv_multiplies_2_25_times_less_where_tiles_fit():
     def flops(images_shape):
         images, kernel = _random(0, images_shape, (3, 3, 32, 64))
