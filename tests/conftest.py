@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,10 @@ hypothesis.settings.load_profile("untimed")
 # What is tested is the CPU, here and in the processes that tests start; a machine may have more.
 jax.config.update("jax_platforms", "cpu")
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Many tests, and the processes that they start, compile the same programs.
+# A shell's background jobs ignore it, and so would the processes that tests start and stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# Many tests, and the processes that they start, compile the same programs; each of pytest's processes keeps its own,
+# as JAX does not write them atomically.
 COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
