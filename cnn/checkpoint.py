@@ -1,11 +1,12 @@
 """Checkpoints: the best, the latest and the one before, by orbax, which no other module imports."""
 
 import hashlib
+import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,32 +16,25 @@ import numpy as np
 
 from cnn import rundir
 from cnn.config import ExperimentConfig
-from cnn.errors import RunDirError, first_cause
+from cnn.errors import DamagedError, RunDirError, UserError, first_cause
+from cnn.processes import first_goes_first, highest, is_first, whole
 from cnn.state import TrainState, create_state
+
+MANIFEST = "sha256.json"
+"""Digests of a checkpoint's files. It is written last: a checkpoint without it was not finished."""
 
 
 @contextmanager
 def open_checkpoints(run_dir: Path) -> Iterator[Any]:
-    """Gives orbax's Checkpointer of a run directory.
-
-    It keeps the last two checkpoints and the best. Best is the last that had improved when it was saved: the early
-    stopper alone decides what an improvement is, a tie is none, and a loss that is not a number never reaches orbax.
-    """
+    """Gives orbax's Checkpointer of a run directory, which keeps all; ``save`` alone decides what goes."""
     from orbax.checkpoint import v1 as ocp
 
-    # Its own classes do not match its own annotations.
-    policies: Any = ocp.training.preservation_policies
+    directory = rundir.own_directory(run_dir, rundir.CHECKPOINTS)
     context = ocp.Context()
     # An empty directory with a number for a name must not pass for a checkpoint.
     context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
     logging.getLogger("absl").addFilter(_is_news)
-    checkpointer = ocp.training.Checkpointer(
-        str((run_dir / rundir.CHECKPOINTS).absolute()),
-        preservation_policy=policies.AnyPreservationPolicy(
-            [policies.LatestN(2), policies.BestN(get_metric_fn=_improved_at, n=1)]
-        ),
-        context=context,
-    )
+    checkpointer = ocp.training.Checkpointer(str(directory.absolute()), context=context)
     try:
         yield checkpointer
     except BaseException:
@@ -57,10 +51,6 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
 
 
-def _improved_at(metrics: dict[str, Any]) -> float:
-    return metrics["improved_at"]
-
-
 def _arrays(state: TrainState) -> dict[str, Any]:
     """The state as orbax takes it: arrays alone."""
     return {
@@ -71,111 +61,240 @@ def _arrays(state: TrainState) -> dict[str, Any]:
     }
 
 
-def save(checkpoints: Any, state: TrainState, progress: dict[str, Any], improved: bool) -> None:
-    """Saves a state and the JSON-like progress of the loop round it; returns when both are on the disk.
+def _leaves(arrays: Any) -> dict[str, Any]:
+    """Each leaf by its name, such as "params/conv1/kernel"."""
+    paths = jax.tree_util.tree_leaves_with_path(arrays)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+
+
+def _types(arrays: Any) -> dict[str, str]:
+    return {name: f"{leaf.dtype} {list(leaf.shape)}" for name, leaf in _leaves(arrays).items()}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digests(arrays: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each leaf: orbax' own checksums do not cover what lies in the arrays."""
+    return {name: _digest(np.ascontiguousarray(whole(leaf)).tobytes()) for name, leaf in _leaves(arrays).items()}
+
+
+def _file_digests(directory: Path) -> dict[str, str]:
+    """The SHA-256 of each file: so damage is found before orbax, which has tracebacks for it, opens anything."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(path.relative_to(directory)): _digest(path.read_bytes()) for path in files}
+
+
+def _directory(checkpoints: Any, step: int) -> Path:
+    return Path(checkpoints.directory) / str(step)
+
+
+def steps(checkpoints: Any) -> list[int]:
+    """Returns the steps of the finished checkpoints, the latest first."""
+    found = (checkpoint.step for checkpoint in checkpoints.checkpoints)
+    return sorted((step for step in found if (_directory(checkpoints, step) / MANIFEST).exists()), reverse=True)
+
+
+def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
+    """Saves a state and the progress of the loop round it; returns when both are on the disk.
+
+    Then all goes but the latest two and the best, whose step is ``progress["best_step"]``: the early stopper alone
+    decides what is best, and a loss that is not a number never comes here.
 
     Raises:
       RunDirError: they could not be written.
     """
     step, arrays = int(state.step), _arrays(state)
+    directory = _directory(checkpoints, step)
     failed = f"cannot write the checkpoint of step {step} to {checkpoints.directory}"
-    way_out = "mend that, and the same command goes on from the checkpoint before"
+    before = next(iter(steps(checkpoints)), None)
+    goes_on = (
+        "begins anew, as there is none before it" if before is None else f"goes on from step {before}, which is whole"
+    )
+    way_out = f"mend that, and the same command {goes_on}"
     try:
         # When a write fails, orbax' threads leave files and print tracebacks. So the disk is asked for room first.
-        with tempfile.TemporaryFile(dir=checkpoints.directory) as probe:
+        with first_goes_first(), tempfile.TemporaryFile(dir=checkpoints.directory) as probe:
             probe.write(bytes(2**20 + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))))
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
         raise RunDirError(f"{failed}: {error.strerror}; {way_out}") from error
+    description = {"progress": progress, "types": _types(arrays), "sha256": _digests(arrays)}
     try:
-        saved = checkpoints.save(
-            step,
-            arrays,
-            metrics={"improved_at": step if improved else 0},
-            custom_metadata={"progress": progress, "sha256": _digests(arrays)},
-        )
+        saved = checkpoints.save(step, arrays, custom_metadata=description)
+        with first_goes_first():
+            rundir.write_json(directory / MANIFEST, _file_digests(directory) if is_first() else {})
+    except jax.errors.JaxRuntimeError:
+        raise
     # What orbax raises is of many types, and none of them says more than its text.
     except Exception as error:
-        # What was written of it is no checkpoint, as its mark of success is missing; nobody should come across it.
-        shutil.rmtree(checkpoints.directory / str(step), ignore_errors=True)
+        # What was written of it is no checkpoint, as its manifest is missing; nobody should come across it.
+        if is_first():
+            shutil.rmtree(directory, ignore_errors=True)
         raise RunDirError(f"{failed}: {first_cause(error)}; {way_out}") from error
     if not saved:
         raise RunDirError(f"{failed}: it holds a later one; end the other process that writes there")
+    _remove(checkpoints, [old for old in steps(checkpoints)[2:] if old != progress["best_step"]])
 
 
-def _digests(arrays: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of each leaf by its path: orbax' own checksums do not cover what lies in the arrays."""
-    leaves = jax.tree_util.tree_leaves_with_path(arrays)
-    return {
-        jax.tree_util.keystr(path): hashlib.sha256(np.ascontiguousarray(jax.device_get(leaf)).tobytes()).hexdigest()
-        for path, leaf in leaves
-    }
+def _remove(checkpoints: Any, old: list[int]) -> None:
+    """Removes checkpoints, their manifests first: if it is cut short, what is left of one does not pass for whole."""
+    if is_first():
+        for step in old:
+            with suppress(OSError):
+                (_directory(checkpoints, step) / MANIFEST).unlink()
+                shutil.rmtree(_directory(checkpoints, step))
+    if old:
+        checkpoints.reload()
 
 
-def _read_one_by_one(directory: Any) -> None:
-    """Raises ValueError if an array cannot be read; of orbax' concurrent reads, all but the first print tracebacks."""
-    import tensorstore
+def _remove_unfinished(checkpoints: Any) -> None:
+    """Removes what was being written, or removed, when the process before was killed."""
+    if is_first():
+        for path in Path(checkpoints.directory).iterdir():
+            if not (path / MANIFEST).exists():
+                shutil.rmtree(path, ignore_errors=True)
+    checkpoints.reload()
 
-    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{directory}/"}}
-    for key in tensorstore.KvStore.open(store).result().list().result():
-        if key.endswith(b"/zarr.json"):
-            array = {"driver": "zarr3", "kvstore": store, "path": key.decode().removesuffix("zarr.json")}
-            tensorstore.open(array).result().read().result()
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Raises DamagedError for what is not whole, and RunDirError for what cannot be read though it may be whole."""
+    try:
+        yield
+    except (UserError, DamagedError, jax.errors.JaxRuntimeError, MemoryError):
+        raise
+    except OSError as error:
+        raise RunDirError(
+            f"cannot read the checkpoint {directory}: {error.strerror}; mend that and try again"
+        ) from error
+    # Orbax says by exceptions of many types that something is not as it should be.
+    except Exception as error:
+        raise DamagedError(f"the checkpoint {directory} is damaged ({first_cause(error)})") from error
+
+
+def _read_description(checkpoints: Any, step: int) -> dict[str, Any]:
+    """What was saved with a checkpoint beside its arrays: progress, the arrays' types and their digests."""
+    directory = _directory(checkpoints, step)
+    with _reading(directory):
+        saved, found = json.loads((directory / MANIFEST).read_text()), _file_digests(directory)
+        if damaged := [name for name in sorted(saved.keys() | found.keys()) if saved.get(name) != found.get(name)]:
+            raise ValueError(f"{damaged[0]} is {'not what was saved' if damaged[0] in found else 'missing'}")
+        return checkpoints.metadata(step).custom_metadata
 
 
 def _load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    directory = _directory(checkpoints, step)
+    description = _read_description(checkpoints, step)
+    before, now = description["types"], _types(_arrays(like))
+    differing = [
+        f"{name} {before.get(name, 'missing')} -> {now.get(name, 'missing')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    # Orbax would cast some of these, and mask others.
+    if differing:
+        raise RunDirError(
+            f"{directory} is of another model, optimizer or dtype ({'; '.join(differing)}); "
+            "take the code and the options that it was made with, or train anew in another --run-dir"
+        )
     # The current shardings, or what one kind of device saved could not be loaded on another.
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=leaf.sharding), _arrays(like)
     )
-    try:
-        _read_one_by_one(checkpoints.directory / str(step) / "state")
+    with _reading(directory):
         arrays = checkpoints.load(step, template)
-        saved = checkpoints.metadata(step).custom_metadata
         found = _digests(arrays)
-        if damaged := [path for path, digest in saved["sha256"].items() if found.get(path) != digest]:
+        if damaged := [name for name, digest in description["sha256"].items() if found[name] != digest]:
             raise ValueError(f"{damaged[0]} is not what was saved")
-    # Orbax says by exceptions of many types that something is missing or truncated.
-    except Exception as error:
-        raise RunDirError(
-            f"the checkpoint {checkpoints.directory / str(step)} is damaged ({first_cause(error)}); "
-            "move it away, and the one before is taken, or train anew in another --run-dir"
-        ) from error
+        if int(arrays["step"]) != step:
+            raise ValueError(f"it is that of step {int(arrays['step'])}")
     state = like.replace(
         step=arrays["step"],
         key=jax.random.wrap_key_data(arrays["key"]),
         params=arrays["params"],
         opt_state=arrays["opt_state"],
     )
-    return state, saved["progress"]
+    return state, description["progress"]
 
 
-def load_latest(checkpoints: Any, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-    """Returns the latest state and its progress, with the structure and device of ``like``; None if there is none.
+def load_latest(
+    checkpoints: Any, like: TrainState, warn: Callable[[str], None] = lambda message: None
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """Returns the latest state and its progress, with the structure and devices of ``like``; None if there is none.
+
+    A damaged one is moved to ``damaged/`` in the run directory, and the one before is taken. What a process that was
+    killed has left unfinished is removed. So this is for who holds the run directory.
+
+    Args:
+      checkpoints: what ``open_checkpoints`` gives.
+      like: a state of the same experiment.
+      warn: called with a line for each that is damaged.
 
     Raises:
-      RunDirError: it is damaged.
+      RunDirError: they are those of another model, or cannot be read.
+      DamagedError: none is whole.
     """
-    latest = checkpoints.latest
-    return _load(checkpoints, latest.step, like) if latest else None
+    run_dir, found = Path(checkpoints.directory).parent, steps(checkpoints)
+    if not found and not (run_dir / rundir.HISTORY).exists():
+        _remove_unfinished(checkpoints)
+        return None
+    for step in found:
+        latest = problem = None
+        try:
+            latest = _load(checkpoints, step, like)
+        except DamagedError as error:
+            problem = error
+        # All processes take the same one.
+        if not highest(problem is not None):
+            _remove_unfinished(checkpoints)
+            return latest
+        if step != found[-1]:
+            aside = rundir.own_directory(run_dir, rundir.DAMAGED)
+            warn(f"{problem}; it is moved to {aside}, and the one before it is taken")
+            with first_goes_first():
+                if is_first():
+                    aside.mkdir(exist_ok=True)
+                    shutil.rmtree(aside / str(step), ignore_errors=True)
+                    shutil.move(_directory(checkpoints, step), aside / str(step))
+            checkpoints.reload()
+    raise DamagedError(
+        f"no checkpoint of {run_dir} is whole, and nothing is trained anew there by itself; "
+        f"python -m cnn verify {run_dir} says what is damaged; bring back a copy, or name another --run-dir"
+    )
 
 
 def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
-    """Returns the best state, with the structure and device of ``like``.
+    """Returns the best state, with the structure and devices of ``like``.
+
+    Which it is, the latest checkpoint says; if that is damaged, nobody can tell, and no other one is taken for it.
 
     Raises:
-      RunDirError: it is damaged.
+      RunDirError: no epoch has been finished, or it is that of another model, or cannot be read.
+      DamagedError: it is not whole.
     """
-    best = max(checkpoints.checkpoints, key=lambda checkpoint: _improved_at(checkpoint.metrics))
-    return _load(checkpoints, best.step, like)[0]
+    run_dir, found = Path(checkpoints.directory).parent, steps(checkpoints)
+    best = _read_description(checkpoints, found[0])["progress"]["best_step"] if found else 0
+    if best == 0:
+        raise RunDirError(f"{run_dir} has no finished epoch; repeat the command of its run to go on with it")
+    try:
+        if best not in found:
+            raise DamagedError(f"the checkpoint {_directory(checkpoints, best)} is missing")
+        return _load(checkpoints, best, like)[0]
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error}, and was the best; bring back a copy, or train anew in another --run-dir"
+        ) from error
 
 
 def load_best(run_dir: str | Path) -> tuple[TrainState, ExperimentConfig]:
-    """Returns the best state of a run directory, and its configuration.
+    """Returns the best state of a run directory, on JAX's first device, and its configuration.
 
     Raises:
-      RunDirError: the directory holds no run, or the run has no checkpoint yet, or it is damaged.
+      RunDirError: the directory holds no run, or the run has not finished an epoch yet.
+      DamagedError: the checkpoint is damaged.
     """
     run_dir = Path(run_dir)
     description = rundir.read_description(run_dir)
@@ -183,6 +302,50 @@ def load_best(run_dir: str | Path) -> tuple[TrainState, ExperimentConfig]:
     if not any((run_dir / rundir.CHECKPOINTS).glob("*")):
         raise RunDirError(f"{run_dir} has no checkpoint; name a run that has finished an epoch")
     with open_checkpoints(run_dir) as checkpoints:
-        if checkpoints.latest is None:
-            raise RunDirError(f"{run_dir} has no checkpoint; name a run that has finished an epoch")
-        return load_best_of(checkpoints, create_state(config, description.get("train_images"))), config
+        return load_best_of(checkpoints, create_state(config, description["train_images"])), config
+
+
+def verify(run_dir: Path) -> dict[str, str]:
+    """Returns what is wrong with each file and checkpoint of a run directory, "" where nothing is.
+
+    Every array is read and compared to its digest; nothing is changed.
+
+    Raises:
+      RunDirError: the directory holds no run.
+    """
+    found: dict[str, str] = {}
+
+    def check(name: str, read: Callable[[], Any]) -> Any:
+        try:
+            value, found[name] = read(), ""
+            return value
+        except (UserError, DamagedError) as error:
+            found[name] = str(error)
+
+    if not (run_dir / rundir.CONFIG).exists():
+        raise RunDirError(f"{run_dir} holds no {rundir.CONFIG}; name a directory that a run has written")
+    description = check(rundir.CONFIG, lambda: rundir.read_description(run_dir))
+    finished = (run_dir / rundir.RESULT).exists()
+    if finished:
+        check(rundir.RESULT, lambda: rundir.read_result(run_dir))
+    begun = finished or (run_dir / rundir.HISTORY).exists()
+    if begun:
+        check(rundir.HISTORY, lambda: rundir.read_history(run_dir))
+    whole_ones = []
+    if description and (run_dir / rundir.CHECKPOINTS).is_dir():
+        like = create_state(description["config"], description["train_images"])
+        with open_checkpoints(run_dir) as checkpoints:
+            for step in reversed(steps(checkpoints)):
+                name = f"{rundir.CHECKPOINTS}/{step}"
+                check(name, lambda step=step: _load(checkpoints, step, like))
+                whole_ones += [step] if not found[name] else []
+            if whole_ones and not any(found.values()):
+                try:
+                    load_best_of(checkpoints, like)
+                except DamagedError as error:
+                    found[rundir.CHECKPOINTS] = str(error)
+                except RunDirError:
+                    pass
+    if description and begun and not whole_ones:
+        found[rundir.CHECKPOINTS] = "none is whole"
+    return found

@@ -159,6 +159,10 @@ class TrainConfig:
     """Seed of the initial parameters, the order of the images, and dropout."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Kind of device; auto takes the fastest that is there."""
+    checkpoint_steps: int = 0
+    """Save after every so many steps of an epoch, too, so that less is lost; 0 saves at its end alone."""
+    nan_policy: Literal["stop", "skip"] = "stop"
+    """When a loss is no longer a number: stop and say where, or skip the update, ten times in a row at most."""
     fused: bool = False
     """Make the whole run one call of XLA's, for accelerators; nothing is reported or saved before its end."""
 
@@ -170,7 +174,26 @@ class TrainConfig:
         _require(_is_int(seed, 0) and seed < 2**32, "train.seed", seed, "an integer from 0 to 2**32 - 1")
         devices = ("auto", "cpu", "gpu", "tpu")
         _require(self.device in devices, "train.device", self.device, f"one of {', '.join(devices)}")
+        steps, policy = self.checkpoint_steps, self.nan_policy
+        _require(_is_int(steps, 0), "train.checkpoint_steps", steps, "an integer of at least 0")
+        _require(policy in ("stop", "skip"), "train.nan_policy", policy, "one of stop, skip")
         _require(isinstance(self.fused, bool), "train.fused", self.fused, "true or false")
+        _require(not (self.fused and steps), "train.checkpoint_steps", steps, "0 with --train.fused")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How many devices, and what they share out; the devices are those of all processes."""
+
+    data: int = 0
+    """Parts that a batch is split into, each for other devices; 0 takes as many as there are devices for."""
+    model: int = 1
+    """Parts that parameters and optimizer state are split into by features, for models that are wide."""
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        _require(_is_int(self.data, 0), "mesh.data", self.data, "an integer of at least 0")
+        _require(_is_int(self.model, 1), "mesh.model", self.model, "an integer of at least 1")
 
 
 @dataclass(frozen=True)
@@ -195,6 +218,7 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self):

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnn.config import ExperimentConfig
 from cnn.data import Split
-from cnn.sharding import find_device
+from cnn.sharding import find_devices
 from cnn.state import create_state
 from cnn.steps import Batch, train_epoch, train_step
 
@@ -45,7 +45,7 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
       ``temporary_bytes`` in memory; ``flops_per_byte``; ``step_seconds`` in a loop; ``flops_per_second``;
       ``matmul_flops_per_second`` of this machine in the model's type; and ``share_of_matmul``.
     """
-    device = find_device(config.train.device)
+    device = find_devices(config.train.device)[0]
     batch_size = config.optim.batch_size
     state = jax.device_put(create_state(config), device)
     rng = np.random.default_rng(0)

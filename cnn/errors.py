@@ -1,4 +1,6 @@
-"""What can be wrong with the user's input, each with an exit status of 2, and the cause of an exception."""
+"""What can be wrong: the user's input (exit status 2), a checkpoint (1), a signal (130, 143)."""
+
+import signal
 
 
 class UserError(Exception):
@@ -15,6 +17,19 @@ class DataError(UserError):
 
 class RunDirError(UserError):
     """A run directory cannot be used: it holds something else, is read-only, full, or has no checkpoint."""
+
+
+class DamagedError(Exception):
+    """A checkpoint is not whole any more. Its message is one line, with the way out."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal came; what it interrupted has been saved."""
+
+    def __init__(self, number: int, message: str = ""):
+        """Keeps the signal's number, of which the exit status follows."""
+        super().__init__(message)
+        self.number = signal.Signals(number)
 
 
 def first_cause(error: BaseException) -> str:

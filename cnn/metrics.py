@@ -1,5 +1,7 @@
 """Sums and counts as a pytree: merge over any number of batches, then divide once, and the result is exact."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -7,32 +9,38 @@ import numpy as np
 from jax import Array
 
 Values = Array | np.ndarray
+Number = Any  # An Array or a NumPy scalar, which have no common type.
 
 
 class Metrics(flax.struct.PyTreeNode):
     """Sums over ``count`` images."""
 
-    loss_sum: Array
+    loss_sum: Number
     """Sum of the cross-entropies in nats, float32."""
-    correct: Array
+    correct: Number
     """Number of images whose highest logit is their label's, int32."""
-    count: Array
+    count: Number
     """Number of images, int32."""
 
     @property
-    def loss(self) -> Array:
+    def loss(self) -> Any:
         """Mean cross-entropy in nats."""
         return self.loss_sum / self.count
 
     @property
-    def accuracy(self) -> Array:
+    def accuracy(self) -> Any:
         """Share of images that are classified rightly; NaN if the loss is, as it tells nothing then."""
         return self.correct / self.count + 0 * self.loss_sum
 
 
 def zero_metrics() -> Metrics:
     """Returns the metrics of no images, to which others are merged."""
-    return Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+    return make_metrics(0.0, 0, 0)
+
+
+def make_metrics(loss_sum: float, correct: int, count: int) -> Metrics:
+    """Returns metrics of plain numbers, on the host, from where any number of devices take them."""
+    return Metrics(np.float32(loss_sum), np.int32(correct), np.int32(count))
 
 
 def merge(a: Metrics, b: Metrics) -> Metrics:

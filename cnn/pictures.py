@@ -61,7 +61,7 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
     Raises:
       RunDirError: they cannot be written; the result of the run is complete without them.
     """
-    directory = run_dir / rundir.FIGURES
+    directory = rundir.own_directory(run_dir, rundir.FIGURES)
     drawings = figures(config, result, splits or load_data(config.data))
     try:
         directory.mkdir(exist_ok=True)

@@ -4,8 +4,10 @@ import contextlib
 import functools
 import io
 import os
+import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +18,9 @@ import jax
 from cnn import rundir
 from cnn.config import ExperimentConfig
 from cnn.data import cache_directory
-from cnn.errors import UserError
-from cnn.sharding import find_device, usable_cores
+from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped, UserError
+from cnn.processes import is_first, join_processes
+from cnn.sharding import make_mesh, usable_cores
 
 
 def parse_options(function: Callable[..., None], program: str, arguments: list[str]) -> Callable[[], None]:
@@ -64,11 +67,11 @@ def exit_status(command: Callable[[], None]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:
+    except (FloatingPointError, DamagedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return 128 + getattr(stop, "number", signal.SIGINT)
     except BrokenPipeError:
         # Who read our output has gone; the interpreter must not try to write the rest when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -85,7 +88,12 @@ def main(config: ExperimentConfig) -> None:
     import tyro
 
     def experiment(
-        config: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = config, run_dir: Path | None = None
+        config: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = config,
+        run_dir: Path | None = None,
+        distributed: bool = False,
+        coordinator: str | None = None,
+        processes: int | None = None,
+        process_index: int | None = None,
     ) -> None:
         """Train, keep the best, and look inside.
 
@@ -93,11 +101,43 @@ def main(config: ExperimentConfig) -> None:
             config: The experiment.
             run_dir: Directory for all that the run writes; the same command on it goes on where it stopped.
                 Without it, runs/NAME/TIME, the time in UTC.
+            distributed: Be one of many processes, which SLURM, Kubernetes or a TPU pod has started, or which the next
+                three options name; all need the same --run-dir, which all can read.
+            coordinator: HOST:PORT at which the first process listens.
+            processes: How many processes there are.
+            process_index: Which of them this is, from 0.
         """
-        run(config, run_dir or Path("runs", config.name, datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")))
+        cluster = coordinator, processes, process_index
+        if distributed:
+            if run_dir is None:
+                raise ConfigError("--distributed needs --run-dir, a directory that all processes can read")
+            join_processes(*cluster)
+            # That has installed a handler of JAX's, which ends nothing.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        elif cluster != (None, None, None):
+            raise ConfigError("--coordinator, --processes and --process-index are for --distributed; add it")
+        run(config, run_dir or default_run_dir(config.name))
 
     program = f"python -m experiments.{config.name}"
-    sys.exit(exit_status(lambda: parse_options(experiment, program, sys.argv[1:])()))
+    status = exit_status(lambda: parse_options(experiment, program, sys.argv[1:])())
+    if status in (1, 2) and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # To leave in order would be to wait for processes that may be waiting for this one.
+        os._exit(status)
+    sys.exit(status)
+
+
+def default_run_dir(name: str, root: Path = Path("runs")) -> Path:
+    """Returns a directory for a run that begins now.
+
+    Raises:
+      RunDirError: a symbolic link leads it out of ``root``.
+    """
+    path = root / name / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise RunDirError(f"{root / name} leads out of {root}, to {path.parent.resolve()}; name it with --run-dir")
+    return path
 
 
 def keep_compiled_programs() -> None:
@@ -110,6 +150,8 @@ def keep_compiled_programs() -> None:
         directory.mkdir(parents=True, exist_ok=True)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(directory, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(directory))
+        # A program that cannot be kept is compiled again the next time; that is nothing to tell a user of.
+        warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache entry")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
@@ -135,16 +177,28 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
 
     use_bfloat16_units(config)
     keep_compiled_programs()
-    print(f"{config.name} on {device_name(find_device(config.train.device))}, run directory {run_dir}", flush=True)
+    devices = make_mesh(config.mesh, config.train.device).devices.ravel()
+    if is_first():
+        print(f"{config.name} on {device_name(devices)}, run directory {run_dir}", flush=True)
     finished, begun = (run_dir / rundir.RESULT).exists(), (run_dir / rundir.HISTORY).exists()
-    if begun and not finished:
+    if begun and not finished and is_first():
         print(f"found the beginning of a run, its epochs in {run_dir / rundir.HISTORY}; going on with it", flush=True)
     try:
         with progress(config.train.epochs) as report:
-            result = fit(config, run_dir, report=report)
-    except KeyboardInterrupt:
-        print(f"stopped; the same command with --run-dir {run_dir} goes on from the last epoch", file=sys.stderr)
+            result = fit(config, run_dir, report=report, warn=warn)
+    except KeyboardInterrupt as stop:
+        reached = str(stop) if isinstance(stop, Stopped) and str(stop) else "stopped"
+        if is_first():
+            print(f"{reached}; the same command with --run-dir {run_dir} goes on from there", file=sys.stderr)
         raise
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise DamagedError(
+            f"this process or another has failed ({str(error).splitlines()[0]}); start all again"
+        ) from error
+    if not is_first():
+        return
     if finished:
         print("this run has finished and is not trained again; name another --run-dir to train anew")
     print(result_table(result.summary), flush=True)
@@ -159,9 +213,17 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
     print(f"run directory: {run_dir}")
 
 
-def device_name(device: Any) -> str:
-    """Returns what a user calls a device of JAX: its kind, or for a CPU the number of cores that it may use."""
-    return f"cpu ({usable_cores()} cores)" if device.platform == "cpu" else f"{device.platform} ({device.device_kind})"
+def warn(line: str) -> None:
+    """Prints what is not as it should be, but does not stop the run."""
+    if is_first():
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def device_name(devices: Any) -> str:
+    """Returns what a user calls devices of JAX: their kind and number, or for a CPU the cores that it may use."""
+    first, number = devices[0], len(devices)
+    name = f"cpu ({usable_cores()} cores)" if first.platform == "cpu" else f"{first.platform} ({first.device_kind})"
+    return name if number == 1 else f"{number} x {name}"
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
@@ -176,6 +238,9 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
 @contextlib.contextmanager
 def progress(epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Gives what prints an epoch's row: under a moving bar on a terminal, as a plain line when piped."""
+    if not is_first():
+        yield lambda row: None
+        return
     if not sys.stdout.isatty():
         yield lambda row: print(epoch_line(row, epochs), flush=True)
         return

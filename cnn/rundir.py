@@ -2,8 +2,10 @@
 
 import fcntl
 import json
+import math
 import os
 import platform
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -12,6 +14,7 @@ from typing import Any
 
 from cnn.config import ExperimentConfig, differences, from_dict, to_dict
 from cnn.errors import ConfigError, RunDirError
+from cnn.processes import first_goes_first, is_first
 from cnn.sharding import usable_cores
 
 CONFIG = "config.json"
@@ -20,17 +23,35 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
 SUMMARY = "summary.txt"
+DAMAGED = "damaged"
+LOCK = ".lock"
 
-# A run that differs in these alone is the same run: where the images lie, and what is drawn at the end.
-_IRRELEVANT = ("data.source", "log.")
+# A run that differs in these alone is the same run: where the images lie, on how many devices it runs, how often it
+# saves, and what is drawn at the end.
+_IRRELEVANT = ("data.source", "log.", "mesh.", "train.checkpoint_steps")
+
+_RESULT = {
+    **dict.fromkeys(("best_epoch", "stopped_epoch", "params"), int),
+    **dict.fromkeys(("val_loss", "val_accuracy", "test_loss", "test_accuracy"), float),
+    "seconds": dict,
+}
+_ROW = {
+    "epoch": int,
+    **dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"), float),
+    **dict.fromkeys(("learning_rate", "seconds", "images_per_second"), float),
+}
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file so that a reader finds the old text or the new one, whatever happens meanwhile.
 
+    Of many processes, the first writes.
+
     Raises:
       RunDirError: the directory is read-only, full, or gone.
     """
+    if not is_first():
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
@@ -42,7 +63,7 @@ def write_text(path: Path, text: str) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise RunDirError(
-            f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from the last epoch"
+            f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from the last checkpoint"
         ) from error
 
 
@@ -74,69 +95,150 @@ def read_description(run_dir: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or "config" not in values:
         raise RunDirError(f"{run_dir / CONFIG} is not what a run writes; name a directory that a run has written")
     try:
-        return {**values, "config": from_dict(values["config"])}
+        description = {**values, "config": from_dict(values["config"])}
     except ConfigError as error:
         raise RunDirError(f"{run_dir / CONFIG}: {error}") from error
+    _check_fields(
+        run_dir / CONFIG, values, {"versions": dict, "devices": dict, "data_sha256": str, "train_images": int}
+    )
+    return description
+
+
+def _check_fields(path: Path, values: Any, types: dict[str, type]) -> Any:
+    """Returns what was read, if it has these fields, of these types, and numbers that are numbers and not negative."""
+
+    def fits(value, kind):
+        if kind in (int, float):
+            is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+            return is_number and math.isfinite(value) and value >= 0
+        if kind is dict and path.name == RESULT:
+            return isinstance(value, dict) and all(fits(seconds, float) for seconds in value.values())
+        return isinstance(value, kind)
+
+    if not isinstance(values, dict):
+        raise RunDirError(f"{path} is not what a run writes; name a directory that a run has written")
+    for name, kind in types.items():
+        if not fits(values.get(name), kind):
+            raise RunDirError(
+                f"{path}: {name} is {values.get(name, 'missing')!r}, but a run writes a {kind.__name__}; "
+                "bring back a copy, or name another directory"
+            )
+    return values
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
     """Returns what a finished run has written to result.json; None if it has not finished."""
     path = run_dir / RESULT
-    return _read_json(path) if path.exists() else None
+    return _check_fields(path, _read_json(path), _RESULT) if path.exists() else None
 
 
 def read_history(run_dir: Path) -> list[dict[str, Any]]:
     """Returns the rows of metrics.jsonl."""
+    path = run_dir / HISTORY
     try:
-        return [json.loads(line) for line in (run_dir / HISTORY).read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [_check_fields(path, row, _ROW) for row in rows]
     except (OSError, ValueError) as error:
         raise RunDirError(f"cannot read {run_dir / HISTORY}: {error}; name a run that has finished an epoch") from error
 
 
+def own_directory(run_dir: Path, name: str) -> Path:
+    """Returns a directory in the run directory; raises RunDirError if it is a link, which could lead anywhere."""
+    path = run_dir / name
+    if path.is_symlink():
+        raise RunDirError(f"{path} is a symbolic link, which a run does not follow; name another directory")
+    return path
+
+
 @contextmanager
 def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[None]:
-    """Holds the directory for this process: makes it, or finds a part of the same run in it.
+    """Holds the directory for this run: makes it, or finds a part of the same run in it.
+
+    Of many processes the first does, for all.
 
     Raises:
       RunDirError: it holds something else, or a run of another configuration, is in use, or cannot be written to.
     """
-    way_out = "name another directory with --run-dir"
     made = not run_dir.exists()
+    lock = None
     try:
+        with first_goes_first():
+            if is_first():
+                lock = _locked(run_dir, config)
+        yield
+    finally:
+        if lock is not None:
+            # Nothing is left of a run that was refused before it wrote anything.
+            with suppress(OSError):
+                if made and os.listdir(run_dir) == [LOCK]:
+                    (run_dir / LOCK).unlink()
+                    run_dir.rmdir()
+            os.close(lock)
+
+
+def _locked(run_dir: Path, config: ExperimentConfig) -> int:
+    """Returns the descriptor of a lock that ends with the process, however that ends."""
+    way_out = "name another directory with --run-dir"
+    try:
+        check_entries(run_dir, config)
         run_dir.mkdir(parents=True, exist_ok=True)
-        held = os.open(run_dir, os.O_RDONLY)
+        # The file stays, as to remove it would be a race.
+        lock = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
     try:
-        try:
-            # The lock is on the directory itself, and ends with the process, however that ends.
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunDirError(f"{run_dir} is in use by another process; wait for it, or {way_out}") from error
+        _hold(lock, run_dir, way_out)
+        # Once more, as another process may have come between.
+        check_entries(run_dir, config)
+    except OSError as error:
+        os.close(lock)
+        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _hold(lock: int, run_dir: Path, way_out: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(lock, 200).decode(errors="replace") or "another process"
+        raise RunDirError(f"{run_dir} is in use by {holder}; wait for it, or {way_out}") from error
+    for name in (CONFIG, HISTORY, RESULT, SUMMARY):
+        for unfinished in run_dir.glob(f".{name}.*"):
+            unfinished.unlink(missing_ok=True)
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
+    """Raises RunDirError if the directory holds something else than a run of this configuration; nothing is written."""
+    way_out = "name another directory with --run-dir"
+    try:
         entries = sorted(entry.name for entry in run_dir.iterdir() if not entry.name.startswith("."))
-        if CONFIG in entries:
-            changed = [
-                difference
-                for difference in differences(read_description(run_dir)["config"], config)
-                if not difference.startswith(_IRRELEVANT)
-            ]
-            if changed:
-                raise RunDirError(
-                    f"{run_dir} holds a run with another configuration ({'; '.join(changed)}); "
-                    f"repeat its options, or {way_out}"
-                )
-        elif entries:
-            raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
-        yield
-    finally:
-        os.close(held)
-        # Nothing is left of a run that was refused before it wrote anything.
-        if made:
-            with suppress(OSError):
-                run_dir.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
+    if CONFIG in entries:
+        changed = [
+            difference
+            for difference in differences(read_description(run_dir)["config"], config)
+            if not difference.startswith(_IRRELEVANT)
+        ]
+        if changed:
+            raise RunDirError(
+                f"{run_dir} holds a run with another configuration ({'; '.join(changed)}); "
+                f"repeat its options, or {way_out}"
+            )
+    elif entries:
+        raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
+    for name in (CHECKPOINTS, FIGURES, DAMAGED):
+        own_directory(run_dir, name)
 
 
-def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, device: Any) -> None:
+def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:
     """Writes config.json: the configuration, and what the run runs with; not anew for a run that is gone on with.
 
     Raises:
@@ -150,7 +252,12 @@ def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_im
     description = {
         "config": to_dict(config),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
-        "devices": {"platform": device.platform, "kind": device.device_kind, "cores": usable_cores()},
+        "devices": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "number": len(devices),
+            "cores": usable_cores(),
+        },
         "data_sha256": data_sha256,
         "train_images": train_images,
     }

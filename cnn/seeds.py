@@ -12,7 +12,7 @@ from cnn.config import ExperimentConfig
 from cnn.data import Splits, load_data
 from cnn.errors import ConfigError
 from cnn.fused import train_run
-from cnn.sharding import find_device
+from cnn.sharding import find_devices
 from cnn.state import TrainState, initial_state
 from cnn.steps import evaluate
 from cnn.train import check_splits
@@ -57,7 +57,7 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
     """
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
         raise ConfigError(f"seeds are {list(seeds)}, but must be different integers from 0 to 2**32 - 1, at least one")
-    device = find_device(config.train.device)
+    device = find_devices(config.train.device)[0]
     checked = check_splits(config, splits or load_data(config.data))
     initial = initial_state(config, len(checked.train.labels))
 

@@ -9,19 +9,26 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax import Array
+from jax.sharding import Mesh
 from optax.contrib import MuonDimensionNumbers, muon
 
 from cnn.config import ExperimentConfig, OptimConfig
 from cnn.models.cnn import CNN
+from cnn.sharding import split_features
 
 KERAS_EPSILON = 1e-7
 """Adam's epsilon as Keras sets it, which the reference result was made with."""
 
 NEWTON_SCHULZ_STEPS = 3
 """Of Muon's orthogonalisation: 5, its usual number, costs more time an epoch and saves none."""
+
+
+NON_FINITE_STEPS = 10
+"""So many updates in a row are skipped at most; after that, the parameters are lost anyway."""
 
 
 class Stream(IntEnum):
@@ -51,11 +58,18 @@ class TrainState(flax.struct.PyTreeNode):
     model: nn.Module = flax.struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
     image_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
+    mesh: Mesh | None = flax.struct.field(pytree_node=False, default=None)
+    """The devices that share the work; None for one."""
+
+
+def epoch_steps(config: ExperimentConfig, train_images: int | None = None) -> int:
+    """Returns the number of steps of an epoch, of which the last may not be full."""
+    return math.ceil((train_images or config.data.train_images) / config.optim.batch_size)
 
 
 def total_steps(config: ExperimentConfig, train_images: int | None = None) -> int:
     """Returns the number of steps until the last epoch's end."""
-    return config.train.epochs * math.ceil((train_images or config.data.train_images) / config.optim.batch_size)
+    return config.train.epochs * epoch_steps(config, train_images)
 
 
 def learning_rate_schedule(config: OptimConfig, total_steps: int, highest: float | None = None) -> Callable[[Any], Any]:
@@ -82,8 +96,8 @@ def learning_rate_schedule(config: OptimConfig, total_steps: int, highest: float
 
 # The same configuration must give the same object: it is static in the state, and another one would compile anew.
 @cache
-def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer that the configuration names."""
+def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -> optax.GradientTransformation:
+    """Returns the optimizer that the configuration names; it skips gradients that are no numbers, if asked to."""
     schedule, decay = learning_rate_schedule(config, total_steps), config.weight_decay
     optimizers = {
         "adam": lambda: (
@@ -100,7 +114,8 @@ def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTrans
             muon_weight_dimension_numbers=_matrices,
         ),
     }
-    return optimizers[config.name]()
+    optimizer = optimizers[config.name]()
+    return optax.apply_if_finite(optimizer, NON_FINITE_STEPS) if skips else optimizer
 
 
 def _kernels(params: dict) -> dict:
@@ -123,27 +138,37 @@ def _matrices(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
-def create_state(config: ExperimentConfig, train_images: int | None = None) -> TrainState:
+def create_state(config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None) -> TrainState:
     """Returns the state before the first step.
 
     Args:
       config: its model, optimizer, seed and data set's image shape count.
       train_images: number of images in an epoch, which a schedule that ends with the last epoch needs to know;
         by default that of the data set.
+      mesh: the devices that it is to live on and that share the work of its steps; by default JAX's first.
     """
-    return jax.jit(initial_state(config, train_images))(jax.random.key(config.train.seed))
+    create = initial_state(config, train_images, mesh)
+    # The seed, and not its key, is the argument, as all processes know it.
+    state = jax.jit(lambda seed: create(jax.random.key(seed)))(np.uint32(config.train.seed))
+    return jax.device_put(state, mesh.devices.item()) if mesh and mesh.size == 1 else state
 
 
-def initial_state(config: ExperimentConfig, train_images: int | None = None) -> Callable[[Array], TrainState]:
+def initial_state(
+    config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None
+) -> Callable[[Array], TrainState]:
     """Returns the pure function from a seed's key to the state before the first step; arguments as above."""
     model = CNN(config.model)
     # A constant rate has no end, so that it need not be compiled anew for another number of epochs.
     steps = 0 if config.optim.schedule == "constant" else total_steps(config, train_images)
-    optimizer = make_optimizer(config.optim, steps)
+    optimizer = make_optimizer(config.optim, steps, config.train.nan_policy == "skip")
+    several = mesh if mesh and mesh.size > 1 else None
 
     def create(key: Array) -> TrainState:
         images = jnp.zeros((1, *config.data.image_shape))
         params: Any = model.init(stream_key(key, Stream.INIT), images, train=False)["params"]
-        return TrainState(jnp.int32(0), key, params, optimizer.init(params), model, optimizer, config.data.image_shape)
+        opt_state, shape = optimizer.init(params), config.data.image_shape
+        return split_features(
+            TrainState(jnp.int32(0), key, params, opt_state, model, optimizer, shape, several), several
+        )
 
     return create

@@ -1,5 +1,6 @@
 """Loss, step, epoch and evaluation: pure functions of (state, images), compiled where they are public."""
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ from jax import Array, lax
 from cnn.data import Split
 from cnn.errors import ConfigError, DataError
 from cnn.metrics import Metrics, batch_metrics, merge, zero_metrics
-from cnn.state import Stream, TrainState, stream_key
+from cnn.sharding import split_features, spread
+from cnn.state import NON_FINITE_STEPS, Stream, TrainState, stream_key
 
 
 class Batch(NamedTuple):
@@ -75,12 +77,13 @@ def loss_and_metrics(
     A label that is no class makes loss and accuracy NaN: indexing would clamp or wrap it, and silently train on a
     wrong class.
     """
-    logits_BxK = apply_model(state, params, batch.images, dropout_key)
+    check_images(state, batch.images)
     check_labels(batch.images, batch.labels)
-    labels = jnp.asarray(batch.labels)
+    mask = jnp.ones(batch.labels.shape, bool) if batch.mask is None else batch.mask
+    images, labels, mask = (spread(jnp.asarray(array), state.mesh) for array in (batch.images, batch.labels, mask))
+    logits_BxK = apply_model(state, params, images, dropout_key)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels)
     losses = jnp.where((labels >= 0) & (labels < logits_BxK.shape[-1]), losses, jnp.nan)
-    mask = jnp.ones(labels.shape, bool) if batch.mask is None else batch.mask
     metrics = batch_metrics(logits_BxK, losses, labels, mask)
     return metrics.loss, metrics
 
@@ -88,9 +91,19 @@ def loss_and_metrics(
 def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     dropout_key = stream_key(state.key, Stream.DROPOUT, state.step)
     grads, metrics = jax.grad(loss_and_metrics, has_aux=True)(state.params, state, batch, dropout_key)
+    skips = isinstance(state.opt_state, optax.ApplyIfFiniteState)
+    if skips:
+        # A loss that is no number may have a gradient that is one.
+        grads = jax.tree.map(lambda grad: grad + 0 * metrics.loss_sum, grads)
+    opt_state: Any
     updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    params: Any = optax.apply_updates(state.params, updates)
+    if skips:
+        # A batch whose update is skipped counts for nothing.
+        taken = opt_state.last_finite | (opt_state.notfinite_count > NON_FINITE_STEPS)
+        metrics = jax.tree.map(lambda total: jnp.where(taken, total, 0), metrics)
+    state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+    return split_features(state, state.mesh), metrics
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -105,6 +118,34 @@ def eval_step(state: TrainState, batch: Batch) -> Metrics:
     return loss_and_metrics(state.params, state, batch)[1]
 
 
+def epoch_order(key: Array, epoch: int | Array, count: int, batch_size: int) -> Array:
+    """Returns the indices of an epoch's images, batch by batch, int32 [steps, batch_size], the last filled up by 0."""
+    order = jax.random.permutation(stream_key(key, Stream.ORDER, epoch), count)
+    return jnp.pad(order, (0, -count % batch_size)).reshape(-1, batch_size)
+
+
+def _epoch_steps(state, split, batch_size):
+    check_split(state, split, batch_size)
+    return math.ceil(len(split.labels) / batch_size)
+
+
+def _train_batches(state, metrics, split, first, last, batch_size):
+    """Takes the steps of the batches from ``first`` until ``last`` of an epoch, in a loop on the device."""
+    count = len(split.labels)
+    order = epoch_order(state.key, state.step // _epoch_steps(state, split, batch_size), count, batch_size)
+
+    def body(index, carry):
+        state, metrics = carry
+        mask = None if count % batch_size == 0 else index * batch_size + jnp.arange(batch_size) < count
+        batch = Batch(split.images[order[index]], split.labels[order[index]], mask)
+        state, step_metrics = _train_step(state, batch)
+        return state, merge(metrics, step_metrics)
+
+    state, metrics = lax.fori_loop(first, last, body, (state, metrics))
+    # What goes out of a loop may be placed anew.
+    return split_features(state, state.mesh), metrics
+
+
 @partial(jax.jit, donate_argnums=0, static_argnames="batch_size")
 def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[TrainState, Metrics]:
     """Returns the state after one pass over the split, in an order of its own each epoch, and the metrics on the way.
@@ -112,21 +153,27 @@ def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[Tr
     One call of XLA's: the steps are a loop on the device. The last batch is filled up and masked if it is not full.
     The given state is used up.
     """
-    check_split(state, split, batch_size)
-    count = len(split.labels)
-    steps = -(-count // batch_size)
-    order = jax.random.permutation(stream_key(state.key, Stream.ORDER, state.step // steps), count)
-    order = jnp.pad(order, (0, steps * batch_size - count)).reshape(steps, batch_size)
-    masks = None if count % batch_size == 0 else jnp.arange(steps * batch_size).reshape(steps, batch_size) < count
+    return _train_batches(state, zero_metrics(), split, 0, _epoch_steps(state, split, batch_size), batch_size)
 
-    def body(carry, order_and_mask):
-        state, metrics = carry
-        indices, mask = order_and_mask
-        state, step_metrics = _train_step(state, Batch(split.images[indices], split.labels[indices], mask))
-        return (state, merge(metrics, step_metrics)), None
 
-    (state, metrics), _ = lax.scan(body, (state, zero_metrics()), (order, masks))
-    return state, metrics
+@partial(jax.jit, donate_argnums=(0, 1), static_argnames="batch_size")
+def train_steps(
+    state: TrainState, metrics: Metrics, split: Split, steps: int | Array, *, batch_size: int
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after some of the steps of its epoch, and the epoch's metrics so far.
+
+    ``train_epoch`` in parts, to the same bits whatever the parts, as one program takes any number of steps. The given
+    state and metrics are used up.
+
+    Args:
+      state: its step says where in the epoch it is.
+      metrics: of the steps before these; ``zero_metrics()`` at the beginning of an epoch.
+      split: training images.
+      steps: how many; they must not go beyond the epoch.
+      batch_size: images a step.
+    """
+    first = state.step % _epoch_steps(state, split, batch_size)
+    return _train_batches(state, metrics, split, first, first + steps, batch_size)
 
 
 @partial(jax.jit, static_argnames="batch_size")
@@ -152,8 +199,10 @@ def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 
     check_images(state, images)
     count = len(images)
     batch_size = min(batch_size, max(count, 1))
+
+    def logits_of(batch):
+        return apply_model(state, state.params, spread(batch, state.mesh))[:batch_size]
+
     padded = jnp.pad(jnp.asarray(images), ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
-    logits = lax.map(
-        lambda batch: apply_model(state, state.params, batch), padded.reshape(-1, batch_size, *images.shape[1:])
-    )
+    logits = lax.map(logits_of, padded.reshape(-1, batch_size, *images.shape[1:]))
     return jax.nn.softmax(logits.reshape(-1, logits.shape[-1])[:count])

@@ -2,25 +2,28 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from cnn import rundir
+from cnn import rundir, signals
 from cnn.checkpoint import load_best, load_best_of, load_latest, open_checkpoints, save
 from cnn.config import ExperimentConfig
 from cnn.data import Splits, check_split, class_names, data_digest, load_data
 from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
-from cnn.errors import ConfigError, RunDirError
+from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped
 from cnn.fused import epoch_metrics, train_run
-from cnn.metrics import Metrics
-from cnn.sharding import find_device
-from cnn.state import TrainState, create_state, learning_rate_schedule, total_steps
-from cnn.steps import evaluate, train_epoch
+from cnn.metrics import Metrics, make_metrics, zero_metrics
+from cnn.processes import first_goes_first, highest
+from cnn.sharding import make_mesh, on_one_device, replicate
+from cnn.state import TrainState, create_state, epoch_steps, learning_rate_schedule
+from cnn.steps import epoch_order, evaluate, train_steps
 from cnn.summary import format_table, layer_table
 
 
@@ -41,144 +44,248 @@ def fit(
     run_dir: str | Path,
     splits: Splits | None = None,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Result:
     """Trains until the validation loss stops improving, and returns the best state with its test result.
 
     All of it is written to the run directory. A directory with a part of the same run is gone on with from its last
-    epoch, to the same numbers as if it had never stopped; a finished one is returned as it is.
+    checkpoint, to the same bits as if it had never stopped; a finished one is returned as it is. SIGTERM and SIGINT
+    make it save and stop within an eighth of an epoch.
 
     Args:
       config: the experiment.
       run_dir: directory of the run; made if it is not there.
       splits: images to use instead of those that the configuration names.
       report: called with each epoch's row of metrics.jsonl as soon as it is written.
+      warn: called with a line on what is not as it should be, but does not stop the run.
 
     Raises:
       UserError: configuration, images or directory cannot be used; found before anything is compiled.
       FloatingPointError: the loss is no longer a number; the best checkpoint is kept, which a fused run has only at
         its end.
+      DamagedError: no checkpoint of the directory is whole, or not that of the best epoch.
+      Stopped: a signal has come, and what was reached is saved.
     """
-    run_dir, device, seconds = Path(run_dir), find_device(config.train.device), {}
+    run_dir, mesh, seconds = Path(run_dir), make_mesh(config.mesh, config.train.device), {}
+    rundir.check_entries(run_dir, config)
+    if rundir.read_result(run_dir) is not None:
+        return load_result(run_dir)[1]
     with rundir.claimed(run_dir, config):
-        if rundir.read_result(run_dir) is not None:
-            return load_result(run_dir)[1]
         with timed(seconds, "data"):
-            splits = check_splits(config, splits or load_data(config.data))
+            with first_goes_first():
+                splits = check_splits(config, splits or load_data(config.data))
             train_images = len(splits.train.labels)
-            rundir.describe(run_dir, config, data_digest(splits), train_images, device)
-            on_device = jax.device_put(splits, device)
-        state = jax.device_put(create_state(config, train_images), device)
-        return _fit(config, run_dir, state, on_device, seconds, report)
+            rundir.describe(run_dir, config, data_digest(splits), train_images, mesh.devices.ravel())
+            on_device = replicate(splits, mesh)
+        run = Run(config, run_dir, lambda: create_state(config, train_images, mesh), on_device, seconds, report, warn)
+        return _fit(run)
 
 
-def _fit(
-    config: ExperimentConfig,
-    run_dir: Path,
-    state: TrainState,
-    splits: Splits,
-    seconds: dict[str, float],
-    report: Callable[[dict[str, Any]], None],
-) -> Result:
-    """The loop, in a directory that is this run's, on images that lie on the device."""
+class Run(NamedTuple):
+    """What stays the same while a run goes on."""
+
+    config: ExperimentConfig
+    run_dir: Path
+    begin: Callable[[], TrainState]
+    """Makes the state before the first step, which steps use up."""
+    splits: Splits
+    """On the devices."""
+    seconds: dict[str, float]
+    """Spent so far, by phase."""
+    report: Callable[[dict[str, Any]], None]
+    warn: Callable[[str], None]
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of an epoch."""
+        return epoch_steps(self.config, len(self.splits.train.labels))
+
+
+class Progress(NamedTuple):
+    """What a run has come to, beside its state."""
+
+    history: list[dict[str, Any]]
+    """A row per finished epoch."""
+    stopper: EarlyStopper
+    metrics: Metrics
+    """Of the steps of the epoch that is not finished."""
+    spent: dict[str, float]
+    """Seconds of that epoch so far, by phase."""
+
+    def best_step(self, run: Run) -> int:
+        """The step at the end of the best epoch."""
+        return self.stopper.best_epoch * run.epoch_steps
+
+
+def _no_progress() -> Progress:
+    return Progress([], EarlyStopper(), zero_metrics(), {})
+
+
+def _save(run: Run, checkpoints: Any, state: TrainState, progress: Progress) -> None:
+    with timed(run.seconds, "checkpoint"):
+        values = {
+            "history": progress.history,
+            "stopper": progress.stopper._asdict(),
+            "metrics": [number.item() for number in jax.tree.leaves(jax.device_get(progress.metrics))],
+            "spent": progress.spent,
+            "best_step": progress.best_step(run),
+            "seconds": run.seconds,
+        }
+        save(checkpoints, state, values)
+        rundir.write_history(run.run_dir, progress.history)
+
+
+def _load_latest(run: Run, checkpoints: Any, state: TrainState) -> tuple[TrainState, Progress]:
+    """Returns the latest state that was saved, or the given first one, and how far the run has come with it."""
+    latest = load_latest(checkpoints, state, run.warn)
+    if latest is None:
+        return state, _no_progress()
+    state, saved = latest
+    metrics = make_metrics(*saved["metrics"])
+    progress = Progress(saved["history"], EarlyStopper(**saved["stopper"]), metrics, saved["spent"])
+    add_seconds(run.seconds, saved["seconds"])
+    rundir.write_history(run.run_dir, progress.history)
+    return state, progress
+
+
+def _warn_of_best(run: Run, checkpoints: Any, state: TrainState) -> None:
+    """Says it now if the best checkpoint is lost, as after the last epoch nothing can be done."""
+    if int(state.step) > 0:
+        try:
+            load_best_of(checkpoints, state)
+        except RunDirError:
+            return
+        except DamagedError as error:
+            run.warn(str(error))
+
+
+def _fit(run: Run) -> Result:
+    """The loop, in a directory that is this run's, on images that lie on the devices."""
+    config, run_dir = run.config, run.run_dir
+    state = run.begin()
     layers = layer_table(state)
     rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
-    history, stopper = [], EarlyStopper()
     with open_checkpoints(run_dir) as checkpoints:
-        with timed(seconds, "checkpoint"):
-            if latest := load_latest(checkpoints, state):
-                state, progress = latest
-                history, stopper = progress["history"], EarlyStopper(**progress["stopper"])
-                add_seconds(seconds, progress["seconds"])
-                rundir.write_history(run_dir, history)
+        with timed(run.seconds, "checkpoint"):
+            state, progress = _load_latest(run, checkpoints, state)
+            _warn_of_best(run, checkpoints, state)
         # Fused, all epochs are saved at once, so what was saved is all.
-        if not (config.train.fused and history):
+        if not (config.train.fused and progress.history):
             train = _train_fused if config.train.fused else _train_by_epoch
-            state, history, stopper = train(
-                config, run_dir, state, history, stopper, splits, checkpoints, seconds, report
-            )
-        with timed(seconds, "checkpoint"):
+            state, progress = train(run, state, progress, checkpoints)
+        with timed(run.seconds, "checkpoint"):
             best = load_best_of(checkpoints, state)
-    with timed(seconds, "eval"):
-        test_metrics = jax.device_get(evaluate(best, splits.test))
-    best_row = history[stopper.best_epoch - 1]
+    with timed(run.seconds, "eval"):
+        test_metrics = jax.device_get(evaluate(best, run.splits.test))
+    best_row = progress.history[progress.stopper.best_epoch - 1]
     summary = {
-        "best_epoch": stopper.best_epoch,
-        "stopped_epoch": len(history),
+        "best_epoch": progress.stopper.best_epoch,
+        "stopped_epoch": len(progress.history),
         "val_loss": best_row["val_loss"],
         "val_accuracy": best_row["val_accuracy"],
         "test_loss": float(test_metrics.loss),
         "test_accuracy": float(test_metrics.accuracy),
         "params": sum(layer.parameters for layer in layers),
-        "seconds": seconds,
+        "seconds": run.seconds,
     }
     rundir.write_json(run_dir / rundir.RESULT, summary)
-    return Result(best, history, summary)
+    return Result(on_one_device(best), progress.history, summary)
 
 
-def _train_by_epoch(
-    config: ExperimentConfig,
-    run_dir: Path,
-    state: TrainState,
-    history: list[dict[str, Any]],
-    stopper: EarlyStopper,
-    splits: Splits,
-    checkpoints: Any,
-    seconds: dict[str, float],
-    report: Callable[[dict[str, Any]], None],
-) -> tuple[TrainState, list[dict[str, Any]], EarlyStopper]:
-    """Saves and reports after each epoch; returns the last state, the history and the stopper."""
-    with timed(seconds, "compile"):
-        train_one_epoch = train_epoch.lower(state, splits.train, batch_size=config.optim.batch_size).compile()
+CALLS_AN_EPOCH = 8
+"""Between the calls, the loop looks whether it is to stop; it never waits for a step."""
+
+
+def _train_by_epoch(run: Run, state: TrainState, progress: Progress, checkpoints: Any) -> tuple[TrainState, Progress]:
+    """Saves and reports after each epoch, and saves on the way if it is to; returns the last state.
+
+    Raises:
+      Stopped: a signal has come; the last step is saved.
+      FloatingPointError: a loss is no number.
+    """
+    config, splits, epoch_steps = run.config, run.splits, run.epoch_steps
+    history, stopper, metrics, spent = progress
+    with timed(run.seconds, "compile"):
+        batch_size = config.optim.batch_size
+        train = train_steps.lower(state, metrics, splits.train, np.int32(1), batch_size=batch_size).compile()
         evaluate_val = evaluate.lower(state, splits.val).compile()
+    stride = config.train.checkpoint_steps or epoch_steps
+    done = int(state.step) - len(history) * epoch_steps
 
-    for epoch in range(len(history) + 1, config.train.epochs + 1):
-        if should_stop(stopper, config.train.patience):
-            break
-        spent = {}
-        with timed(spent, "train"):
-            state, train_metrics = jax.block_until_ready(train_one_epoch(state, splits.train))
-        with timed(spent, "eval"):
-            val_metrics = jax.block_until_ready(evaluate_val(state, splits.val))
-        row = epoch_row(config, epoch, jax.device_get((train_metrics, val_metrics)), spent)
-        stopper = update_stopper(stopper, epoch, row["val_loss"])
-        history = [*history, row]
-        add_seconds(seconds, spent)
-        with timed(seconds, "checkpoint"):
-            progress = {"history": history, "stopper": stopper._asdict(), "seconds": seconds}
-            save(checkpoints, state, progress, improved=stopper.epochs_since == 0)
-            rundir.write_history(run_dir, history)
-        report(row)
-    return state, history, stopper
+    with signals.noted() as signal_received:
+        while len(history) < config.train.epochs and not should_stop(stopper, config.train.patience):
+            while done < epoch_steps:
+                count = min(-(-epoch_steps // CALLS_AN_EPOCH), stride - done % stride, epoch_steps - done)
+                with timed(spent, "train"):
+                    state, metrics = jax.block_until_ready(train(state, metrics, splits.train, np.int32(count)))
+                done += count
+                # All processes agree, so that all save at the same step.
+                number = highest(signal_received())
+                if done < epoch_steps and (number or done % stride == 0):
+                    _check_finite(run, train, checkpoints, metrics, done)
+                    _save(run, checkpoints, state, Progress(history, stopper, metrics, spent))
+                    _stop_if_asked(run, number, state)
+            with timed(spent, "eval"):
+                val_metrics = jax.block_until_ready(evaluate_val(state, splits.val))
+            _check_finite(run, train, checkpoints, metrics, done)
+            row = epoch_row(run, len(history) + 1, jax.device_get((metrics, val_metrics)), spent)
+            stopper = update_stopper(stopper, row["epoch"], row["val_loss"])
+            add_seconds(run.seconds, spent)
+            history, metrics, spent, done = [*history, row], zero_metrics(), {}, 0
+            progress = Progress(history, stopper, metrics, spent)
+            _save(run, checkpoints, state, progress)
+            run.report(row)
+            _stop_if_asked(run, highest(signal_received()), state)
+    return state, progress
 
 
-def _train_fused(
-    config: ExperimentConfig,
-    run_dir: Path,
-    state: TrainState,
-    history: list[dict[str, Any]],
-    stopper: EarlyStopper,
-    splits: Splits,
-    checkpoints: Any,
-    seconds: dict[str, float],
-    report: Callable[[dict[str, Any]], None],
-) -> tuple[TrainState, list[dict[str, Any]], EarlyStopper]:
+def _stop_if_asked(run: Run, number: int, state: TrainState) -> None:
+    if number:
+        raise Stopped(number, f"stopped at step {int(state.step)}, which is saved in {run.run_dir}")
+
+
+def _check_finite(run: Run, train: Any, checkpoints: Any, metrics: Metrics, done: int) -> None:
+    """Raises FloatingPointError with the step and the images of the first loss that is no number.
+
+    The steps are taken again, one by one, from the last checkpoint; so the loop itself need not look.
+    """
+    if math.isfinite(jax.device_get(metrics.loss_sum)):
+        return
+    state, progress = _load_latest(run, checkpoints, run.begin())
+    first, total = int(state.step) - len(progress.history) * run.epoch_steps, progress.metrics
+    for batch in range(first, done):
+        state, total = train(state, total, run.splits.train, np.int32(1))
+        if not math.isfinite(jax.device_get(total.loss_sum)) or batch == done - 1:
+            images = len(run.splits.train.labels)
+            order = epoch_order(state.key, len(progress.history), images, run.config.optim.batch_size)
+            indices = np.asarray(order[batch])[: images - batch * order.shape[1]]
+            raise FloatingPointError(
+                f"the loss is no longer a number at step {int(state.step)}, in epoch {len(progress.history) + 1}, "
+                f"on the training images {', '.join(map(str, indices))}; the checkpoints before it are kept; "
+                "try a lower --optim.learning_rate in another --run-dir"
+                f"{'' if run.config.train.nan_policy == 'skip' else ', or --train.nan_policy skip'}"
+            )
+
+
+def _train_fused(run: Run, state: TrainState, progress: Progress, checkpoints: Any) -> tuple[TrainState, Progress]:
     """One call for all epochs; what it saves is the best state alone, so a run that is stopped begins anew."""
+    config, splits = run.config, run.splits
     limits = {"epochs": config.train.epochs, "patience": config.train.patience, "batch_size": config.optim.batch_size}
-    with timed(seconds, "compile"):
+    with timed(run.seconds, "compile"):
         program = train_run.lower(state, splits.train, splits.val, **limits).compile()
-    with timed(seconds, "train"):
-        run = jax.block_until_ready(program(state, splits.train, splits.val))
-    share = {"train": seconds["train"] / int(run.epochs)}
-    for epoch, metrics in enumerate(epoch_metrics(run), 1):
-        row = epoch_row(config, epoch, metrics, share)
+    with timed(run.seconds, "train"):
+        fused = jax.block_until_ready(program(state, splits.train, splits.val))
+    share = {"train": run.seconds["train"] / int(fused.epochs)}
+    history, stopper = progress[:2]
+    for epoch, metrics in enumerate(epoch_metrics(fused), 1):
+        row = epoch_row(run, epoch, metrics, share)
         stopper = update_stopper(stopper, epoch, row["val_loss"])
         history = [*history, row]
-        rundir.write_history(run_dir, history)
-        report(row)
-    with timed(seconds, "checkpoint"):
-        progress = {"history": history, "stopper": stopper._asdict(), "seconds": seconds}
-        save(checkpoints, run.best, progress, improved=True)
-    return run.state, history, stopper
+    progress = progress._replace(history=history, stopper=stopper)
+    _save(run, checkpoints, fused.best, progress)
+    for row in history:
+        run.report(row)
+    return fused.state, progress
 
 
 def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
@@ -216,9 +323,7 @@ def check_splits(config: ExperimentConfig, splits: Splits) -> Splits:
     return splits
 
 
-def epoch_row(
-    config: ExperimentConfig, epoch: int, metrics: tuple[Metrics, Metrics], spent: dict[str, float]
-) -> dict[str, Any]:
+def epoch_row(run: Run, epoch: int, metrics: tuple[Metrics, Metrics], spent: dict[str, float]) -> dict[str, Any]:
     """Returns an epoch's row of metrics.jsonl from its training and validation metrics and its seconds by phase.
 
     Raises:
@@ -226,7 +331,7 @@ def epoch_row(
     """
     train, val = metrics
     train_loss, val_loss = float(train.loss), float(val.loss)
-    steps = total_steps(config, int(train.count)) // config.train.epochs
+    steps, config = run.epoch_steps, run.config
     learning_rate = learning_rate_schedule(config.optim, steps * config.train.epochs)(epoch * steps - 1)
     if not math.isfinite(train_loss + val_loss):
         kept = "nothing is kept of a fused run" if config.train.fused else "the checkpoints before it are kept"

@@ -1,0 +1,46 @@
+"""SIGTERM and SIGINT: noted, so that a run is saved before it ends."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def noted() -> Iterator[Callable[[], int]]:
+    """Gives a function that returns the signal which has come within the block, 0 before one has.
+
+    A second one ends the process at once, whatever it is doing: Python's own handlers would wait until XLA's call
+    returns, so a thread reads the signals. One that is ignored, as SIGINT is in a shell's background jobs, stays so.
+    Outside of the main thread, which alone can handle signals, none is noted.
+    """
+    received = [0]
+    handled = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch():
+        while number := os.read(reader, 1):
+            if received[0]:
+                os._exit(128 + number[0])
+            received[0] = number[0]
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda number, frame: None) for number in handled}
+    try:
+        yield lambda: received[0]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(writer)
+        watcher.join()
+        os.close(reader)

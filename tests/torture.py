@@ -1,0 +1,133 @@
+"""Kills a training process at random moments, again and again, and compares what it comes to with an uninterrupted run.
+
+``make torture`` kills 200 times; tests/test_resume.py a few times less.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cnn
+from cnn import checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+SECONDS_TO_KILL = 2.5
+"""A process is killed within this time after its imports; loading, compiling, training and saving fall into it."""
+
+CONFIG = cnn.ExperimentConfig(
+    model=cnn.ModelConfig(conv1_features=4, conv2_features=8, dense_features=16),
+    optim=cnn.OptimConfig(batch_size=8),
+    train=cnn.TrainConfig(epochs=6, patience=6, checkpoint_steps=5),
+)
+
+
+def train(run_dir: str) -> None:
+    """What is killed: a run that spends about half of its time on saving."""
+    splits = cnn.load_data(CONFIG.data)
+    small = cnn.Splits(*(cnn.Split(split.images[:500], split.labels[:500]) for split in splits))
+    print("begun", flush=True)
+    cnn.fit(CONFIG, run_dir, small)
+
+
+def start(run_dir: Path) -> Any:
+    """Starts a process that trains, and returns when it is about to."""
+    process: Any = subprocess.Popen(
+        [sys.executable, "-m", "tests.torture", "train", str(run_dir)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "begun\n", process.communicate()[1]
+    return process
+
+
+def outcome(run_dir: Path) -> Any:
+    """What a finished run has come to, without the times: digests of all that is in its checkpoints, and its files."""
+    with checkpoint.open_checkpoints(run_dir) as checkpoints:
+        saved = {step: checkpoints.metadata(step).custom_metadata for step in checkpoint.steps(checkpoints)}
+    files = {name: (run_dir / name).read_text() for name in ("metrics.jsonl", "result.json", "summary.txt")}
+    return without_times(
+        {
+            "checkpoints": {str(step): {**found, "digest": ""} for step, found in saved.items()},
+            "history": [json.loads(line) for line in files["metrics.jsonl"].splitlines()],
+            "result": json.loads(files["result.json"]),
+            "summary": files["summary.txt"],
+            "entries": sorted(path.name for place in (run_dir, run_dir / "checkpoints") for path in place.iterdir()),
+        }
+    )
+
+
+def without_times(value: Any) -> Any:
+    """Nested dicts and lists without the fields that say how long something took."""
+    times = ("seconds", "images_per_second", "spent")
+    if isinstance(value, dict):
+        return {name: without_times(inner) for name, inner in value.items() if name not in times}
+    return [without_times(inner) for inner in value] if isinstance(value, list) else value
+
+
+def torture(kills: int, directory: Path, seed: int = 0) -> dict[str, int]:
+    """Trains to the end, killing so many times on the way, in as many runs as that takes; raises if anything is lost.
+
+    Returns:
+      What happened: kills, those that a checkpoint went before, those in the middle of writing or removing one, and
+      runs that finished, all to the same bits.
+    """
+    rng = random.Random(seed)
+    process = start(directory / "whole")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    expected = outcome(directory / "whole")
+
+    counts: dict[str, int] = dict.fromkeys(
+        ("kills", "after a checkpoint", "while saving", "runs that finished", "runs equal to the uninterrupted one"), 0
+    )
+    while counts["kills"] < kills or counts["runs that finished"] == 0:
+        run_dir, latest = directory / f"killed-{counts['runs that finished']}", -1
+        while True:
+            process = start(run_dir)
+            if counts["kills"] < kills:
+                time.sleep(rng.uniform(0, SECONDS_TO_KILL))
+                if process.poll() is None:
+                    process.kill()
+            _, errors = process.communicate(timeout=200)
+            if process.returncode == 0:
+                break
+            assert process.returncode == -9, errors
+            counts["kills"] += 1
+            counts["while saving"] += any(
+                not (path / checkpoint.MANIFEST).exists() for path in (run_dir / "checkpoints").glob("*")
+            )
+            # Nothing that is there is damaged, and nothing that was there has gone.
+            if (run_dir / "config.json").exists():
+                found = checkpoint.verify(run_dir)
+                assert not any(found.values()), found
+                steps = [int(name.split("/")[1]) for name in found if "/" in name]
+                assert max(steps, default=-1) >= latest, (steps, latest)
+                latest = max(steps, default=-1)
+                counts["after a checkpoint"] += latest > 0
+        counts["runs that finished"] += 1
+        assert outcome(run_dir) == expected, run_dir
+        counts["runs equal to the uninterrupted one"] += 1
+    return counts
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "train":
+        train(sys.argv[2])
+    else:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        with tempfile.TemporaryDirectory() as compiled, tempfile.TemporaryDirectory() as place:
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+            begin = time.monotonic()
+            summary = torture(int(sys.argv[1]), Path(place))
+            for name, count in summary.items():
+                print(f"{count:4} {name}")
+            print(f"{time.monotonic() - begin:4.0f} seconds")
