@@ -1,24 +1,28 @@
 """Train image classifiers on Fashion-MNIST, and look inside them."""
 
 from cnn.checkpoint import load_best
-from cnn.config import DataConfig, ExperimentConfig, LogConfig, ModelConfig, OptimConfig, TrainConfig
+from cnn.config import DataConfig, ExperimentConfig, LogConfig, MeshConfig, ModelConfig, OptimConfig, TrainConfig
 from cnn.data import Split, Splits, class_names, load_data
-from cnn.errors import ConfigError, DataError, RunDirError, UserError
+from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
 from cnn.features import feature_maps
 from cnn.metrics import Metrics
+from cnn.prediction import read_image
 from cnn.seeds import SeedsResult, fit_seeds
+from cnn.sharding import make_mesh
 from cnn.state import TrainState, create_state
-from cnn.steps import Batch, eval_step, evaluate, predict, train_epoch, train_step
+from cnn.steps import Batch, eval_step, evaluate, predict, train_epoch, train_step, train_steps
 from cnn.summary import layer_table
 from cnn.train import Result, fit, load_result
 
 __all__ = [
     "Batch",
     "ConfigError",
+    "DamagedError",
     "DataConfig",
     "DataError",
     "ExperimentConfig",
     "LogConfig",
+    "MeshConfig",
     "Metrics",
     "ModelConfig",
     "OptimConfig",
@@ -27,6 +31,7 @@ __all__ = [
     "SeedsResult",
     "Split",
     "Splits",
+    "Stopped",
     "TrainConfig",
     "TrainState",
     "UserError",
@@ -41,7 +46,10 @@ __all__ = [
     "load_best",
     "load_data",
     "load_result",
+    "make_mesh",
     "predict",
+    "read_image",
     "train_epoch",
     "train_step",
+    "train_steps",
 ]

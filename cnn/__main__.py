@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cnn.config import DataConfig, ExperimentConfig
-from cnn.errors import ConfigError, UserError
+from cnn.errors import ConfigError, DamagedError, DataError, UserError
 from cnn.run import exit_status, parse_options
 
 
@@ -44,6 +44,40 @@ def cost(experiment: str, /, profile: Path | None = None) -> None:
         print(f"wrote a trace to {profile}; open its .trace.json.gz in Perfetto")
 
 
+def verify(run_dir: Path, /) -> None:
+    """Say which files and checkpoints of a run are whole; exit status 1 if one is not.
+
+    Args:
+        run_dir: Directory of the run.
+    """
+    from cnn.checkpoint import verify
+
+    found = verify(run_dir)
+    for name, problem in found.items():
+        print(f"{name:20}  {problem or 'good'}")
+    if damaged := [name for name, problem in found.items() if problem]:
+        raise DamagedError(f"damaged in {run_dir}: {', '.join(damaged)}")
+
+
+def predict(run_dir: Path, files: tuple[Path, ...], /) -> None:
+    """Say what the best network of a run takes images for; exit status 2 if one cannot be read, after all others.
+
+    Args:
+        run_dir: Directory of the run.
+        files: PNG or JPEG files.
+    """
+    from cnn.prediction import predict_files
+
+    if not files:
+        raise DataError("no file is named; python -m cnn predict RUN_DIR FILE... takes PNG and JPEG files")
+    unread = 0
+    for line, is_read in predict_files(run_dir, files):
+        print(line, flush=True)
+        unread += not is_read
+    if unread:
+        raise DataError(f"{unread} of {len(files)} files could not be read; the lines above say why")
+
+
 def load_experiment(name: str) -> ExperimentConfig:
     """Returns the CONFIG of an experiment's module.
 
@@ -59,7 +93,7 @@ def load_experiment(name: str) -> ExperimentConfig:
     return config
 
 
-VERBS = {"data": data, "look": look, "cost": cost}
+VERBS = {"data": data, "look": look, "predict": predict, "verify": verify, "cost": cost}
 
 
 def main(arguments: list[str]) -> None:

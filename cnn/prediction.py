@@ -1,0 +1,140 @@
+"""Image files -> classes, by the best network of a run. A file may be anything; what is no image is a DataError."""
+
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnn.checkpoint import load_best
+from cnn.data import class_names
+from cnn.errors import DataError
+from cnn.steps import predict
+
+MOST_BYTES = 32 * 2**20
+"""A larger file is not read."""
+
+MOST_PIXELS = 40_000_000
+"""An image with more is not decoded: a few kilobytes can say that they hold gigabytes."""
+
+BATCH = 128
+"""Files that are read and classified at a time."""
+
+
+def printable(path: str | os.PathLike) -> str:
+    """Returns a file's name on one line, whatever bytes it is made of."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _read_bytes(path: str | os.PathLike) -> bytes:
+    # A FIFO without a writer would be waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a regular file")
+        if status.st_size > MOST_BYTES:
+            raise ValueError(f"{status.st_size:,} bytes, but at most {MOST_BYTES:,} are read")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MOST_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def read_image(path: str | os.PathLike, shape: Sequence[int] = (28, 28, 1)) -> np.ndarray:
+    """Returns the image in a PNG or JPEG file as the data set has its images: uint8 [H, W, C].
+
+    It is fitted in by its longer side and centred on its own background. If it is to be grey, it is made light on
+    dark: where the pixels at the border are mostly light, as on a photo of a thing on a table, it is inverted. What is
+    transparent counts as white. An image that has that size already, and a dark border, keeps its pixels.
+
+    Args:
+      path: file name.
+      shape: height, width and channels, of which there are 1 or 3.
+
+    Raises:
+      DataError: it is not a file, too large, damaged, animated, or not an image.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    height, width, channels = shape
+    try:
+        content = _read_bytes(path)
+        # Pillow takes what there is for the whole.
+        if content.startswith(b"\x89PNG") and b"IEND" not in content:
+            raise ValueError("the PNG file has no end")
+        with warnings.catch_warnings():
+            # Pillow warns where we refuse.
+            warnings.simplefilter("ignore")
+            # More pixels than that, it refuses itself.
+            image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, but at most {MOST_PIXELS:,} are decoded")
+            if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
+                raise ValueError("animated; save one of its frames")
+            image.load()
+            # A phone's picture may lie on its side, and say so.
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            # 16 bits a pixel, which Pillow would cut off at 255.
+            image = Image.fromarray((np.asarray(image, np.int64) // 257).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB").convert("L" if channels == 1 else "RGB")
+        pixels = np.asarray(image)
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        background = np.median(border.reshape(len(border), -1), axis=0)
+        if channels == 1 and background > 127:
+            image, background = ImageOps.invert(image), 255 - background
+        colour = tuple(int(value) for value in np.atleast_1d(background))
+        if image.size != (width, height):
+            image = ImageOps.pad(image, (width, height), color=colour[0] if channels == 1 else colour)
+        return np.asarray(image, np.uint8).reshape(height, width, channels)
+    # Pillow raises exceptions of many types, of which an exhausted memory is one.
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = (reason.splitlines() or [type(error).__name__])[0]
+        if isinstance(error, UnidentifiedImageError):
+            reason = "neither PNG nor JPEG, or damaged"
+        raise DataError(f"{printable(path)}: {reason}; give a PNG or JPEG file") from error
+
+
+def predict_files(run_dir: Path, files: Sequence[Path]) -> Iterator[tuple[str, bool]]:
+    """Gives for each file, in order, a line, and whether it was read: the three likeliest classes, or what is wrong.
+
+    Args:
+      run_dir: directory of a run.
+      files: names of image files.
+
+    Raises:
+      UserError: the run cannot be used.
+      DamagedError: its best checkpoint is damaged.
+    """
+    state, config = load_best(run_dir)
+    known = class_names(config.data)
+    # A model may have more classes than its data.
+    names = [*known, *(f"class {label}" for label in range(len(known), config.model.classes))]
+    for start in range(0, len(files), BATCH):
+        found = [_image_or_error(path, config.data.image_shape) for path in files[start : start + BATCH]]
+        blank = np.zeros(config.data.image_shape, np.uint8)
+        images = [blank if isinstance(image, DataError) else image for image in found]
+        # Always as many, so that it is compiled once.
+        images += [blank] * (min(BATCH, len(files)) - len(images))
+        for path, image, row in zip(files[start:], found, np.asarray(predict(state, np.stack(images))), strict=False):
+            if isinstance(image, DataError):
+                yield f"error: {image}", False
+            else:
+                likeliest = (f"{names[label]} {row[label]:.3f}" for label in np.argsort(-row)[:3])
+                yield f"{printable(path)}: {', '.join(likeliest)}", True
+
+
+def _image_or_error(path: Path, shape: Sequence[int]) -> np.ndarray | DataError:
+    try:
+        return read_image(path, shape)
+    except DataError as error:
+        return error
