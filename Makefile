@@ -1,5 +1,5 @@
 # Each target is a command that works without make. PYTHON=/path/to/python names another Python for the environment.
-.PHONY: setup data train test lint format bench clean
+.PHONY: setup data train test lint format peers bench torture clean
 export PYTHON
 
 setup: ## make .venv/ with all that is needed
@@ -17,18 +17,24 @@ test: lint data ## everything that is checked
 lint: setup ## style and types
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright
 
-bench: data ## the numbers of the README and docs/performance.md, beside peers in an environment of their own; 80 minutes
+peers: data ## an environment for Keras and PyTorch, which bench measures
 	@cmp -s benchmarks/peers.txt .venv-peers/set-up || { python=.venv/bin/python; \
 		if python3.11 -c 'import ensurepip' 2>/dev/null; then python=python3.11; fi; $$python -m venv --clear .venv-peers && \
 		.venv-peers/bin/pip install --quiet -r benchmarks/peers.txt && cp benchmarks/peers.txt .venv-peers/set-up; }
+
+bench: peers ## the numbers of the README and docs/; two to three hours on two cores
 	.venv/bin/python -m benchmarks.epoch
 	.venv/bin/python -m benchmarks.epoch --precision bfloat16 --rounds 1 --images 12000
 	.venv/bin/python -m benchmarks.inference
 	.venv/bin/python -m benchmarks.time_to_result
 	.venv/bin/python -m benchmarks.startup
 	.venv/bin/python -m benchmarks.roofline
+	.venv/bin/python -m benchmarks.scaling
 	.venv/bin/python -m benchmarks.seeds
 	.venv/bin/python -m benchmarks.readme
+
+torture: data ## kill training 200 times at random moments, and compare what it comes to; a quarter of an hour
+	.venv/bin/python -m tests.torture 200
 
 format: setup ## put the code into the one format
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .

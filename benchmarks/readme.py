@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/performance.md")
+PAGES = ("README.md", "docs/performance.md", "docs/scaling.md")
 
 FRAMEWORKS = {
     "ours": "this project",
@@ -224,6 +224,33 @@ def roofline_table(result: dict[str, Any]) -> str:
     return table(header, lines, notes)
 
 
+def scaling_table(result: dict[str, Any]) -> str:
+    """Returns what steps on many devices cost, as it was computed from those on one."""
+    steps, many = result["step_seconds"], result["many"]
+    lines = [
+        [
+            f"{row['devices']} by {row['link']}",
+            f"{1000 * row['all_reduce_seconds']:.2f}",
+            *(f"{share:.0%}" for share in row["efficiency"].values()),
+            f"{row['images_a_device_at_half'] * row['devices']:,}",
+        ]
+        for row in many
+    ]
+    measured = ", ".join(f"{1000 * seconds:.2f} ms on {images}" for images, seconds in steps.items())
+    header = [
+        "devices",
+        "all-reduce, ms",
+        *(f"share at {images} images a device" for images in steps),
+        "batch that loses half",
+    ]
+    notes = (
+        f"A step on one device, measured: {measured} images. The gradients are "
+        f"{result['gradient_bytes'] / 1e6:.2f} MB. The share is what is left of the devices' rate; a batch that is "
+        f"smaller than the last column's loses more than half of it. {footnote(result)}."
+    )
+    return table(header, lines, notes)
+
+
 TABLES = {
     "seeds": seeds_table,
     "epoch": epoch_table,
@@ -232,6 +259,7 @@ TABLES = {
     "time_to_result": time_to_result_table,
     "startup": startup_table,
     "roofline": roofline_table,
+    "scaling": scaling_table,
 }
 
 

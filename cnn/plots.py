@@ -181,8 +181,8 @@ def weights_histogram(trained: np.ndarray, untrained: np.ndarray, name: str) -> 
     """
     figure = Figure(figsize=(_WIDTH, 4.5))
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    bins = np.histogram_bin_edges(np.concatenate([trained.ravel(), untrained.ravel()]), bins=30)
-    kernels = (("trained", trained, _BLUE), ("untrained", untrained, _VERMILLION))
+    bins = np.histogram_bin_edges(np.concatenate([trained.ravel(), untrained.ravel()]), bins=60)
+    kernels = (("untrained", untrained, _VERMILLION), ("trained", trained, _BLUE))
     for axes, (state, kernel, colour) in zip(panels, kernels, strict=True):
         _check(state, kernel.ravel(), "N")
         axes.hist(kernel.ravel(), bins=bins, color=colour, edgecolor="white", linewidth=0.5)

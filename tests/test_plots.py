@@ -238,13 +238,13 @@ def test_image_is_shown_as_it_is(pixels):
 def test_weights_histogram_counts_all_weights_on_the_same_axes():
     untrained = KERNEL / 3
     figure = plots.weights_histogram(KERNEL, untrained, "conv1")
-    edges = np.linspace(KERNEL.min(), KERNEL.max(), 31)
-    for axes, kernel in zip(all_axes(figure), (KERNEL, untrained), strict=True):
+    edges = np.linspace(KERNEL.min(), KERNEL.max(), 61)
+    for axes, kernel in zip(all_axes(figure), (untrained, KERNEL), strict=True):
         counts = [bar.get_height() for bar in axes.patches]
         np.testing.assert_array_equal(counts, np.histogram(kernel, edges)[0])
         assert sum(counts) == 324
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("weight", "count")
-    trained_axes, untrained_axes = all_axes(figure)
+    untrained_axes, trained_axes = all_axes(figure)
     assert trained_axes.get_xlim() == untrained_axes.get_xlim()
     assert trained_axes.get_ylim() == untrained_axes.get_ylim()
 
@@ -252,8 +252,8 @@ def test_weights_histogram_counts_all_weights_on_the_same_axes():
 def test_weights_histogram_names_mean_and_standard_deviation():
     figure = plots.weights_histogram(np.array([[3.0], [-1.0]]), np.array([[0.5], [0.5]]), "dense")
     assert [axes.get_title() for axes in all_axes(figure)] == [
-        "The 2 weights of dense, trained\nμ = 1.0000, σ = 2.0000",
         "The 2 weights of dense, untrained\nμ = 0.5000, σ = 0.0000",
+        "The 2 weights of dense, trained\nμ = 1.0000, σ = 2.0000",
     ]
 
 

@@ -57,8 +57,17 @@ def test_an_experiment_can_be_written_as_shown(tmp_path):
 
 def test_every_picture_and_file_that_is_named_is_there():
     named = re.findall(r"\]\((docs/[^)]+)\)", README)
-    assert len(named) == 5
+    assert len(named) == 6
     assert all((ROOT / path).is_file() for path in named)
+
+
+def test_every_promise_names_a_test_that_is_there():
+    promises = re.findall(r"^\| .+ \| `(tests/\w+\.py)::(test_\w+)` \|$", README, flags=re.MULTILINE)
+    section = README.split("## What is promised")[1].split("\n## ")[0]
+    assert len(promises) == len(re.findall(r"^\| ", section, flags=re.MULTILINE)) - 1 >= 20
+    for path, name in promises:
+        functions = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+        assert name in {node.name for node in functions if isinstance(node, ast.FunctionDef)}, f"{path}::{name}"
 
 
 LAYOUT = re.findall(r"^  (\w+)(?:\.py|/) ", README, flags=re.MULTILINE)
