@@ -1,5 +1,11 @@
 """Train image classifiers on Fashion-MNIST, and look inside them."""
 
+import os
+
+# Before JAX is loaded: jaxlib 0.10 takes a preference of its compiler for a feature that processors with AVX-512 lack,
+# and would say so whenever it loads a program that it has kept.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 from cnn.checkpoint import load_best
 from cnn.config import DataConfig, ExperimentConfig, LogConfig, MeshConfig, ModelConfig, OptimConfig, TrainConfig
 from cnn.data import Split, Splits, class_names, load_data

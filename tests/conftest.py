@@ -21,6 +21,8 @@ hypothesis.settings.load_profile("untimed")
 # What is tested is the CPU, here and in the processes that tests start; a machine may have more.
 jax.config.update("jax_platforms", "cpu")
 os.environ["JAX_PLATFORMS"] = "cpu"
+# What importing cnn before JAX sets; here JAX came first, and the processes that tests start would inherit its own.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # A shell's background jobs ignore it, and so would the processes that tests start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Many tests, and the processes that they start, compile the same programs; each of pytest's processes keeps its own,
