@@ -18,7 +18,7 @@ from cnn import checkpoint
 
 ROOT = Path(__file__).parents[1]
 
-SECONDS_TO_KILL = 2.5
+SECONDS_TO_KILL = 2.0
 """A process is killed within this time after its imports; loading, compiling, training and saving fall into it."""
 
 CONFIG = cnn.ExperimentConfig(
