@@ -26,7 +26,7 @@ WORKER = """
 import sys
 import cnn
 from cnn import run, train
-from tests.test_resume import NARROW
+from tests.helpers import NARROW
 config = cnn.ExperimentConfig(
     model=NARROW, optim=cnn.OptimConfig(batch_size=48), log=cnn.LogConfig(figures=False),
     train=cnn.TrainConfig(epochs=2, patience=400))

@@ -19,16 +19,12 @@ import pytest
 import cnn
 from cnn import checkpoint, rundir, signals, train
 from cnn.steps import epoch_order
-from tests.torture import outcome, torture, without_times
+from tests.helpers import NARROW, flip_a_bit, narrow, truncate, without_times
+from tests.torture import outcome, torture
 
 ROOT = Path(__file__).parents[1]
-NARROW = cnn.ModelConfig(conv1_features=4, conv2_features=4, dense_features=8)
 STEPS = 16
 """Of an epoch: 500 images in batches of 32."""
-
-
-def _config(config, **train_fields):
-    return dataclasses.replace(config, model=NARROW, train=dataclasses.replace(config.train, **train_fields))
 
 
 class Interrupted(Exception):
@@ -66,7 +62,7 @@ def _stop_after_save(monkeypatch, step):
 
 @pytest.mark.parametrize("step", [5, 15, 16, 21])
 def test_a_run_goes_on_from_within_an_epoch_to_the_same_bits(monkeypatch, config, small, tmp_path, step):
-    often = _config(config, epochs=2, checkpoint_steps=5)
+    often = narrow(config, epochs=2, checkpoint_steps=5)
     train.fit(often, tmp_path / "whole", small)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         _stop_after_save(patch, step)
@@ -78,8 +74,8 @@ def test_a_run_goes_on_from_within_an_epoch_to_the_same_bits(monkeypatch, config
 
 
 def test_how_often_a_run_saves_changes_nothing_else(config, small, tmp_path):
-    seldom = train.fit(_config(config), tmp_path / "seldom", small)
-    often = train.fit(_config(config, checkpoint_steps=3), tmp_path / "often", small)
+    seldom = train.fit(narrow(config), tmp_path / "seldom", small)
+    often = train.fit(narrow(config, checkpoint_steps=3), tmp_path / "often", small)
     assert without_times(often.history) == without_times(seldom.history)
     jax.tree.map(np.testing.assert_array_equal, often.state.opt_state, seldom.state.opt_state)
 
@@ -97,29 +93,19 @@ def begun(config, small, tmp_path_factory):
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train.fit(_config(config, epochs=4, patience=4), run_dir, small, report)
+        train.fit(narrow(config, epochs=4, patience=4), run_dir, small, report)
     return run_dir
 
 
 @pytest.fixture(scope="module")
 def expected(config, small, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("expected") / "run"
-    train.fit(_config(config, epochs=4, patience=4), run_dir, small)
+    train.fit(narrow(config, epochs=4, patience=4), run_dir, small)
     return outcome(run_dir)
 
 
 def _copy(run_dir, tmp_path):
     return Path(shutil.copytree(run_dir, tmp_path / "run"))
-
-
-def _flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def _truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def _data_file(directory):
@@ -128,13 +114,13 @@ def _data_file(directory):
 
 def _every_kind_of_damage(directory):
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-        for damage in (_flip_a_bit, _truncate, Path.unlink):
+        for damage in (flip_a_bit, truncate, Path.unlink):
             yield path.relative_to(directory), damage
 
 
 def test_whatever_is_damaged_in_the_latest_checkpoint_no_wrong_number_is_taken(begun, config, tmp_path):
     """Each of its files in turn, by each kind of damage: it loads as it was saved, or the one before does."""
-    like = cnn.create_state(_config(config, epochs=4, patience=4), 500)
+    like = cnn.create_state(narrow(config, epochs=4, patience=4), 500)
 
     def load(run_dir):
         warnings = []
@@ -169,8 +155,8 @@ def test_a_damaged_checkpoint_is_named_the_one_before_is_taken_and_the_run_comes
     begun, expected, config, small, tmp_path
 ):
     run_dir, warnings = _copy(begun, tmp_path), []
-    _flip_a_bit(_data_file(run_dir / "checkpoints" / str(3 * STEPS)))
-    train.fit(_config(config, epochs=4, patience=4), run_dir, small, warn=warnings.append)
+    flip_a_bit(_data_file(run_dir / "checkpoints" / str(3 * STEPS)))
+    train.fit(narrow(config, epochs=4, patience=4), run_dir, small, warn=warnings.append)
     assert len(warnings) == 1 and "is not what was saved" in warnings[0] and "the one before it is taken" in warnings[0]
     assert (run_dir / "damaged" / str(3 * STEPS)).is_dir()
     shutil.rmtree(run_dir / "damaged")
@@ -179,7 +165,7 @@ def test_a_damaged_checkpoint_is_named_the_one_before_is_taken_and_the_run_comes
 
 def _damage_all(run_dir):
     for directory in (run_dir / "checkpoints").iterdir():
-        _truncate(_data_file(directory))
+        truncate(_data_file(directory))
 
 
 def _hide_all(run_dir):
@@ -200,13 +186,13 @@ def test_when_no_checkpoint_is_whole_nothing_is_trained_anew(begun, config, smal
     damage(run_dir)
     before = (run_dir / "metrics.jsonl").read_text()
     with pytest.raises(cnn.DamagedError, match="no checkpoint of .* is whole, and nothing is trained anew"):
-        train.fit(_config(config, epochs=4, patience=4), run_dir, small, warn=lambda line: None)
+        train.fit(narrow(config, epochs=4, patience=4), run_dir, small, warn=lambda line: None)
     assert (run_dir / "metrics.jsonl").read_text() == before
 
 
 def test_another_model_optimizer_or_dtype_is_refused_with_the_leaves_that_differ(begun, config):
     def message(**fields):
-        like = cnn.create_state(dataclasses.replace(_config(config), **fields))
+        like = cnn.create_state(dataclasses.replace(narrow(config), **fields))
         with checkpoint.open_checkpoints(begun) as checkpoints, pytest.raises(cnn.RunDirError) as error:
             checkpoint.load_latest(checkpoints, like)
         return str(error.value)
@@ -215,7 +201,7 @@ def test_another_model_optimizer_or_dtype_is_refused_with_the_leaves_that_differ
     assert "params/conv2/kernel float32 [3, 3, 4, 4] -> float32 [3, 3, 4, 6]" in wider
     assert "conv1" not in wider and "\n" not in wider
     assert "opt_state/0/mu/conv1/bias float32 [4] -> missing" in message(optim=cnn.OptimConfig(name="sgd"))
-    like = cnn.create_state(_config(config))
+    like = cnn.create_state(narrow(config))
     halves = like.replace(params=jax.tree.map(lambda leaf: leaf.astype("bfloat16"), like.params))
     with (
         checkpoint.open_checkpoints(begun) as checkpoints,
@@ -228,7 +214,7 @@ def test_verify_says_what_is_whole_and_what_is_not(begun, tmp_path):
     run_dir = _copy(begun, tmp_path)
     names = ["config.json", "metrics.jsonl", *(f"checkpoints/{epoch * STEPS}" for epoch in (2, 3))]
     assert checkpoint.verify(run_dir) == dict.fromkeys(names, "")
-    _flip_a_bit(_data_file(run_dir / "checkpoints" / str(2 * STEPS)))
+    flip_a_bit(_data_file(run_dir / "checkpoints" / str(2 * STEPS)))
     (run_dir / "metrics.jsonl").write_text("{}\n")
     found = checkpoint.verify(run_dir)
     assert [name for name, problem in found.items() if problem] == ["metrics.jsonl", f"checkpoints/{2 * STEPS}"]
@@ -242,7 +228,7 @@ def test_verify_says_what_is_whole_and_what_is_not(begun, tmp_path):
 
 def test_a_lost_best_checkpoint_is_not_replaced_by_another(begun, tmp_path):
     run_dir = _copy(begun, tmp_path)
-    _truncate(_data_file(run_dir / "checkpoints" / str(3 * STEPS)))
+    truncate(_data_file(run_dir / "checkpoints" / str(3 * STEPS)))
     with pytest.raises(cnn.DamagedError, match=f"checkpoints/{3 * STEPS} is damaged"):
         cnn.load_best(run_dir)
     shutil.rmtree(run_dir / "checkpoints" / str(3 * STEPS))
@@ -285,7 +271,7 @@ def test_a_link_in_a_run_directory_is_not_followed(begun, config, small, tmp_pat
     shutil.rmtree(run_dir / name, ignore_errors=True)
     (run_dir / name).symlink_to(outside)
     with pytest.raises(cnn.RunDirError, match=f"{name} is a symbolic link"):
-        train.fit(_config(config, epochs=4, patience=4), run_dir, small)
+        train.fit(narrow(config, epochs=4, patience=4), run_dir, small)
     assert not list(outside.iterdir())
 
 
@@ -307,21 +293,21 @@ def test_the_second_process_on_a_directory_is_told_who_has_it_and_a_dead_ones_lo
 
     def second(row):
         with pytest.raises(cnn.RunDirError) as error:
-            train.fit(_config(config), tmp_path, small)
+            train.fit(narrow(config), tmp_path, small)
         message.append(str(error.value))
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        train.fit(_config(config), tmp_path, small, second)
+        train.fit(narrow(config), tmp_path, small, second)
     assert f"in use by process {os.getpid()} on {os.uname().nodename}" in message[0]
     (tmp_path / ".lock").write_text("process 1 on elsewhere, long dead")
-    assert len(train.fit(_config(config), tmp_path, small).history) == 2
+    assert len(train.fit(narrow(config), tmp_path, small).history) == 2
 
 
 VANISHING = """
 import shutil, sys
 import cnn
-from tests.test_resume import NARROW
+from tests.helpers import NARROW
 splits = cnn.load_data(cnn.DataConfig())
 small = cnn.Splits(*(cnn.Split(s.images[:200], s.labels[:200]) for s in splits))
 try:
@@ -353,8 +339,8 @@ def test_no_pickle_is_read_or_written(monkeypatch, config, small, tmp_path):
         monkeypatch.setattr(pickle, name, refuse)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         _stop_after_save(patch, STEPS)
-        train.fit(_config(config), tmp_path, small)
-    train.fit(_config(config), tmp_path, small)
+        train.fit(narrow(config), tmp_path, small)
+    train.fit(narrow(config), tmp_path, small)
     cnn.predict(cnn.load_best(tmp_path)[0], small.test.images)
     cnn.load_data(config.data)
     for path in (ROOT / "cnn").rglob("*.py"):
@@ -367,7 +353,7 @@ def test_no_pickle_is_read_or_written(monkeypatch, config, small, tmp_path):
 
 def test_a_loss_that_is_no_number_is_found_to_the_step_and_its_images(config, small, tmp_path):
     """A learning rate at which float32 overflows: the loop takes no notice, the message is exact all the same."""
-    steep = dataclasses.replace(_config(config, epochs=3), optim=cnn.OptimConfig(name="sgd", learning_rate=1e30))
+    steep = dataclasses.replace(narrow(config, epochs=3), optim=cnn.OptimConfig(name="sgd", learning_rate=1e30))
     with pytest.raises(FloatingPointError) as error:
         train.fit(steep, tmp_path, small)
     state, step = cnn.create_state(steep, 500), 0
@@ -384,7 +370,7 @@ def test_a_loss_that_is_no_number_is_found_to_the_step_and_its_images(config, sm
 
 def test_skipping_leaves_the_parameters_as_they_were_and_counts_nothing(config, small):
     """A pixel cannot be no number, but a label can be no class, which makes the loss one."""
-    skips = _config(config, nan_policy="skip")
+    skips = narrow(config, nan_policy="skip")
     state = cnn.create_state(skips)
     before = jax.tree.map(np.array, state.params)
     bad = cnn.Batch(small.train.images[:32], np.where(np.arange(32) == 3, 99, small.train.labels[:32]))
@@ -397,7 +383,7 @@ def test_skipping_leaves_the_parameters_as_they_were_and_counts_nothing(config, 
 
 
 def test_after_ten_in_a_row_skipping_gives_up(config, small):
-    state = cnn.create_state(_config(config, nan_policy="skip"))
+    state = cnn.create_state(narrow(config, nan_policy="skip"))
     bad = cnn.Batch(small.train.images[:8], np.full(8, 99))
     counts, losses = [], []
     for _ in range(11):
@@ -414,7 +400,7 @@ WORKER = """
 import sys
 import cnn
 from cnn import run, train
-from tests.test_resume import NARROW
+from tests.helpers import NARROW
 splits = cnn.load_data(cnn.DataConfig())
 train.load_data = lambda config: cnn.Splits(*(cnn.Split(s.images[:2000], s.labels[:2000]) for s in splits))
 run.main(cnn.ExperimentConfig(model=NARROW, train=cnn.TrainConfig(epochs=900, patience=900)))

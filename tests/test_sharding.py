@@ -23,7 +23,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 import cnn
 from cnn import sharding
 from cnn.config import MeshConfig
-from tests.test_resume import NARROW
+from tests.helpers import NARROW
 
 real = cnn.load_data(cnn.DataConfig())
 # Neither divides by 8, nor do the batches of 50.

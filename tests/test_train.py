@@ -17,19 +17,7 @@ from hypothesis import strategies as st
 import cnn
 from cnn import checkpoint, train
 from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
-
-NARROW = cnn.ModelConfig(conv1_features=4, conv2_features=4, dense_features=8)
-
-
-def _config(config, **train_fields):
-    """The shipped experiment, narrow, so that a test compiles and trains in a second or two."""
-    return dataclasses.replace(config, model=NARROW, train=dataclasses.replace(config.train, **train_fields))
-
-
-def _without_times(value):
-    if isinstance(value, dict):
-        return {k: _without_times(v) for k, v in value.items() if k not in ("seconds", "images_per_second")}
-    return [_without_times(v) for v in value] if isinstance(value, list) else value
+from tests.helpers import NARROW, flip_a_bit, narrow, truncate, without_times
 
 
 def _assert_equal_bits(a, b):
@@ -40,7 +28,7 @@ def _assert_equal_bits(a, b):
 def finished(config, small, tmp_path_factory):
     """A run that trains for six epochs."""
     run_dir = tmp_path_factory.mktemp("run") / "six"
-    return run_dir, train.fit(_config(config, epochs=6, patience=6), run_dir, small)
+    return run_dir, train.fit(narrow(config, epochs=6, patience=6), run_dir, small)
 
 
 def test_the_run_directory_holds_what_it_promises(finished, config, small):
@@ -58,7 +46,7 @@ def test_the_run_directory_holds_what_it_promises(finished, config, small):
     assert written == result.summary
     assert {"data", "compile", "train", "eval", "checkpoint"} <= set(written["seconds"])
     described = json.loads((run_dir / "config.json").read_text())
-    assert cnn.load_best(run_dir)[1] == _config(config, epochs=6, patience=6)
+    assert cnn.load_best(run_dir)[1] == narrow(config, epochs=6, patience=6)
     assert described["versions"]["jax"] == jax.__version__ and described["devices"]["platform"] == "cpu"
     assert len(described["data_sha256"]) == 64
     assert "conv1 (Conv)" in (run_dir / "summary.txt").read_text()
@@ -90,7 +78,7 @@ def test_load_best_gives_the_same_state_and_predictions(finished, small):
 def test_a_finished_run_is_returned_and_nothing_is_overwritten(finished, config, small):
     run_dir, result = finished
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
-    again = train.fit(_config(config, epochs=6, patience=6), run_dir, small)
+    again = train.fit(narrow(config, epochs=6, patience=6), run_dir, small)
     assert again.history == result.history and again.summary == result.summary
     _assert_equal_bits(again.state.params, result.state.params)
     assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
@@ -113,13 +101,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(finished, config, small
 
     for epoch in (2, 3):
         with pytest.raises(Stopped):
-            train.fit(_config(config, epochs=6, patience=6), tmp_path / "run", small, report=_stop_after(epoch))
+            train.fit(narrow(config, epochs=6, patience=6), tmp_path / "run", small, report=_stop_after(epoch))
         assert not (tmp_path / "run" / "result.json").exists()
-    result = train.fit(_config(config, epochs=6, patience=6), tmp_path / "run", small)
+    result = train.fit(narrow(config, epochs=6, patience=6), tmp_path / "run", small)
     _assert_equal_bits(result.state.params, whole.state.params)
     _assert_equal_bits(result.state.opt_state, whole.state.opt_state)
-    assert _without_times(result.history) == _without_times(whole.history)
-    assert _without_times(result.summary) == _without_times(whole.summary)
+    assert without_times(result.history) == without_times(whole.history)
+    assert without_times(result.summary) == without_times(whole.summary)
 
 
 def _metrics(loss):
@@ -141,7 +129,7 @@ def _fit_with_val_losses(monkeypatch, config, small, run_dir, losses, **train_fi
             return _metrics(0)
 
     monkeypatch.setattr(train, "evaluate", Given())
-    return train.fit(_config(config, **{"epochs": len(losses), **train_fields}), run_dir, small)
+    return train.fit(narrow(config, **{"epochs": len(losses), **train_fields}), run_dir, small)
 
 
 def test_stops_after_two_epochs_without_improvement_and_restores_the_best(monkeypatch, config, small, tmp_path):
@@ -194,41 +182,31 @@ def test_early_stopping_is_what_keras_does(losses, patience):
 
 
 def test_a_batch_larger_than_the_split_is_refused_and_leaves_the_directory_to_a_better_try(config, small, tmp_path):
-    large = dataclasses.replace(_config(config), optim=cnn.OptimConfig(batch_size=501))
+    large = dataclasses.replace(narrow(config), optim=cnn.OptimConfig(batch_size=501))
     with pytest.raises(cnn.ConfigError, match="--optim.batch_size is 501, but must be at most 500"):
         train.fit(large, tmp_path / "run", small)
     assert not (tmp_path / "run").exists()
-    assert train.fit(_config(config, epochs=1), tmp_path / "run", small).summary["stopped_epoch"] == 1
+    assert train.fit(narrow(config, epochs=1), tmp_path / "run", small).summary["stopped_epoch"] == 1
 
 
 def test_other_images_are_no_part_of_the_same_run(config, small, tmp_path):
     with pytest.raises(Stopped):
-        train.fit(_config(config), tmp_path, small, report=_stop_after(1))
+        train.fit(narrow(config), tmp_path, small, report=_stop_after(1))
     before = (tmp_path / "config.json").read_text()
     with pytest.raises(cnn.RunDirError, match="a run on other images"):
-        train.fit(_config(config), tmp_path, small._replace(train=small.val))
+        train.fit(narrow(config), tmp_path, small._replace(train=small.val))
     assert (tmp_path / "config.json").read_text() == before
 
 
 def test_two_at_once_on_a_directory_are_refused(config, small, tmp_path):
     def second(row):
         with pytest.raises(cnn.RunDirError, match="in use by process"):
-            train.fit(_config(config), tmp_path, small)
+            train.fit(narrow(config), tmp_path, small)
 
-    assert len(train.fit(_config(config), tmp_path, small, report=second).history) == 2
-
-
-def _flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    assert len(train.fit(narrow(config), tmp_path, small, report=second).history) == 2
 
 
-def _truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-@pytest.mark.parametrize("damage", [_flip_a_bit, _truncate, Path.unlink])
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, Path.unlink])
 def test_a_damaged_checkpoint_is_named_and_never_used(finished, config, small, tmp_path, damage):
     run_dir, _ = finished
     shutil.copytree(run_dir, tmp_path / "run")
@@ -262,7 +240,7 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(finished, 
     with pytest.raises(
         cnn.RunDirError, match=r"train.seed 0 -> 1; .*train.patience 6 -> 2|patience 6 -> 2; .*seed 0 -> 1"
     ):
-        train.fit(_config(config, epochs=6, patience=2, seed=1), run_dir, small)
+        train.fit(narrow(config, epochs=6, patience=2, seed=1), run_dir, small)
 
 
 def test_a_run_directory_that_cannot_be_made_is_refused(config, small, tmp_path):
@@ -317,7 +295,7 @@ def test_load_best_without_a_checkpoint_says_so(finished, tmp_path):
 FULL_DISK = """
 import resource, sys
 import cnn
-from tests.test_train import NARROW
+from tests.helpers import NARROW
 splits = cnn.load_data(cnn.DataConfig())
 small = cnn.Splits(*(cnn.Split(s.images[:200], s.labels[:200]) for s in splits))
 config = cnn.ExperimentConfig(model=NARROW, train=cnn.TrainConfig(epochs=3))
@@ -351,7 +329,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
 
 def test_checkpoints_load_whatever_the_seed_of_the_template(finished, config):
     run_dir, result = finished
-    like = cnn.create_state(_config(config, seed=9))
+    like = cnn.create_state(narrow(config, seed=9))
     with checkpoint.open_checkpoints(run_dir) as checkpoints:
         latest = checkpoint.load_latest(checkpoints, like)
     assert latest

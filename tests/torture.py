@@ -15,6 +15,7 @@ from typing import Any
 
 import cnn
 from cnn import checkpoint
+from tests.helpers import without_times
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,21 +57,13 @@ def outcome(run_dir: Path) -> Any:
     files = {name: (run_dir / name).read_text() for name in ("metrics.jsonl", "result.json", "summary.txt")}
     return without_times(
         {
-            "checkpoints": {str(step): {**found, "digest": ""} for step, found in saved.items()},
+            "checkpoints": {str(step): found for step, found in saved.items()},
             "history": [json.loads(line) for line in files["metrics.jsonl"].splitlines()],
             "result": json.loads(files["result.json"]),
             "summary": files["summary.txt"],
             "entries": sorted(path.name for place in (run_dir, run_dir / "checkpoints") for path in place.iterdir()),
         }
     )
-
-
-def without_times(value: Any) -> Any:
-    """Nested dicts and lists without the fields that say how long something took."""
-    times = ("seconds", "images_per_second", "spent")
-    if isinstance(value, dict):
-        return {name: without_times(inner) for name, inner in value.items() if name not in times}
-    return [without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
 def torture(kills: int, directory: Path, seed: int = 0) -> dict[str, int]:
