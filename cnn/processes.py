@@ -1,6 +1,8 @@
 """Many processes as one run, on JAX's own engine: who is first, what all agree on, where they wait for each other."""
 
 import logging
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,8 +42,7 @@ def join_processes(coordinator: str | None, processes: int | None, index: int | 
             coordinator,
             processes,
             index,
-            # Without this, it would listen on every interface, to anyone.
-            coordinator_bind_address=coordinator,
+            coordinator_bind_address=coordinator or _detected_coordinator(),
             initialization_timeout=60,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             # In the end, the others wait for the first one's pictures.
@@ -54,6 +55,26 @@ def join_processes(coordinator: str | None, processes: int | None, index: int | 
             f"--distributed finds no other processes ({reason}); start this by SLURM, on Kubernetes or on a TPU pod, "
             "or name --coordinator HOST:PORT, --processes N and --process-index I"
         ) from error
+
+
+def _detected_coordinator() -> str | None:
+    """The coordinator's address as JAX detects it, if it is one of this host's and the user has named no other.
+
+    Bound to nothing, the coordinator would listen on every interface, to anyone. JAX tells nobody what it has
+    detected, so its own function is asked; behind a service's address, as on Kubernetes, nobody can listen.
+    """
+    from jax._src.clusters import ClusterEnv
+
+    if "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
+        return None
+    given = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    address = ClusterEnv.auto_detect_unset_distributed_params(given, None, None, None, None, 60)[0]
+    host, _, port = (address or "").rpartition(":")
+    try:
+        with socket.create_server((host, 0)):
+            return f"{socket.gethostbyname(host)}:{port}"
+    except OSError:
+        return None
 
 
 def is_first() -> bool:

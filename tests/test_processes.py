@@ -43,22 +43,36 @@ def _free_port():
         return listener.getsockname()[1]
 
 
-def _start(run_dir, number, *options, port=None) -> list[Any]:
+def _by_options(port, number, index):
+    """Options that tell a process of its cluster, and no variables."""
+    cluster = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(number), "--process-index", str(index)]
+    return ["--distributed", *cluster], {}
+
+
+def _by_slurm(port, number, index):
+    """The variables that SLURM would set; JAX makes the port from the job's number."""
+    names = ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")
+    values = (port - SLURM_FIRST_PORT, "localhost", number, index, index)
+    return ["--distributed"], {f"SLURM_{name}": str(value) for name, value in zip(names, values, strict=True)}
+
+
+SLURM_FIRST_PORT = 61440
+
+
+def _start(run_dir, number, *options, port=None, cluster=_by_options) -> list[Any]:
     """Starts so many processes of one run; one alone is not distributed."""
-    cluster = ["--distributed", "--coordinator", f"127.0.0.1:{port or _free_port()}", "--processes", str(number)]
+    port = port or _free_port()
+    told = [cluster(port, number, index) if number > 1 else ([], {}) for index in range(number)]
     return [
         subprocess.Popen(
-            [
-                *(sys.executable, "-c", WORKER, "--run-dir", str(run_dir), *options),
-                *([*cluster, "--process-index", str(index)] if number > 1 else []),
-            ],
+            [sys.executable, "-c", WORKER, "--run-dir", str(run_dir), *options, *more_options],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
         )
-        for index in range(number)
+        for more_options, variables in told
     ]
 
 
@@ -182,9 +196,10 @@ def test_what_cannot_be_joined_is_one_line(tmp_path, options, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_coordinator_listens_on_its_own_address_alone(start, tmp_path):
-    port = _free_port()
-    started = start(tmp_path / "run", 2, "--train.epochs", "500", port=port)
+@pytest.mark.parametrize("cluster", [_by_options, _by_slurm])
+def test_the_coordinator_listens_on_its_own_address_alone(start, tmp_path, cluster):
+    port = SLURM_FIRST_PORT + os.getpid() % 4096
+    started = start(tmp_path / "run", 2, "--train.epochs", "500", port=port, cluster=cluster)
     assert _next_epoch(started[0]) == 1
     # /proc/net/tcp: local address and port in hexadecimal; state 0A is listening.
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
