@@ -7,7 +7,16 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from cnn.checkpoint import load_best
-from cnn.config import DataConfig, ExperimentConfig, LogConfig, MeshConfig, ModelConfig, OptimConfig, TrainConfig
+from cnn.config import (
+    DataConfig,
+    DenseConfig,
+    ExperimentConfig,
+    LogConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+)
 from cnn.data import Split, Splits, class_names, load_data
 from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
 from cnn.features import feature_maps
@@ -26,6 +35,7 @@ __all__ = [
     "DamagedError",
     "DataConfig",
     "DataError",
+    "DenseConfig",
     "ExperimentConfig",
     "LogConfig",
     "MeshConfig",

@@ -5,11 +5,13 @@ Make variants with ``dataclasses.replace``; every field is an option of the comm
 
 import dataclasses
 import math
+import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from cnn.errors import ConfigError
+from cnn.rules import FRACTION, NOT_NEGATIVE, PATH, POSITIVE, RATE, SEED, check, integer, integers, require
 
 
 class Dataset(NamedTuple):
@@ -32,41 +34,22 @@ DATASETS: dict[DatasetName, Dataset] = {
 """The data sets that can be named, all with 10 classes."""
 
 
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise ConfigError(f"--{name} is {value!r}, but must be {allowed}")
-
-
-def _is_int(value: object, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 @dataclass(frozen=True)
 class DataConfig:
     """Which images, and how they are split."""
 
     name: DatasetName = "fashion_mnist"
     """Data set, by its name in TensorFlow Datasets."""
-    source: str | None = None
+    source: Annotated[str | None, PATH] = None
     """Directory with the published files (for Fashion-MNIST, the four idx files); else they are found or fetched."""
-    val_fraction: float = 0.2
+    val_fraction: Annotated[float, FRACTION] = 0.2
     """Share of the training images that is held out for validation."""
-    split_seed: int = 42
+    split_seed: Annotated[int, SEED] = 42
     """Seed of the permutation that picks the validation images."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        _require(self.name in DATASETS, "data.name", self.name, f"one of {', '.join(DATASETS)}")
-        source = self.source
-        _require(source is None or isinstance(source, str), "data.source", source, "the path of a directory")
-        fraction = self.val_fraction
-        _require(_is_real(fraction) and 0 < fraction < 1, "data.val_fraction", fraction, "between 0 and 1, exclusive")
-        seed = self.split_seed
-        _require(_is_int(seed, 0) and seed < 2**32, "data.split_seed", seed, "an integer from 0 to 2**32 - 1")
+        check(self, "data")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -86,30 +69,50 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Conv-Pool-Conv-Pool-Dense-Dropout-Dense."""
+    """The chapter's network: Conv-Pool-Conv-Pool-Dense-Dropout-Dense."""
 
-    conv1_features: int = 32
+    family: Literal["cnn"] = "cnn"
+    """Family of models, which an experiment chooses."""
+    conv1_features: Annotated[int, integer(1)] = 32
     """Kernels of the first convolution."""
-    conv2_features: int = 64
+    conv2_features: Annotated[int, integer(1)] = 64
     """Kernels of the second convolution."""
-    dense_features: int = 100
+    dense_features: Annotated[int, integer(1)] = 100
     """Units of the hidden dense layer."""
-    dropout_rate: float = 0.4
+    dropout_rate: Annotated[float, RATE] = 0.4
     """Share of the hidden units that is dropped in training."""
-    classes: int = 10
+    classes: Annotated[int, integer(2)] = 10
     """Number of classes."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        for name in ("conv1_features", "conv2_features", "dense_features"):
-            value = getattr(self, name)
-            _require(_is_int(value, 1), f"model.{name}", value, "an integer of at least 1")
-        rate = self.dropout_rate
-        _require(_is_real(rate) and 0 <= rate < 1, "model.dropout_rate", rate, "at least 0 and below 1")
-        _require(_is_int(self.classes, 2), "model.classes", self.classes, "an integer of at least 2")
-        _require(self.dtype in ("float32", "bfloat16"), "model.dtype", self.dtype, "one of float32, bfloat16")
+        check(self, "model")
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """A dense network; without hidden layers, it is softmax regression."""
+
+    family: Literal["dense"] = "dense"
+    """Family of models, which an experiment chooses."""
+    features: Annotated[tuple[int, ...], integers(1)] = (100,)
+    """Units of each hidden layer."""
+    dropout_rate: Annotated[float, RATE] = 0.0
+    """Share of the last hidden layer's units that is dropped in training."""
+    classes: Annotated[int, integer(2)] = 10
+    """Number of classes."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        check(self, "model")
+
+
+AnyModelConfig = ModelConfig | DenseConfig
+"""The families of models; ``cnn/models`` has a file for each."""
 
 
 @dataclass(frozen=True)
@@ -118,48 +121,37 @@ class OptimConfig:
 
     name: Literal["adam", "sgd", "muon"] = "adam"
     """Optimizer; muon is for the kernels of hidden layers, and leaves biases and the last layer to Adam."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
     """Learning rate; with a schedule, its highest value."""
-    adam_learning_rate: float = 4e-3
+    adam_learning_rate: Annotated[float, POSITIVE] = 4e-3
     """Learning rate of what muon leaves to Adam."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     """Learning rate over the steps; cosine falls to zero at the last step of the last epoch, one_cycle rises first."""
-    warmup: float = 0.15
+    warmup: Annotated[float, FRACTION] = 0.15
     """Share of the steps in which one_cycle rises."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of the kernels, times the learning rate, that each step takes away; with muon, not of the last layer's."""
-    batch_size: int = 32
+    batch_size: Annotated[int, integer(1)] = 32
     """Images a step."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        names, schedules = ("adam", "sgd", "muon"), ("constant", "cosine", "one_cycle")
-        _require(self.name in names, "optim.name", self.name, f"one of {', '.join(names)}")
-        for name in ("learning_rate", "adam_learning_rate"):
-            rate = getattr(self, name)
-            _require(_is_real(rate) and rate > 0, f"optim.{name}", rate, "a finite number above 0")
-        _require(self.schedule in schedules, "optim.schedule", self.schedule, f"one of {', '.join(schedules)}")
-        _require(
-            _is_real(self.warmup) and 0 < self.warmup < 1, "optim.warmup", self.warmup, "between 0 and 1, exclusive"
-        )
-        decay = self.weight_decay
-        _require(_is_real(decay) and decay >= 0, "optim.weight_decay", decay, "a finite number of at least 0")
-        _require(_is_int(self.batch_size, 1), "optim.batch_size", self.batch_size, "an integer of at least 1")
+        check(self, "optim")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How long to train, from which seed, on which device."""
 
-    epochs: int = 20
+    epochs: Annotated[int, integer(1)] = 20
     """At most this many passes over the training images."""
-    patience: int = 2
+    patience: Annotated[int, integer(0)] = 2
     """Stop when the validation loss has not improved for this many epochs."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of the initial parameters, the order of the images, and dropout."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Kind of device; auto takes the fastest that is there."""
-    checkpoint_steps: int = 0
+    checkpoint_steps: Annotated[int, integer(0)] = 0
     """Save after every so many steps of an epoch, too, so that less is lost; 0 saves at its end alone."""
     nan_policy: Literal["stop", "skip"] = "stop"
     """When a loss is no longer a number: stop and say where, or skip the update, ten times in a row at most."""
@@ -168,32 +160,23 @@ class TrainConfig:
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        _require(_is_int(self.epochs, 1), "train.epochs", self.epochs, "an integer of at least 1")
-        _require(_is_int(self.patience, 0), "train.patience", self.patience, "an integer of at least 0")
-        seed = self.seed
-        _require(_is_int(seed, 0) and seed < 2**32, "train.seed", seed, "an integer from 0 to 2**32 - 1")
-        devices = ("auto", "cpu", "gpu", "tpu")
-        _require(self.device in devices, "train.device", self.device, f"one of {', '.join(devices)}")
-        steps, policy = self.checkpoint_steps, self.nan_policy
-        _require(_is_int(steps, 0), "train.checkpoint_steps", steps, "an integer of at least 0")
-        _require(policy in ("stop", "skip"), "train.nan_policy", policy, "one of stop, skip")
-        _require(isinstance(self.fused, bool), "train.fused", self.fused, "true or false")
-        _require(not (self.fused and steps), "train.checkpoint_steps", steps, "0 with --train.fused")
+        check(self, "train")
+        steps = self.checkpoint_steps
+        require(not (self.fused and steps), "train.checkpoint_steps", steps, "0 with --train.fused")
 
 
 @dataclass(frozen=True)
 class MeshConfig:
     """How many devices, and what they share out; the devices are those of all processes."""
 
-    data: int = 0
+    data: Annotated[int, integer(0)] = 0
     """Parts that a batch is split into, each for other devices; 0 takes as many as there are devices for."""
-    model: int = 1
+    model: Annotated[int, integer(1)] = 1
     """Parts that parameters and optimizer state are split into by features, for models that are wide."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        _require(_is_int(self.data, 0), "mesh.data", self.data, "an integer of at least 0")
-        _require(_is_int(self.model, 1), "mesh.model", self.model, "an integer of at least 1")
+        check(self, "mesh")
 
 
 @dataclass(frozen=True)
@@ -205,7 +188,7 @@ class LogConfig:
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        _require(isinstance(self.figures, bool), "log.figures", self.figures, "true or false")
+        check(self, "log")
 
 
 @dataclass(frozen=True)
@@ -215,7 +198,7 @@ class ExperimentConfig:
     name: str = "fashion_cnn"
     """Name of the experiment; its runs lie in runs/<name>/."""
     data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: AnyModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -224,19 +207,16 @@ class ExperimentConfig:
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
         plain = isinstance(self.name, str) and self.name.replace("_", "").replace("-", "").isalnum()
-        _require(plain, "name", self.name, "letters, digits, - and _")
+        require(plain, "name", self.name, "letters, digits, - and _")
         for group in dataclasses.fields(self)[1:]:
-            value = getattr(self, group.name)
-            _require(
-                isinstance(value, _field_type(type(self), group.name)),
-                group.name,
-                value,
-                f"a {_field_type(type(self), group.name).__name__}",
-            )
+            value, kinds = getattr(self, group.name), _kinds(type(self), group.name)
+            require(isinstance(value, kinds), group.name, value, f"a {' or '.join(kind.__name__ for kind in kinds)}")
 
 
-def _field_type(cls: type, name: str) -> Any:
-    return typing.get_type_hints(cls)[name]
+def _kinds(cls: type, name: str) -> tuple[Any, ...]:
+    """The types of a field, of which a union has several."""
+    kind = typing.get_type_hints(cls)[name]
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -263,14 +243,28 @@ def from_dict(values: Any, cls: Any = ExperimentConfig, prefix: str = "") -> Any
         raise ConfigError(f"unknown field {prefix}{unknown[0]}; the fields are {', '.join(names)}")
     made = {}
     for name, value in values.items():
-        kind = _field_type(cls, name)
-        made[name] = from_dict(value, kind, f"{prefix}{name}.") if dataclasses.is_dataclass(kind) else value
+        kinds = _kinds(cls, name)
+        if dataclasses.is_dataclass(kinds[0]):
+            value = from_dict(value, _family(kinds, value), f"{prefix}{name}.")
+        made[name] = tuple(value) if isinstance(value, list) else value
     return cls(**made)
+
+
+def _family(kinds: tuple[Any, ...], values: Any) -> Any:
+    """The one of several dataclasses that values were made from, which their ``family`` says; the first if nothing."""
+    families: dict[str, Any] = {getattr(kind, "family", ""): kind for kind in kinds}
+    if len(kinds) == 1 or not isinstance(values, dict):
+        return kinds[0]
+    family = values.get("family", kinds[0].family)
+    require(family in families, "model.family", family, f"one of {', '.join(families)}")
+    return families[family]
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Returns ``"optim.batch_size 32 -> 64"`` for each field in which two configurations differ."""
     found = []
+    if type(old) is not type(new):
+        return [f"{prefix}family {old.family} -> {new.family}"]
     for f in dataclasses.fields(old):
         before, after = getattr(old, f.name), getattr(new, f.name)
         if dataclasses.is_dataclass(before):

@@ -26,23 +26,29 @@ def figures(config: ExperimentConfig, result: Result, splits: Splits) -> dict[st
     names += tuple(f"class {label}" for label in range(len(names), config.model.classes))
     korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else None
     train, test = splits.train, splits.test
-    trained, untrained = (np.asarray(s.params["conv1"]["kernel"]) for s in (result.state, create_state(config)))
+    layers = layer_table(result.state)
     maps = feature_maps(result.state, train.images[:1])
-    first = f"the first training image ({names[train.labels[0]]})"
+    described = f"the first training image ({names[train.labels[0]]})"
+    first = next(layer.name for layer in layers if layer.parameters)
+    # A dense layer on the pixels has a kernel of the image's size for each unit.
+    window = np.shape(result.state.params[first]["kernel"])[:-2] or config.data.image_shape[:2]
+    trained, untrained = (
+        np.asarray(state.params[first]["kernel"]).reshape(*window, -1, maps[first].shape[-1])
+        for state in (result.state, create_state(config))
+    )
 
     def shown(layer):
-        return plots.feature_maps(np.asarray(maps[layer][0]), f"What {layer} makes of {first}")
+        return lambda: plots.feature_maps(np.asarray(maps[layer][0]), f"What {layer} makes of {described}")
 
     return {
         "learning_curves": lambda: plots.learning_curves(result.history, result.summary["best_epoch"]),
         "sample": lambda: plots.sample(train.images[:20], train.labels[:20], names, korean),
-        "model": lambda: plots.model_diagram(layer_table(result.state)),
-        "weights_histogram": lambda: plots.weights_histogram(trained, untrained, "conv1"),
-        "kernels_conv1_trained": lambda: plots.kernels(trained, "Kernels of conv1, trained"),
-        "kernels_conv1_untrained": lambda: plots.kernels(untrained, "Kernels of conv1, untrained"),
-        "first_image": lambda: plots.image(train.images[0], f"{first[0].upper()}{first[1:]}"),
-        "feature_maps_conv1": lambda: shown("conv1"),
-        "feature_maps_conv2": lambda: shown("conv2"),
+        "model": lambda: plots.model_diagram(layers),
+        "weights_histogram": lambda: plots.weights_histogram(trained, untrained, first),
+        f"kernels_{first}_trained": lambda: plots.kernels(trained, f"Kernels of {first}, trained"),
+        f"kernels_{first}_untrained": lambda: plots.kernels(untrained, f"Kernels of {first}, untrained"),
+        "first_image": lambda: plots.image(train.images[0], f"{described[0].upper()}{described[1:]}"),
+        **{f"feature_maps_{layer.name}": shown(layer.name) for layer in layers if layer.kind == "Conv"},
         "probabilities": lambda: plots.probabilities(
             test.images[:6], np.asarray(predict(result.state, test.images[:6])), test.labels[:6], names
         ),

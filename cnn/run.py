@@ -42,7 +42,9 @@ def parse_options(function: Callable[..., None], program: str, arguments: list[s
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(bind, prog=program, args=arguments, use_underscores=True)
+            # An experiment's family of models is given; its fields are options, those of others are not.
+            config = (tyro.conf.AvoidSubcommands,)
+            return tyro.cli(bind, prog=program, args=arguments, use_underscores=True, config=config)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from optax.contrib import MuonDimensionNumbers, muon
 
 from cnn.config import ExperimentConfig, OptimConfig
-from cnn.models.cnn import CNN
+from cnn.models import make_model
 from cnn.sharding import split_features
 
 KERAS_EPSILON = 1e-7
@@ -157,7 +157,7 @@ def initial_state(
     config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None
 ) -> Callable[[Array], TrainState]:
     """Returns the pure function from a seed's key to the state before the first step; arguments as above."""
-    model = CNN(config.model)
+    model = make_model(config.model)
     # A constant rate has no end, so that it need not be compiled anew for another number of epochs.
     steps = 0 if config.optim.schedule == "constant" else total_steps(config, train_images)
     optimizer = make_optimizer(config.optim, steps, config.train.nan_policy == "skip")

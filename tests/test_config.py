@@ -18,7 +18,10 @@ CONFIGS = st.builds(
         val_fraction=st.floats(0, 1, exclude_min=True, exclude_max=True),
         split_seed=st.integers(0, 2**32 - 1),
     ),
-    model=st.builds(cnn.ModelConfig, conv1_features=st.integers(1, 99), dropout_rate=st.floats(0, 1, exclude_max=True)),
+    model=st.one_of(
+        st.builds(cnn.ModelConfig, conv1_features=st.integers(1, 99), dropout_rate=st.floats(0, 1, exclude_max=True)),
+        st.builds(cnn.DenseConfig, features=st.lists(st.integers(1, 999), max_size=3).map(tuple)),
+    ),
     optim=st.builds(
         cnn.OptimConfig,
         name=st.sampled_from(["adam", "sgd"]),
@@ -47,6 +50,11 @@ def test_differences_name_the_field_and_both_values():
     assert differences(cnn.ExperimentConfig(), new) == ["optim.batch_size 32 -> 64"]
 
 
+def test_another_family_of_models_is_one_difference():
+    dense = dataclasses.replace(cnn.ExperimentConfig(), model=cnn.DenseConfig())
+    assert differences(cnn.ExperimentConfig(), dense) == ["model.family cnn -> dense"]
+
+
 def test_fields_that_are_left_out_take_their_defaults():
     assert from_dict({"train": {"epochs": 3}}) == cnn.ExperimentConfig(train=cnn.TrainConfig(epochs=3))
 
@@ -70,6 +78,7 @@ def test_fields_that_are_left_out_take_their_defaults():
         (cnn.ModelConfig, {"dropout_rate": 1}, "below 1"),
         (cnn.ModelConfig, {"dense_features": 0}, "--model.dense_features is 0"),
         (cnn.ModelConfig, {"classes": 1}, "--model.classes is 1"),
+        (cnn.DenseConfig, {"features": (100, 0)}, "--model.features is (100, 0), but must be integers of at least 1"),
         (cnn.TrainConfig, {"epochs": 0}, "--train.epochs is 0"),
         (cnn.TrainConfig, {"patience": -1}, "--train.patience is -1"),
         (cnn.TrainConfig, {"seed": 2**32}, "--train.seed is 4294967296"),
@@ -93,6 +102,8 @@ def test_what_is_not_allowed_is_named_on_one_line(cls, fields, message):
         ({"optim": {"lr": 1}}, "unknown field optim.lr; the fields are name, learning_rate"),
         ([], "must be an object"),
         ({"optim": 3}, "optim. is 3"),
+        ({"model": {"family": "transformer"}}, "--model.family is 'transformer', but must be one of cnn, dense"),
+        ({"model": {"family": "dense", "conv1_features": 3}}, "unknown field model.conv1_features"),
         ({"optim": {"batch_size": "32"}}, "--optim.batch_size is '32'"),
     ],
 )
