@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from cnn.checkpoint import load_best
 from cnn.config import (
+    AugmentConfig,
     DataConfig,
     DenseConfig,
     ExperimentConfig,
@@ -30,6 +31,7 @@ from cnn.summary import layer_table
 from cnn.train import Result, fit, load_result
 
 __all__ = [
+    "AugmentConfig",
     "Batch",
     "ConfigError",
     "DamagedError",

@@ -58,6 +58,8 @@ def _arrays(state: TrainState) -> dict[str, Any]:
         "key": jax.random.key_data(state.key),
         "params": state.params,
         "opt_state": state.opt_state,
+        # Orbax keeps no empty dict.
+        **({"average": state.average} if state.average else {}),
     }
 
 
@@ -216,6 +218,7 @@ def _load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, di
         key=jax.random.wrap_key_data(arrays["key"]),
         params=arrays["params"],
         opt_state=arrays["opt_state"],
+        average=arrays.get("average", {}),
     )
     return state, description["progress"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
 from cnn.errors import ConfigError
-from cnn.rules import FRACTION, NOT_NEGATIVE, PATH, POSITIVE, RATE, SEED, check, integer, integers, require
+from cnn.rules import FRACTION, NOT_NEGATIVE, PATH, POSITIVE, PROBABILITY, RATE, SEED, check, integer, integers, require
 
 
 class Dataset(NamedTuple):
@@ -131,12 +131,42 @@ class OptimConfig:
     """Share of the steps in which one_cycle rises."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of the kernels, times the learning rate, that each step takes away; with muon, not of the last layer's."""
+    momentum: Annotated[float, RATE] = 0.0
+    """Of sgd: share of the last update that goes on, with Nesterov's look ahead."""
+    clip_norm: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Gradients that are longer, all together, are scaled to this length; 0 leaves them."""
+    label_smoothing: Annotated[float, RATE] = 0.0
+    """Share of each target that is spread evenly over all classes."""
+    average_decay: Annotated[float, RATE] = 0.0
+    """Evaluate a moving average of the parameters that keeps so much of itself a step; 0 for the parameters."""
     batch_size: Annotated[int, integer(1)] = 32
     """Images a step."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
         check(self, "optim")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training images are changed in each step; ``cnn/augment.py`` says what each is, and where it is from."""
+
+    shift: Annotated[int, integer(0)] = 0
+    """Move by up to so many pixels in each direction."""
+    flip: bool = False
+    """Mirror every other image, left to right."""
+    cutout: Annotated[int, integer(0)] = 0
+    """Side of a square that is set to zero, in pixels."""
+    erase: Annotated[float, PROBABILITY] = 0.0
+    """Share of the images of which a rectangle becomes noise."""
+    mixup: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Mix each image with another, by a share that is Beta distributed with this parameter; 0 for never."""
+    cutmix: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Put a rectangle of another image into each, of an area that is Beta distributed so; 0 for never."""
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        check(self, "augment")
 
 
 @dataclass(frozen=True)
@@ -200,6 +230,7 @@ class ExperimentConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: AnyModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     log: LogConfig = field(default_factory=LogConfig)

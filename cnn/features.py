@@ -28,7 +28,7 @@ def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[s
       ``{"conv1": [B, 28, 28, 32], "pool1": [B, 14, 14, 32], "conv2": [B, 14, 14, 64], ...}``, float32.
     """
     captured: Any = state.model.apply(
-        {"params": state.params},
+        {"params": state.evaluated},
         scale(state, images),
         train=False,
         capture_intermediates=_layers,

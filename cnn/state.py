@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import Mesh
 from optax.contrib import MuonDimensionNumbers, muon
 
-from cnn.config import ExperimentConfig, OptimConfig
+from cnn.config import AugmentConfig, ExperimentConfig, OptimConfig
 from cnn.models import make_model
 from cnn.sharding import split_features
 
@@ -37,6 +37,7 @@ class Stream(IntEnum):
     INIT = 0
     ORDER = 1
     DROPOUT = 2
+    AUGMENT = 3
 
 
 def stream_key(key: Array, stream: Stream, index: int | Array = 0) -> Array:
@@ -55,11 +56,20 @@ class TrainState(flax.struct.PyTreeNode):
     """By layer name: ``params["conv1"]["kernel"]`` is [3, 3, 1, 32], float32."""
     opt_state: optax.OptState
     """Adam's moments and the like."""
+    average: dict
+    """Moving average of the parameters, as params; {} without ``--optim.average_decay``."""
     model: nn.Module = flax.struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
     image_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
+    optim: OptimConfig = flax.struct.field(pytree_node=False)
+    augment: AugmentConfig = flax.struct.field(pytree_node=False)
     mesh: Mesh | None = flax.struct.field(pytree_node=False, default=None)
     """The devices that share the work; None for one."""
+
+    @property
+    def evaluated(self) -> dict:
+        """The parameters that evaluation and prediction take: their average, if one is kept."""
+        return self.average or self.params
 
 
 def epoch_steps(config: ExperimentConfig, train_images: int | None = None) -> int:
@@ -105,7 +115,9 @@ def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -
             if decay
             else optax.adam(schedule, eps=KERAS_EPSILON)
         ),
-        "sgd": lambda: optax.chain(optax.add_decayed_weights(decay, _kernels), optax.sgd(schedule)),
+        "sgd": lambda: optax.chain(
+            optax.add_decayed_weights(decay, _kernels), optax.sgd(schedule, config.momentum or None, nesterov=True)
+        ),
         "muon": lambda: muon(
             schedule,
             ns_steps=NEWTON_SCHULZ_STEPS,
@@ -115,6 +127,8 @@ def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -
         ),
     }
     optimizer = optimizers[config.name]()
+    if config.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     return optax.apply_if_finite(optimizer, NON_FINITE_STEPS) if skips else optimizer
 
 
@@ -166,9 +180,19 @@ def initial_state(
     def create(key: Array) -> TrainState:
         images = jnp.zeros((1, *config.data.image_shape))
         params: Any = model.init(stream_key(key, Stream.INIT), images, train=False)["params"]
-        opt_state, shape = optimizer.init(params), config.data.image_shape
-        return split_features(
-            TrainState(jnp.int32(0), key, params, opt_state, model, optimizer, shape, several), several
+        state = TrainState(
+            step=jnp.int32(0),
+            key=key,
+            params=params,
+            opt_state=optimizer.init(params),
+            average=jax.tree.map(jnp.copy, params) if config.optim.average_decay else {},
+            model=model,
+            optimizer=optimizer,
+            image_shape=config.data.image_shape,
+            optim=config.optim,
+            augment=config.augment,
+            mesh=several,
         )
+        return split_features(state, several)
 
     return create

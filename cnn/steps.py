@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 
+from cnn.augment import augment
 from cnn.data import Split
 from cnn.errors import ConfigError, DataError
 from cnn.metrics import Metrics, batch_metrics, merge, zero_metrics
@@ -62,10 +63,10 @@ def scale(state: TrainState, images: Array | np.ndarray) -> Array:
     return jnp.asarray(images, jnp.float32) / 255
 
 
-def apply_model(state: TrainState, params: dict, images: Array | np.ndarray, dropout_key: Array | None = None) -> Array:
-    """Returns float32 logits [B, K] of uint8 images [B, H, W, C]; trains, that is drops out, if there is a key."""
+def apply_model(state: TrainState, params: dict, inputs: Array, dropout_key: Array | None = None) -> Array:
+    """Returns float32 logits [B, K] of scaled images [B, H, W, C]; trains, that is drops out, if there is a key."""
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    logits: Any = state.model.apply({"params": params}, scale(state, images), train=rngs is not None, rngs=rngs)
+    logits: Any = state.model.apply({"params": params}, inputs, train=rngs is not None, rngs=rngs)
     return logits
 
 
@@ -74,15 +75,19 @@ def loss_and_metrics(
 ) -> tuple[Array, Metrics]:
     """Returns the mean cross-entropy of the batch in nats, and its metrics.
 
-    A label that is no class makes loss and accuracy NaN: indexing would clamp or wrap it, and silently train on a
-    wrong class.
+    With a key it is the loss of training: of augmented images, dropped-out layers and smoothed targets. A label that
+    is no class makes loss and accuracy NaN: indexing would clamp or wrap it, and silently train on a wrong class.
     """
     check_images(state, batch.images)
     check_labels(batch.images, batch.labels)
     mask = jnp.ones(batch.labels.shape, bool) if batch.mask is None else batch.mask
     images, labels, mask = (spread(jnp.asarray(array), state.mesh) for array in (batch.images, batch.labels, mask))
-    logits_BxK = apply_model(state, params, images, dropout_key)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels)
+    inputs, targets = scale(state, images), jax.nn.one_hot(labels, state.model.config.classes)
+    if dropout_key is not None:
+        inputs, targets = augment(stream_key(state.key, Stream.AUGMENT, state.step), inputs, targets, state.augment)
+        targets = optax.smooth_labels(targets, state.optim.label_smoothing)
+    logits_BxK = apply_model(state, params, inputs, dropout_key)
+    losses = optax.softmax_cross_entropy(logits_BxK, targets)
     losses = jnp.where((labels >= 0) & (labels < logits_BxK.shape[-1]), losses, jnp.nan)
     metrics = batch_metrics(logits_BxK, losses, labels, mask)
     return metrics.loss, metrics
@@ -102,8 +107,15 @@ def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # A batch whose update is skipped counts for nothing.
         taken = opt_state.last_finite | (opt_state.notfinite_count > NON_FINITE_STEPS)
         metrics = jax.tree.map(lambda total: jnp.where(taken, total, 0), metrics)
-    state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+    average = _moved(state.average, params, state.step, state.optim.average_decay) if state.average else {}
+    state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, average=average)
     return split_features(state, state.mesh), metrics
+
+
+def _moved(average: dict, params: dict, step: Array, decay: float) -> dict:
+    """The moving average after a step; in the first steps it keeps less of itself, as it began with no knowledge."""
+    kept = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, average, params)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -115,7 +127,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
 @jax.jit
 def eval_step(state: TrainState, batch: Batch) -> Metrics:
     """Returns the metrics of a batch, without dropout."""
-    return loss_and_metrics(state.params, state, batch)[1]
+    return loss_and_metrics(state.evaluated, state, batch)[1]
 
 
 def epoch_order(key: Array, epoch: int | Array, count: int, batch_size: int) -> Array:
@@ -188,7 +200,7 @@ def evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Metri
         first = jnp.minimum(start, count - batch_size)
         images, labels = (lax.dynamic_slice_in_dim(array, first, batch_size) for array in split)
         batch = Batch(images, labels, first + jnp.arange(batch_size) >= start)
-        return merge(metrics, loss_and_metrics(state.params, state, batch)[1]), None
+        return merge(metrics, loss_and_metrics(state.evaluated, state, batch)[1]), None
 
     return lax.scan(body, zero_metrics(), jnp.arange(0, count, batch_size))[0]
 
@@ -201,7 +213,7 @@ def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 
     batch_size = min(batch_size, max(count, 1))
 
     def logits_of(batch):
-        return apply_model(state, state.params, spread(batch, state.mesh))[:batch_size]
+        return apply_model(state, state.evaluated, scale(state, spread(batch, state.mesh)))[:batch_size]
 
     padded = jnp.pad(jnp.asarray(images), ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
     logits = lax.map(logits_of, padded.reshape(-1, batch_size, *images.shape[1:]))
