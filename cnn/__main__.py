@@ -50,7 +50,7 @@ def verify(run_dir: Path, /) -> None:
     Args:
         run_dir: Directory of the run.
     """
-    from cnn.checkpoint import verify
+    from cnn.verification import verify
 
     found = verify(run_dir)
     for name, problem in found.items():

@@ -34,12 +34,11 @@ def flip(key: Array, images: Array) -> Array:
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
-def _inside(shape: tuple[int, ...], centers: Array, sizes: Array) -> Array:
-    """Where the pixels of rectangles are, bool [B, H, W, 1]: centers and sizes, [B, 2], are in pixels."""
-    rows, columns = jnp.arange(shape[1])[None, :, None, None], jnp.arange(shape[2])[None, None, :, None]
-    low = centers - sizes // 2
-    (top, left), (bottom, right) = (jnp.moveaxis(corner, 1, 0)[:, :, None, None, None] for corner in (low, low + sizes))
-    return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+def _inside(shape: tuple[int, ...], first: Array, sizes: Array) -> Array:
+    """Where the pixels of rectangles are, bool [B, H, W, 1]: first row and column, and sizes, int [B, 2]."""
+    # Each pixel's row and column, counted from the rectangle's first: [B, H, W, 2].
+    place = jnp.stack(jnp.indices(shape[1:3]), -1) - first[:, None, None]
+    return ((place >= 0) & (place < sizes[:, None, None])).all(-1, keepdims=True)
 
 
 def cutout(key: Array, images: Array, pixels: int) -> Array:
@@ -48,7 +47,8 @@ def cutout(key: Array, images: Array, pixels: int) -> Array:
     T. DeVries and G. W. Taylor, Improved Regularization of CNNs with Cutout, arXiv:1708.04552, section 3.
     """
     centers = random.randint(key, (len(images), 2), 0, jnp.asarray(images.shape[1:3]))
-    return jnp.where(_inside(images.shape, centers, jnp.full((len(images), 2), pixels)), 0, images)
+    inside = _inside(images.shape, centers - pixels // 2, jnp.full((len(images), 2), pixels))
+    return jnp.where(inside, 0, images)
 
 
 def erase(key: Array, images: Array, probability: float) -> Array:
@@ -64,8 +64,8 @@ def erase(key: Array, images: Array, probability: float) -> Array:
     ratios = jnp.exp(random.uniform(ratio, (batch, 1), minval=-log_ratio, maxval=log_ratio))
     sizes = jnp.concatenate([jnp.sqrt(areas * ratios), jnp.sqrt(areas / ratios)], 1).round().astype(int)
     sizes = jnp.clip(sizes, 1, size)
-    low = (random.uniform(place, (batch, 2)) * (size - sizes + 1)).astype(int)
-    taken = _inside(images.shape, low + sizes // 2, sizes) & random.bernoulli(chosen, probability, (batch, 1, 1, 1))
+    first = (random.uniform(place, (batch, 2)) * (size - sizes + 1)).astype(int)
+    taken = _inside(images.shape, first, sizes) & random.bernoulli(chosen, probability, (batch, 1, 1, 1))
     return jnp.where(taken, random.uniform(noise, images.shape), images)
 
 
@@ -90,7 +90,7 @@ def cutmix(key: Array, images: Array, targets: Array, alpha: float) -> tuple[Arr
     """
     size, (cut, place) = jnp.asarray(images.shape[1:3]), random.split(key)
     sizes = (size * jnp.sqrt(1 - random.beta(cut, alpha, alpha))).astype(int)[None]
-    inside = _inside(images.shape, random.randint(place, (1, 2), 0, size), sizes)
+    inside = _inside(images.shape, random.randint(place, (1, 2), 0, size) - sizes // 2, sizes)
     share = 1 - inside.mean()
     mixed = jnp.where(inside, jnp.roll(images, 1, 0), images)
     return mixed, share * targets + (1 - share) * jnp.roll(targets, 1, 0)

@@ -58,7 +58,7 @@ def _arrays(state: TrainState) -> dict[str, Any]:
         "key": jax.random.key_data(state.key),
         "params": state.params,
         "opt_state": state.opt_state,
-        # Orbax keeps no empty dict.
+        # Left out where none is kept: orbax would refuse to load what was saved before there was an average.
         **({"average": state.average} if state.average else {}),
     }
 
@@ -187,7 +187,13 @@ def _read_description(checkpoints: Any, step: int) -> dict[str, Any]:
         return checkpoints.metadata(step).custom_metadata
 
 
-def _load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+def load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Returns the state of a step and the progress saved with it, with the structure and devices of ``like``.
+
+    Raises:
+      RunDirError: it is that of another model, optimizer or dtype, or cannot be read.
+      DamagedError: it is not whole.
+    """
     directory = _directory(checkpoints, step)
     description = _read_description(checkpoints, step)
     before, now = description["types"], _types(_arrays(like))
@@ -247,7 +253,7 @@ def load_latest(
     for step in found:
         latest = problem = None
         try:
-            latest = _load(checkpoints, step, like)
+            latest = load(checkpoints, step, like)
         except DamagedError as error:
             problem = error
         # All processes take the same one.
@@ -285,7 +291,7 @@ def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
     try:
         if best not in found:
             raise DamagedError(f"the checkpoint {_directory(checkpoints, best)} is missing")
-        return _load(checkpoints, best, like)[0]
+        return load(checkpoints, best, like)[0]
     except DamagedError as error:
         raise DamagedError(
             f"{error}, and was the best; bring back a copy, or train anew in another --run-dir"
@@ -306,49 +312,3 @@ def load_best(run_dir: str | Path) -> tuple[TrainState, ExperimentConfig]:
         raise RunDirError(f"{run_dir} has no checkpoint; name a run that has finished an epoch")
     with open_checkpoints(run_dir) as checkpoints:
         return load_best_of(checkpoints, create_state(config, description["train_images"])), config
-
-
-def verify(run_dir: Path) -> dict[str, str]:
-    """Returns what is wrong with each file and checkpoint of a run directory, "" where nothing is.
-
-    Every array is read and compared to its digest; nothing is changed.
-
-    Raises:
-      RunDirError: the directory holds no run.
-    """
-    found: dict[str, str] = {}
-
-    def check(name: str, read: Callable[[], Any]) -> Any:
-        try:
-            value, found[name] = read(), ""
-            return value
-        except (UserError, DamagedError) as error:
-            found[name] = str(error)
-
-    if not (run_dir / rundir.CONFIG).exists():
-        raise RunDirError(f"{run_dir} holds no {rundir.CONFIG}; name a directory that a run has written")
-    description = check(rundir.CONFIG, lambda: rundir.read_description(run_dir))
-    finished = (run_dir / rundir.RESULT).exists()
-    if finished:
-        check(rundir.RESULT, lambda: rundir.read_result(run_dir))
-    begun = finished or (run_dir / rundir.HISTORY).exists()
-    if begun:
-        check(rundir.HISTORY, lambda: rundir.read_history(run_dir))
-    whole_ones = []
-    if description and (run_dir / rundir.CHECKPOINTS).is_dir():
-        like = create_state(description["config"], description["train_images"])
-        with open_checkpoints(run_dir) as checkpoints:
-            for step in reversed(steps(checkpoints)):
-                name = f"{rundir.CHECKPOINTS}/{step}"
-                check(name, lambda step=step: _load(checkpoints, step, like))
-                whole_ones += [step] if not found[name] else []
-            if whole_ones and not any(found.values()):
-                try:
-                    load_best_of(checkpoints, like)
-                except DamagedError as error:
-                    found[rundir.CHECKPOINTS] = str(error)
-                except RunDirError:
-                    pass
-    if description and begun and not whole_ones:
-        found[rundir.CHECKPOINTS] = "none is whole"
-    return found

@@ -293,9 +293,9 @@ def _family(kinds: tuple[Any, ...], values: Any) -> Any:
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Returns ``"optim.batch_size 32 -> 64"`` for each field in which two configurations differ."""
-    found = []
     if type(old) is not type(new):
         return [f"{prefix}family {old.family} -> {new.family}"]
+    found = []
     for f in dataclasses.fields(old):
         before, after = getattr(old, f.name), getattr(new, f.name)
         if dataclasses.is_dataclass(before):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnn import sources, tfds_source
-from cnn.config import DATASETS, DataConfig, DatasetName
+from cnn.config import DATASETS, DataConfig, DatasetName, ExperimentConfig
 from cnn.errors import ConfigError, DataError, first_cause
 from cnn.sources import Arrays
 
@@ -123,6 +123,25 @@ def check_split(split: Split, image_shape: tuple[int, int, int], classes: int, n
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise DataError(f"{name} label {wrong[0]} is {labels[wrong[0]]}, but must be from 0 to {classes - 1}")
+
+
+def check_splits(config: ExperimentConfig, splits: Splits) -> Splits:
+    """Returns the splits if the experiment can run on them.
+
+    Raises:
+      UserError: images or labels are not what the configuration says, or fewer than a batch.
+    """
+    known = len(class_names(config.data))
+    if config.model.classes < known:
+        raise ConfigError(f"--model.classes is {config.model.classes}, but {config.data.name} has {known} classes")
+    for name, split in splits._asdict().items():
+        check_split(split, config.data.image_shape, config.model.classes, name)
+    count, batch_size = len(splits.train.labels), config.optim.batch_size
+    if batch_size > count:
+        raise ConfigError(
+            f"--optim.batch_size is {batch_size}, but must be at most {count}, the number of training images"
+        )
+    return splits
 
 
 def prepare(config: DataConfig) -> str:

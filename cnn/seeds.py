@@ -9,13 +9,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from cnn.config import ExperimentConfig
-from cnn.data import Splits, load_data
+from cnn.data import Splits, check_splits, load_data
 from cnn.errors import ConfigError
 from cnn.fused import train_run
 from cnn.sharding import find_devices
 from cnn.state import TrainState, initial_state
 from cnn.steps import evaluate
-from cnn.train import check_splits
 
 
 class Estimate(NamedTuple):

@@ -15,9 +15,9 @@ import numpy as np
 from cnn import rundir, signals
 from cnn.checkpoint import load_best, load_best_of, load_latest, open_checkpoints, save
 from cnn.config import ExperimentConfig
-from cnn.data import Splits, check_split, class_names, data_digest, load_data
+from cnn.data import Splits, check_splits, data_digest, load_data
 from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
-from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped
+from cnn.errors import DamagedError, RunDirError, Stopped
 from cnn.fused import epoch_metrics, train_run
 from cnn.metrics import Metrics, make_metrics, zero_metrics
 from cnn.processes import first_goes_first, highest
@@ -302,25 +302,6 @@ def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
             f"{run_dir} holds a run that has not finished; repeat its command with --run-dir {run_dir} to go on"
         )
     return config, Result(state, rundir.read_history(run_dir), summary)
-
-
-def check_splits(config: ExperimentConfig, splits: Splits) -> Splits:
-    """Returns the splits if the experiment can run on them.
-
-    Raises:
-      UserError: images or labels are not what the configuration says, or fewer than a batch.
-    """
-    known = len(class_names(config.data))
-    if config.model.classes < known:
-        raise ConfigError(f"--model.classes is {config.model.classes}, but {config.data.name} has {known} classes")
-    for name, split in splits._asdict().items():
-        check_split(split, config.data.image_shape, config.model.classes, name)
-    count, batch_size = len(splits.train.labels), config.optim.batch_size
-    if batch_size > count:
-        raise ConfigError(
-            f"--optim.batch_size is {batch_size}, but must be at most {count}, the number of training images"
-        )
-    return splits
 
 
 def epoch_row(run: Run, epoch: int, metrics: tuple[Metrics, Metrics], spent: dict[str, float]) -> dict[str, Any]:

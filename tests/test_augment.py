@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import cnn
 from cnn import augment
+from cnn.steps import apply_model, loss_and_metrics, scale
 
 KEY = 3
 """Made a key of anew each time, as JAX' check allows no key to be used twice."""
@@ -129,12 +130,10 @@ def test_training_uses_it_and_evaluation_does_not(config, small):
 
 
 def test_smoothed_targets_cost_what_the_formula_says(config, small):
-    """-(1 - s) log p(label) - s mean(log p), of logits that are all zero but for dropout: log 10 for any s."""
+    """With a share s, -(1 - s) log p(label) - s mean(log p), averaged over the images."""
     batch = cnn.Batch(small.train.images[:32], small.train.labels[:32])
     optim = dataclasses.replace(config.optim, label_smoothing=0.2)
     smooth = cnn.create_state(dataclasses.replace(config, optim=optim))
-    from cnn.steps import apply_model, loss_and_metrics, scale
-
     key = jax.random.key(5)
     log_p = jax.nn.log_softmax(apply_model(smooth, smooth.params, scale(smooth, batch.images), key))
     at_label = np.take_along_axis(np.asarray(log_p), np.asarray(batch.labels)[:, None], 1)[:, 0]

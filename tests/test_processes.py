@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import cnn
-from cnn import checkpoint, processes
+from cnn import processes, verification
 
 ROOT = Path(__file__).parents[1]
 # One of pytest's processes takes all, as their fixture is costly.
@@ -113,7 +113,7 @@ def test_many_processes_come_to_what_one_comes_to(alone, tmp_path, number):
     assert json.loads((run_dir / "config.json").read_text())["devices"]["number"] == number
     # What many have saved, one loads.
     assert cnn.load_best(run_dir)[0].step == results[0]["best_epoch"] * STEPS
-    assert not any(checkpoint.verify(run_dir).values())
+    assert not any(verification.verify(run_dir).values())
 
 
 def _next_epoch(process):
@@ -150,7 +150,7 @@ def test_sigterm_to_one_saves_on_all_at_the_same_step_and_another_number_goes_on
     assert codes == [143, 143], outputs
     assert outputs[0][1].startswith("stopped at step ") and not outputs[1][1]
     step = int(outputs[0][1].split()[3].rstrip(","))
-    assert (run_dir / "checkpoints" / str(step)).is_dir() and not any(checkpoint.verify(run_dir).values())
+    assert (run_dir / "checkpoints" / str(step)).is_dir() and not any(verification.verify(run_dir).values())
 
     [one] = start(run_dir, 1, *long)
     assert _next_epoch(one) == step // STEPS + 1
@@ -167,7 +167,7 @@ def test_when_one_is_killed_or_stops_all_end_and_a_restart_goes_on(start, tmp_pa
     other.communicate(timeout=3 * processes.HEARTBEAT_SECONDS)
     assert other.returncode not in (0, None)
     assert time.monotonic() - begin < 2 * processes.HEARTBEAT_SECONDS
-    assert not any(checkpoint.verify(run_dir).values())
+    assert not any(verification.verify(run_dir).values())
     epochs = len(_history(run_dir))
     [one] = start(run_dir, 1, *long)
     assert _next_epoch(one) == epochs + 1

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn import checkpoint, rundir, signals, train
+from cnn import checkpoint, rundir, signals, train, verification
 from cnn.steps import epoch_order
 from tests.helpers import NARROW, flip_a_bit, narrow, truncate, without_times
 from tests.torture import outcome, torture
@@ -213,10 +213,10 @@ def test_another_model_optimizer_or_dtype_is_refused_with_the_leaves_that_differ
 def test_verify_says_what_is_whole_and_what_is_not(begun, tmp_path):
     run_dir = _copy(begun, tmp_path)
     names = ["config.json", "metrics.jsonl", *(f"checkpoints/{epoch * STEPS}" for epoch in (2, 3))]
-    assert checkpoint.verify(run_dir) == dict.fromkeys(names, "")
+    assert verification.verify(run_dir) == dict.fromkeys(names, "")
     flip_a_bit(_data_file(run_dir / "checkpoints" / str(2 * STEPS)))
     (run_dir / "metrics.jsonl").write_text("{}\n")
-    found = checkpoint.verify(run_dir)
+    found = verification.verify(run_dir)
     assert [name for name, problem in found.items() if problem] == ["metrics.jsonl", f"checkpoints/{2 * STEPS}"]
     command = subprocess.run(
         [sys.executable, "-m", "cnn", "verify", str(run_dir)], capture_output=True, text=True, cwd=ROOT, timeout=100
@@ -433,7 +433,7 @@ def test_a_signal_saves_the_step_says_how_to_go_on_and_has_its_exit_status(tmp_p
     assert f"the same command with --run-dir {tmp_path / 'run'} goes on from there" in errors
     step = int(errors.split()[3].rstrip(","))
     assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
-    assert not any(checkpoint.verify(tmp_path / "run").values())
+    assert not any(verification.verify(tmp_path / "run").values())
     again = _start(tmp_path / "run")
     lines = [again.stdout.readline() for _ in range(3)]
     again.kill()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cnn
-from cnn import checkpoint
+from cnn import checkpoint, verification
 from tests.helpers import without_times
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ def torture(kills: int, directory: Path, seed: int = 0) -> dict[str, int]:
             )
             # Nothing that is there is damaged, and nothing that was there has gone.
             if (run_dir / "config.json").exists():
-                found = checkpoint.verify(run_dir)
+                found = verification.verify(run_dir)
                 assert not any(found.values()), found
                 steps = [int(name.split("/")[1]) for name in found if "/" in name]
                 assert max(steps, default=-1) >= latest, (steps, latest)
