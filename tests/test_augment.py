@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import cnn
 from cnn import augment
 from cnn.steps import apply_model, loss_and_metrics, scale
+from tests.helpers import narrow
 
 KEY = 3
 """Made a key of anew each time, as JAX' check allows no key to be used twice."""
@@ -123,8 +124,8 @@ def test_cutmix_mixes_targets_by_the_share_of_the_pixels(seed):
 
 def test_training_uses_it_and_evaluation_does_not(config, small):
     batch = cnn.Batch(small.train.images[:32], small.train.labels[:32])
-    plain = cnn.create_state(config)
-    changed = cnn.create_state(dataclasses.replace(config, augment=cnn.AugmentConfig(cutout=20)))
+    plain = cnn.create_state(narrow(config))
+    changed = cnn.create_state(dataclasses.replace(narrow(config), augment=cnn.AugmentConfig(cutout=20)))
     np.testing.assert_array_equal(cnn.eval_step(plain, batch).loss, cnn.eval_step(changed, batch).loss)
     assert cnn.train_step(plain, batch)[1].loss != cnn.train_step(changed, batch)[1].loss
 
@@ -133,7 +134,7 @@ def test_smoothed_targets_cost_what_the_formula_says(config, small):
     """With a share s, -(1 - s) log p(label) - s mean(log p), averaged over the images."""
     batch = cnn.Batch(small.train.images[:32], small.train.labels[:32])
     optim = dataclasses.replace(config.optim, label_smoothing=0.2)
-    smooth = cnn.create_state(dataclasses.replace(config, optim=optim))
+    smooth = cnn.create_state(dataclasses.replace(narrow(config), optim=optim))
     key = jax.random.key(5)
     log_p = jax.nn.log_softmax(apply_model(smooth, smooth.params, scale(smooth, batch.images), key))
     at_label = np.take_along_axis(np.asarray(log_p), np.asarray(batch.labels)[:, None], 1)[:, 0]
@@ -144,7 +145,7 @@ def test_smoothed_targets_cost_what_the_formula_says(config, small):
 def test_the_average_of_the_weights_is_the_closed_form(config, small):
     """With weights k_t kept at step t, it is the sum of (1 - k_t) times the product of the later k, of params t."""
     optim = dataclasses.replace(config.optim, average_decay=0.3)
-    state = cnn.create_state(dataclasses.replace(config, optim=optim))
+    state = cnn.create_state(dataclasses.replace(narrow(config), optim=optim))
     batch = cnn.Batch(small.train.images[:32], small.train.labels[:32])
     seen = [np.asarray(state.params["logits"]["kernel"])]
     for _ in range(5):
@@ -159,7 +160,9 @@ def test_the_average_of_the_weights_is_the_closed_form(config, small):
 
 def test_evaluation_takes_the_average(config, small):
     optim = dataclasses.replace(config.optim, average_decay=0.9)
-    state, _ = cnn.train_epoch(cnn.create_state(dataclasses.replace(config, optim=optim)), small.train, batch_size=50)
+    state, _ = cnn.train_epoch(
+        cnn.create_state(dataclasses.replace(narrow(config), optim=optim)), small.train, batch_size=50
+    )
     of_average = cnn.evaluate(state, small.val).loss
     assert of_average == cnn.evaluate(state.replace(params=state.average, average={}), small.val).loss
     assert of_average != cnn.evaluate(state.replace(average={}), small.val).loss
