@@ -58,8 +58,8 @@ def _arrays(state: TrainState) -> dict[str, Any]:
         "key": jax.random.key_data(state.key),
         "params": state.params,
         "opt_state": state.opt_state,
-        # Left out where none is kept: orbax would refuse to load what was saved before there was an average.
-        **({"average": state.average} if state.average else {}),
+        # Left out where there are none: orbax would refuse to load what was saved before they could be.
+        **{name: kept for name in ("batch_stats", "average") if (kept := getattr(state, name))},
     }
 
 
@@ -224,6 +224,7 @@ def load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dic
         key=jax.random.wrap_key_data(arrays["key"]),
         params=arrays["params"],
         opt_state=arrays["opt_state"],
+        batch_stats=arrays.get("batch_stats", {}),
         average=arrays.get("average", {}),
     )
     return state, description["progress"]

@@ -111,7 +111,27 @@ class DenseConfig:
         check(self, "model")
 
 
-AnyModelConfig = ModelConfig | DenseConfig
+@dataclass(frozen=True)
+class ResNetConfig:
+    """A residual network of three stages, each of which halves the image and doubles the features."""
+
+    family: Literal["resnet"] = "resnet"
+    """Family of models, which an experiment chooses."""
+    blocks: Annotated[int, integer(1)] = 3
+    """Blocks of two convolutions in each stage; n make a ResNet of 6 n + 2 layers."""
+    features: Annotated[int, integer(1)] = 16
+    """Kernels of each convolution in the first stage."""
+    classes: Annotated[int, integer(2)] = 10
+    """Number of classes."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        check(self, "model")
+
+
+AnyModelConfig = ModelConfig | DenseConfig | ResNetConfig
 """The families of models; ``cnn/models`` has a file for each."""
 
 

@@ -27,8 +27,9 @@ def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[s
     Returns:
       ``{"conv1": [B, 28, 28, 32], "pool1": [B, 14, 14, 32], "conv2": [B, 14, 14, 64], ...}``, float32.
     """
+    state = state.evaluated
     captured: Any = state.model.apply(
-        {"params": state.evaluated},
+        {"params": state.params, "batch_stats": state.batch_stats},
         scale(state, images),
         train=False,
         capture_intermediates=_layers,

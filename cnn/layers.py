@@ -1,212 +1,24 @@
-"""Convolution and max-pooling as XLA likes them, and the named layers that models are built from.
-
-XLA's CPU compiler hands a convolution to its fast library only when the operands already lie as it wants them (NHWC,
-HWIO). It rewrites other layouts, the two of a convolution's gradient among them, but never inside a loop body
-(jax-ml/jax#12868): there they fall to naive loops that are 6 to 20 times slower. As a whole epoch is one loop here,
-the gradients are written out: the images' as a convolution in the wanted layout, the kernel's as matrix products. Where
-the channels are few, the forward convolution is a sum of shifted images; where Winograd's algorithm suits one, it takes
-all three. On other platforms the plain formulation is the fast one; which is taken is decided when the program is
-lowered, so that nothing here asks where it runs.
-"""
+"""The named layers that models are built from: a module each, its parameters beside what it computes."""
 
 import math
 from collections.abc import Callable
-from functools import partial, reduce
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from cnn import winograd
-
-Padding = Literal["SAME", "VALID"]
-
-_NHWC = ("NHWC", "HWIO", "NHWC")
-
-FEW_CHANNELS = 4
-"""So many images' channels are cheap to move, and to copy for each place of the kernel."""
-
-MOST_SHIFTS = 36
-"""A longer sum of shifted images is one that XLA compiles badly: of 75, it was 15 times slower than a convolution."""
-
-
-def _plain_conv(images: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
-    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_NHWC)
-
-
-def _sum_of_shifts(images, kernel, strides, padding):
-    """The shifted images, each times its row of the kernel, added up in one loop, vectorised over the features."""
-    pads = _pads(images.shape, kernel.shape, strides, padding)
-    sizes = [(images.shape[i + 1] + sum(pads[i]) - kernel.shape[i]) // strides[i] + 1 for i in (0, 1)]
-    windows = _windows(images.transpose(3, 0, 1, 2), kernel.shape[:2], sizes, strides, pads)
-    # A sum in bfloat16 would round at every term.
-    dtype = jnp.promote_types(images.dtype, jnp.float32)
-    pixels = [channel[..., None].astype(dtype) for window in windows for channel in window]
-    rows = kernel.reshape(len(pixels), -1)
-    return reduce(jnp.add, map(jnp.multiply, pixels, rows)).astype(images.dtype)
-
-
-def _takes_winograd(images_shape, kernel, strides, padding):
-    # In bfloat16, the transforms would round too much.
-    return kernel.dtype == jnp.float32 and winograd.suits(images_shape, kernel.shape, strides, padding)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(images, kernel, strides, padding):
-    plain = partial(_plain_conv, strides=strides, padding=padding)
-    if kernel.shape[2] <= FEW_CHANNELS and math.prod(kernel.shape[:3]) <= MOST_SHIFTS:
-        on_cpu = partial(_sum_of_shifts, strides=strides, padding=padding)
-    elif _takes_winograd(images.shape, kernel, strides, padding):
-        on_cpu = winograd.conv
-    else:
-        return plain(images, kernel)
-    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=plain)
-
-
-def _conv_forward(images, kernel, strides, padding):
-    return _conv(images, kernel, strides, padding), (images, kernel)
-
-
-def _conv_backward(strides, padding, residuals, grads):
-    images, kernel = residuals
-
-    def plain(images, kernel, grads):
-        return jax.vjp(lambda x, k: _plain_conv(x, k, strides, padding), images, kernel)[1](grads)
-
-    def written_out(images, kernel, grads):
-        if _takes_winograd(images.shape, kernel, strides, padding):
-            return winograd.conv(grads, _flipped(kernel)), winograd.kernel_gradient(images, grads)
-        return (
-            _images_gradient(images.shape, kernel, grads, strides, padding),
-            _kernel_gradient(images, kernel.shape, grads, strides, padding),
-        )
-
-    return lax.platform_dependent(images, kernel, grads, cpu=written_out, default=plain)
-
-
-_conv.defvjp(_conv_forward, _conv_backward)
-
-
-def conv(images: Array, kernel: Array, strides: tuple[int, int] = (1, 1), padding: Padding = "SAME") -> Array:
-    """Returns the cross-correlation [B, H', W', F] of images [B, H, W, C] with a kernel [h, w, C, F].
-
-    Equals ``lax.conv_general_dilated``, and so do its gradients; those are formulated to be fast inside a loop.
-
-    Args:
-      images: [B, H, W, C], floating point.
-      kernel: [h, w, C, F], of the same dtype.
-      strides: steps of the window, vertical and horizontal.
-      padding: "SAME" or "VALID".
-    """
-    outputs: Any = _conv(images, kernel, strides, padding)
-    return outputs
-
-
-def _pads(shape, kernel_shape, strides, padding):
-    """Rows and columns that the forward convolution adds before and after."""
-    return lax.padtype_to_pads(shape[1:3], kernel_shape[:2], strides, padding)
-
-
-def _flipped(kernel):
-    return kernel[::-1, ::-1].swapaxes(2, 3)
-
-
-def _images_gradient(shape, kernel, grads, strides, padding):
-    """The output gradients, spread by the strides, convolved with the flipped kernel, its C and F swapped."""
-    low = [pad[0] for pad in _pads(shape, kernel.shape, strides, padding)]
-    pads = [
-        (kernel.shape[i] - 1 - low[i], shape[i + 1] + low[i] - (grads.shape[i + 1] - 1) * strides[i] - 1)
-        for i in (0, 1)
-    ]
-    return lax.conv_general_dilated(
-        grads, _flipped(kernel), (1, 1), pads, lhs_dilation=strides, dimension_numbers=_NHWC
-    )
-
-
-def _kernel_gradient(images, kernel_shape, grads, strides, padding):
-    """Matrix products of the images' patches with the output gradients.
-
-    A convolution with kernels of the images' size would do it as well, and is slower. The channels come first in the
-    patches, as a product wants them; behind the pixels, they would have to be moved once for each product. A product
-    takes a row of the kernel at a time, as all its rows at once (im2col) would write h times as much to memory; only
-    where the channels are so few that this is little, one product is faster.
-    """
-    height, width, channels, features = kernel_shape
-    pads = _pads(images.shape, kernel_shape, strides, padding)
-    windows = _windows(images.transpose(3, 0, 1, 2), (height, width), grads.shape[1:3], strides, pads)
-    step = height * width if channels <= FEW_CHANNELS else width
-    pixels_by_features = grads.reshape(-1, features)
-    products = [
-        jnp.concatenate(windows[i : i + step]).reshape(-1, len(pixels_by_features)) @ pixels_by_features
-        for i in range(0, len(windows), step)
-    ]
-    return jnp.concatenate(products).reshape(kernel_shape)
-
-
-def _windows(channels, window, out_sizes, strides, pads):
-    """The h * w shifted and strided views [C, B, H', W'] of the padded channels, row by row of the window."""
-    # Written to memory once, or XLA would move the channels to the front again for each product.
-    padded = lax.optimization_barrier(jnp.pad(channels, ((0, 0), (0, 0), *pads)))
-    (height, width), (down, right) = out_sizes, strides
-    return [
-        padded[:, :, top : top + (height - 1) * down + 1 : down, left : left + (width - 1) * right + 1 : right]
-        for top in range(window[0])
-        for left in range(window[1])
-    ]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _max_pool(images, window):
-    return _max_pool_forward(images, window)[0]
-
-
-def _max_pool_forward(images, window):
-    (down, right), (height, width) = window, images.shape[1:3]
-    places = [
-        images[:, top : height - height % down : down, left : width - width % right : right]
-        for top in range(down)
-        for left in range(right)
-    ]
-    maxima = reduce(jnp.maximum, places)
-    winner = jnp.zeros(maxima.shape, jnp.int8 if len(places) <= 128 else jnp.int32)
-    for index in reversed(range(len(places))):
-        winner = jnp.where(places[index] == maxima, winner.dtype.type(index), winner)
-    # Both are written to memory: XLA would rather compute the maxima anew for each pixel of the gradient.
-    maxima, winner = lax.optimization_barrier((maxima, winner))
-    return maxima, (winner, jnp.zeros((height % down, width % right, 0)))
-
-
-def _max_pool_backward(window, residuals, grads):
-    (winner, left_over), (batch, height, width, channels) = residuals, grads.shape
-    place = jnp.arange(math.prod(window), dtype=winner.dtype).reshape(1, 1, window[0], 1, window[1], 1)
-    to_winner = jnp.where(winner[:, :, None, :, None] == place, grads[:, :, None, :, None], 0)
-    images = to_winner.reshape(batch, height * window[0], width * window[1], channels)
-    return (jnp.pad(images, ((0, 0), (0, left_over.shape[0]), (0, left_over.shape[1]), (0, 0))),)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def max_pool(images: Array, window: tuple[int, int] = (2, 2)) -> Array:
-    """Returns the maximum [B, H // h, W // w, C] of each h x w window of images [B, H, W, C].
-
-    Equals ``lax.reduce_window`` with strides as large as the window, and so does its gradient, which goes to the
-    first of equal maxima; a row or column that is left over is dropped.
-    """
-    outputs: Any = _max_pool(images, window)
-    return outputs
-
+from cnn.convolution import Padding, conv, max_pool
 
 Activation = Callable[[Array], Array]
 
+zeros, ones = nn.initializers.zeros_init(), nn.initializers.ones_init()
 
-def _parameters(layer: nn.Module, kernel_shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
+
+def _parameters(layer: nn.Module, kernel_shape: tuple[int, ...], dtype: Any, bias: bool = True) -> tuple[Array, Any]:
     """A layer's kernel and bias, kept in float32, as the inputs' type: a layer computes in what it is given."""
     kernel = layer.param("kernel", nn.initializers.glorot_uniform(), kernel_shape)
-    bias = layer.param("bias", nn.initializers.zeros_init(), kernel_shape[-1:])
-    return kernel.astype(dtype), bias.astype(dtype)
+    return kernel.astype(dtype), layer.param("bias", zeros, kernel_shape[-1:]).astype(dtype) if bias else 0
 
 
 class Conv(nn.Module):
@@ -217,14 +29,79 @@ class Conv(nn.Module):
     strides: tuple[int, int] = (1, 1)
     padding: Padding = "SAME"
     activation: Activation | None = nn.relu
+    use_bias: bool = True
+    """False where a normalization follows, which would take it away again."""
 
     @nn.compact
     def __call__(self, images_BxHxWxC: Array) -> Array:
         """Returns [B, H', W', features]."""
         shape = (*self.kernel_size, images_BxHxWxC.shape[-1], self.features)
-        kernel, bias = _parameters(self, shape, images_BxHxWxC.dtype)
+        kernel, bias = _parameters(self, shape, images_BxHxWxC.dtype, self.use_bias)
         outputs = conv(images_BxHxWxC, kernel, self.strides, self.padding) + bias
         return self.activation(outputs) if self.activation else outputs
+
+
+class BatchNorm(nn.Module):
+    """Each channel with mean 0 and variance 1, then scaled and shifted as is learned, then an activation.
+
+    In training, mean and variance are those of the batch, and running averages of them are kept as ``batch_stats``,
+    which evaluation takes. Source: S. Ioffe and C. Szegedy, arXiv:1502.03167, algorithm 1.
+    """
+
+    activation: Activation | None = nn.relu
+    momentum: float = 0.9
+    """Share of the running averages that stays in each step."""
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: Array, *, train: bool, mask: Array | None = None) -> Array:
+        """Returns the same shape; images whose mask, bool [B], is False count for nothing in the statistics."""
+        dtype, channels = images_BxHxWxC.dtype, images_BxHxWxC.shape[-1:]
+        scale, bias = self.param("scale", ones, channels), self.param("bias", zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_variance = self.variable("batch_stats", "variance", jnp.ones, channels)
+        mean, variance = running_mean.value, running_variance.value
+        if train:
+            mean, variance = _mean_and_variance(images_BxHxWxC.astype(jnp.float32), mask)
+            for running, of_batch in ((running_mean, mean), (running_variance, variance)):
+                running.value = self.momentum * running.value + (1 - self.momentum) * of_batch
+        factor = scale / jnp.sqrt(variance + self.epsilon)
+        outputs = images_BxHxWxC * factor.astype(dtype) + (bias - mean * factor).astype(dtype)
+        return self.activation(outputs) if self.activation else outputs
+
+
+def _mean_and_variance(images: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Of each channel, over the images that count and their pixels."""
+    counts = jnp.ones(len(images)) if mask is None else mask.astype(jnp.float32)
+    weights = counts[:, None, None, None] / (counts.sum() * math.prod(images.shape[1:3]))
+    mean = (weights * images).sum((0, 1, 2))
+    return mean, (weights * (images - mean) ** 2).sum((0, 1, 2))
+
+
+class Add(nn.Module):
+    """The end of a residual block: what it computed and what went round it, added up, then the activation.
+
+    Where the block halves the image and doubles the channels, the shortcut takes every other pixel, and zeros for the
+    channels that it lacks: option A of K. He et al., arXiv:1512.03385, section 4.2, which has no parameters.
+    """
+
+    activation: Activation | None = nn.relu
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: Array, shortcut: Array) -> Array:
+        """Returns the shape of the first, whose channels the shortcut may have fewer of."""
+        stride, missing = -(-shortcut.shape[1] // images_BxHxWxC.shape[1]), images_BxHxWxC.shape[-1] - shortcut.shape[-1]
+        outputs = images_BxHxWxC + jnp.pad(shortcut[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, missing)))
+        return self.activation(outputs) if self.activation else outputs
+
+
+class MeanPool(nn.Module):
+    """The mean of each channel over the whole image."""
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: Array) -> Array:
+        """Returns [B, C]."""
+        return images_BxHxWxC.mean((1, 2))
 
 
 class MaxPool(nn.Module):

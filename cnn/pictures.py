@@ -33,7 +33,7 @@ def figures(config: ExperimentConfig, result: Result, splits: Splits) -> dict[st
     # A dense layer on the pixels has a kernel of the image's size for each unit.
     window = np.shape(result.state.params[first]["kernel"])[:-2] or config.data.image_shape[:2]
     trained, untrained = (
-        np.asarray(state.evaluated[first]["kernel"]).reshape(*window, -1, maps[first].shape[-1])
+        np.asarray(state.evaluated.params[first]["kernel"]).reshape(*window, -1, maps[first].shape[-1])
         for state in (result.state, create_state(config))
     )
 

@@ -56,8 +56,10 @@ class TrainState(flax.struct.PyTreeNode):
     """By layer name: ``params["conv1"]["kernel"]`` is [3, 3, 1, 32], float32."""
     opt_state: optax.OptState
     """Adam's moments and the like."""
+    batch_stats: dict
+    """Running statistics of the layers that normalize, by layer name; {} without any."""
     average: dict
-    """Moving average of the parameters, as params; {} without ``--optim.average_decay``."""
+    """Moving averages of ``params`` and ``batch_stats``; {} without ``--optim.average_decay``."""
     model: nn.Module = flax.struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
     image_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
@@ -67,9 +69,9 @@ class TrainState(flax.struct.PyTreeNode):
     """The devices that share the work; None for one."""
 
     @property
-    def evaluated(self) -> dict:
-        """The parameters that evaluation and prediction take: their average, if one is kept."""
-        return self.average or self.params
+    def evaluated(self) -> "TrainState":
+        """What evaluation and prediction take: the state with the averages in place, if they are kept."""
+        return self.replace(**self.average)
 
 
 def epoch_steps(config: ExperimentConfig, train_images: int | None = None) -> int:
@@ -179,13 +181,14 @@ def initial_state(
 
     def create(key: Array) -> TrainState:
         images = jnp.zeros((1, *config.data.image_shape))
-        params: Any = model.init(stream_key(key, Stream.INIT), images, train=False)["params"]
+        variables: Any = model.init(stream_key(key, Stream.INIT), images, train=False)
+        trained = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
         state = TrainState(
             step=jnp.int32(0),
             key=key,
-            params=params,
-            opt_state=optimizer.init(params),
-            average=jax.tree.map(jnp.copy, params) if config.optim.average_decay else {},
+            opt_state=optimizer.init(trained["params"]),
+            average=jax.tree.map(jnp.copy, trained) if config.optim.average_decay else {},
+            **trained,
             model=model,
             optimizer=optimizer,
             image_shape=config.data.image_shape,

@@ -63,17 +63,30 @@ def scale(state: TrainState, images: Array | np.ndarray) -> Array:
     return jnp.asarray(images, jnp.float32) / 255
 
 
-def apply_model(state: TrainState, params: dict, inputs: Array, dropout_key: Array | None = None) -> Array:
-    """Returns float32 logits [B, K] of scaled images [B, H, W, C]; trains, that is drops out, if there is a key."""
-    rngs = None if dropout_key is None else {"dropout": dropout_key}
-    logits: Any = state.model.apply({"params": params}, inputs, train=rngs is not None, rngs=rngs)
-    return logits
+def apply_model(
+    state: TrainState, params: dict, inputs: Array, mask: Array | None = None, dropout_key: Array | None = None
+) -> tuple[Array, dict]:
+    """Returns float32 logits [B, K] of scaled images [B, H, W, C], and the batch statistics after them.
+
+    It trains, that is drops out and normalizes by the batch, of which the mask, bool [B], says what counts, if there
+    is a key.
+    """
+    train = dropout_key is not None
+    outputs: Any = state.model.apply(
+        {"params": params, "batch_stats": state.batch_stats},
+        inputs,
+        train=train,
+        rngs={"dropout": dropout_key} if train else None,
+        mutable=["batch_stats"] if train else [],
+        **({"mask": mask} if state.batch_stats else {}),
+    )
+    return outputs[0], outputs[1].get("batch_stats", state.batch_stats)
 
 
 def loss_and_metrics(
     params: dict, state: TrainState, batch: Batch, dropout_key: Array | None = None
-) -> tuple[Array, Metrics]:
-    """Returns the mean cross-entropy of the batch in nats, and its metrics.
+) -> tuple[Array, tuple[Metrics, dict]]:
+    """Returns the mean cross-entropy of the batch in nats, and its metrics and the batch statistics after it.
 
     With a key it is the loss of training: of augmented images, dropped-out layers and smoothed targets. A label that
     is no class makes loss and accuracy NaN: indexing would clamp or wrap it, and silently train on a wrong class.
@@ -86,16 +99,23 @@ def loss_and_metrics(
     if dropout_key is not None:
         inputs, targets = augment(stream_key(state.key, Stream.AUGMENT, state.step), inputs, targets, state.augment)
         targets = optax.smooth_labels(targets, state.optim.label_smoothing)
-    logits_BxK = apply_model(state, params, inputs, dropout_key)
+    logits_BxK, batch_stats = apply_model(state, params, inputs, mask, dropout_key)
     losses = optax.softmax_cross_entropy(logits_BxK, targets)
     losses = jnp.where((labels >= 0) & (labels < logits_BxK.shape[-1]), losses, jnp.nan)
     metrics = batch_metrics(logits_BxK, losses, labels, mask)
-    return metrics.loss, metrics
+    return metrics.loss, (metrics, batch_stats)
+
+
+def _batch_metrics(state: TrainState, batch: Batch) -> Metrics:
+    """The metrics of a batch, as evaluation has them."""
+    state = state.evaluated
+    return loss_and_metrics(state.params, state, batch)[1][0]
 
 
 def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     dropout_key = stream_key(state.key, Stream.DROPOUT, state.step)
-    grads, metrics = jax.grad(loss_and_metrics, has_aux=True)(state.params, state, batch, dropout_key)
+    gradients_of = jax.grad(loss_and_metrics, has_aux=True)
+    grads, (metrics, batch_stats) = gradients_of(state.params, state, batch, dropout_key)
     skips = isinstance(state.opt_state, optax.ApplyIfFiniteState)
     if skips:
         # A loss that is no number may have a gradient that is one.
@@ -107,15 +127,17 @@ def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # A batch whose update is skipped counts for nothing.
         taken = opt_state.last_finite | (opt_state.notfinite_count > NON_FINITE_STEPS)
         metrics = jax.tree.map(lambda total: jnp.where(taken, total, 0), metrics)
-    average = _moved(state.average, params, state.step, state.optim.average_decay) if state.average else {}
-    state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, average=average)
+        batch_stats = jax.tree.map(lambda new, old: jnp.where(taken, new, old), batch_stats, state.batch_stats)
+    trained = {"params": params, "batch_stats": batch_stats}
+    average = _moved(state.average, trained, state.step, state.optim.average_decay) if state.average else {}
+    state = state.replace(step=state.step + 1, opt_state=opt_state, average=average, **trained)
     return split_features(state, state.mesh), metrics
 
 
-def _moved(average: dict, params: dict, step: Array, decay: float) -> dict:
-    """The moving average after a step; in the first steps it keeps less of itself, as it began with no knowledge."""
+def _moved(average: dict, trained: dict, step: Array, decay: float) -> dict:
+    """The moving averages after a step; in the first steps they keep less of themselves, as they knew nothing yet."""
     kept = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, average, params)
+    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, average, trained)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -127,7 +149,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
 @jax.jit
 def eval_step(state: TrainState, batch: Batch) -> Metrics:
     """Returns the metrics of a batch, without dropout."""
-    return loss_and_metrics(state.evaluated, state, batch)[1]
+    return _batch_metrics(state, batch)
 
 
 def epoch_order(key: Array, epoch: int | Array, count: int, batch_size: int) -> Array:
@@ -200,7 +222,7 @@ def evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Metri
         first = jnp.minimum(start, count - batch_size)
         images, labels = (lax.dynamic_slice_in_dim(array, first, batch_size) for array in split)
         batch = Batch(images, labels, first + jnp.arange(batch_size) >= start)
-        return merge(metrics, loss_and_metrics(state.evaluated, state, batch)[1]), None
+        return merge(metrics, _batch_metrics(state, batch)), None
 
     return lax.scan(body, zero_metrics(), jnp.arange(0, count, batch_size))[0]
 
@@ -209,11 +231,11 @@ def evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Metri
 def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 128) -> Array:
     """Returns the class probabilities [N, K], float32, of uint8 images [N, H, W, C]; a row sums to 1."""
     check_images(state, images)
-    count = len(images)
+    count, state = len(images), state.evaluated
     batch_size = min(batch_size, max(count, 1))
 
     def logits_of(batch):
-        return apply_model(state, state.evaluated, scale(state, spread(batch, state.mesh)))[:batch_size]
+        return apply_model(state, state.params, scale(state, spread(batch, state.mesh)))[0][:batch_size]
 
     padded = jnp.pad(jnp.asarray(images), ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
     logits = lax.map(logits_of, padded.reshape(-1, batch_size, *images.shape[1:]))

@@ -55,9 +55,10 @@ def layer_table(state: TrainState) -> list[LayerRow]:
             )
         return outputs
 
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
     with nn.intercept_methods(record):
         images = jax.ShapeDtypeStruct((1, *state.image_shape), jnp.float32)
-        jax.eval_shape(lambda x: state.model.apply({"params": state.params}, x, train=False), images)
+        jax.eval_shape(lambda x: state.model.apply(variables, x, train=False), images)
     return rows
 
 

@@ -136,7 +136,7 @@ def test_smoothed_targets_cost_what_the_formula_says(config, small):
     optim = dataclasses.replace(config.optim, label_smoothing=0.2)
     smooth = cnn.create_state(dataclasses.replace(narrow(config), optim=optim))
     key = jax.random.key(5)
-    log_p = jax.nn.log_softmax(apply_model(smooth, smooth.params, scale(smooth, batch.images), key))
+    log_p = jax.nn.log_softmax(apply_model(smooth, smooth.params, scale(smooth, batch.images), dropout_key=key)[0])
     at_label = np.take_along_axis(np.asarray(log_p), np.asarray(batch.labels)[:, None], 1)[:, 0]
     wanted = -(0.8 * at_label + 0.2 * np.asarray(log_p).mean(1)).mean()
     np.testing.assert_allclose(loss_and_metrics(smooth.params, smooth, batch, key)[0], wanted, rtol=1e-5)
@@ -154,8 +154,8 @@ def test_the_average_of_the_weights_is_the_closed_form(config, small):
     kept = [min(0.3, (1 + step) / (10 + step)) for step in range(5)]
     weights = [np.prod(kept)] + [(1 - kept[t]) * np.prod(kept[t + 1 :]) for t in range(5)]
     wanted = sum(w * params for w, params in zip(weights, seen, strict=True))
-    np.testing.assert_allclose(state.average["logits"]["kernel"], wanted, rtol=1e-5)
-    np.testing.assert_array_equal(state.evaluated["logits"]["kernel"], state.average["logits"]["kernel"])
+    np.testing.assert_allclose(state.average["params"]["logits"]["kernel"], wanted, rtol=1e-5)
+    np.testing.assert_array_equal(state.evaluated.params["logits"]["kernel"], state.average["params"]["logits"]["kernel"])
 
 
 def test_evaluation_takes_the_average(config, small):
@@ -164,5 +164,5 @@ def test_evaluation_takes_the_average(config, small):
         cnn.create_state(dataclasses.replace(narrow(config), optim=optim)), small.train, batch_size=50
     )
     of_average = cnn.evaluate(state, small.val).loss
-    assert of_average == cnn.evaluate(state.replace(params=state.average, average={}), small.val).loss
+    assert of_average == cnn.evaluate(state.replace(params=state.average["params"], average={}), small.val).loss
     assert of_average != cnn.evaluate(state.replace(average={}), small.val).loss

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 import cnn
-from cnn.layers import conv, max_pool
+from cnn.convolution import conv, max_pool
 
 
 def _assert_close(ours, theirs):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import cnn
-from cnn.layers import conv
+from cnn.convolution import conv
 from cnn.metrics import merge, zero_metrics
 from cnn.state import Stream, make_optimizer, stream_key
 from cnn.steps import loss_and_metrics

@@ -2,11 +2,12 @@
 
 import flax.linen as nn
 
-from cnn.config import AnyModelConfig, DenseConfig, ModelConfig
+from cnn.config import AnyModelConfig, DenseConfig, ModelConfig, ResNetConfig
 from cnn.models.cnn import CNN
 from cnn.models.dense import DenseNetwork
+from cnn.models.resnet import ResNet
 
-FAMILIES = {ModelConfig: CNN, DenseConfig: DenseNetwork}
+FAMILIES = {ModelConfig: CNN, DenseConfig: DenseNetwork, ResNetConfig: ResNet}
 """The module of each family, by its configuration."""
 
 
