@@ -73,9 +73,9 @@ class BatchNorm(nn.Module):
 def _mean_and_variance(images: Array, mask: Array | None) -> tuple[Array, Array]:
     """Of each channel, over the images that count and their pixels."""
     counts = jnp.ones(len(images)) if mask is None else mask.astype(jnp.float32)
-    weights = counts[:, None, None, None] / (counts.sum() * math.prod(images.shape[1:3]))
-    mean = (weights * images).sum((0, 1, 2))
-    return mean, (weights * (images - mean) ** 2).sum((0, 1, 2))
+    weights_B = counts / (counts.sum() * math.prod(images.shape[1:3]))
+    mean = weights_B @ images.sum((1, 2))
+    return mean, weights_B @ ((images - mean) ** 2).sum((1, 2))
 
 
 class Add(nn.Module):
