@@ -131,7 +131,82 @@ class ResNetConfig:
         check(self, "model")
 
 
-AnyModelConfig = ModelConfig | DenseConfig | ResNetConfig
+@dataclass(frozen=True)
+class AlexNetConfig:
+    """Five convolutions and three dense layers."""
+
+    family: Literal["alexnet"] = "alexnet"
+    """Family of models, which an experiment chooses."""
+    features: Annotated[int, integer(3)] = 24
+    """Kernels of the first convolution; the others have 8/3, 4, 4 and 8/3 times as many, as in the paper."""
+    dense_features: Annotated[int, integer(1)] = 256
+    """Units of each of the two hidden dense layers."""
+    dropout_rate: Annotated[float, RATE] = 0.5
+    """Share of the hidden units that is dropped in training."""
+    classes: Annotated[int, integer(2)] = 10
+    """Number of classes."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        check(self, "model")
+
+
+@dataclass(frozen=True)
+class EfficientNetConfig:
+    """Inverted residual blocks with depthwise convolutions, whose channels are weighted by what the image holds."""
+
+    family: Literal["efficientnet"] = "efficientnet"
+    """Family of models, which an experiment chooses."""
+    features: Annotated[tuple[int, ...], integers(1)] = (16, 24, 40)
+    """Channels between the blocks of each stage; each stage after the first halves the image."""
+    blocks: Annotated[int, integer(1)] = 2
+    """Blocks of each stage."""
+    expansion: Annotated[int, integer(1)] = 4
+    """Channels within a block for each between blocks."""
+    dropout_rate: Annotated[float, RATE] = 0.2
+    """Share of the last layer's inputs that is dropped in training."""
+    classes: Annotated[int, integer(2)] = 10
+    """Number of classes."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        check(self, "model")
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """A vision transformer: the image cut into patches, which attend to each other."""
+
+    family: Literal["vit"] = "vit"
+    """Family of models, which an experiment chooses."""
+    patch_size: Annotated[int, integer(1)] = 4
+    """Side of a patch, in pixels; what is left over at the edges is dropped."""
+    features: Annotated[int, integer(1)] = 64
+    """Features of a token; a multiple of ``heads``."""
+    blocks: Annotated[int, integer(1)] = 6
+    """Blocks of attention and two dense layers."""
+    heads: Annotated[int, integer(1)] = 4
+    """Ways in which a token attends to the others in each block."""
+    expansion: Annotated[int, integer(1)] = 2
+    """Hidden units of a block's dense layers for each feature."""
+    dropout_rate: Annotated[float, RATE] = 0.1
+    """Share of what each block adds that is dropped in training."""
+    classes: Annotated[int, integer(2)] = 10
+    """Number of classes."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        check(self, "model")
+        require(self.features % self.heads == 0, "model.features", self.features, f"a multiple of {self.heads} heads")
+
+
+AnyModelConfig = ModelConfig | DenseConfig | AlexNetConfig | ResNetConfig | EfficientNetConfig | ViTConfig
 """The families of models; ``cnn/models`` has a file for each."""
 
 

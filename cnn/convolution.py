@@ -143,16 +143,42 @@ def _kernel_gradient(images, kernel_shape, grads, strides, padding):
     return jnp.concatenate(products).reshape(kernel_shape)
 
 
-def _windows(channels, window, out_sizes, strides, pads):
-    """The h * w shifted and strided views [C, B, H', W'] of the padded channels, row by row of the window."""
+def _windows(images, window, out_sizes, strides, pads, axis=2):
+    """The h * w shifted and strided views of padded images, whose height is the given axis, row by row of the window.
+
+    By default the channels come first: [C, B, H, W] -> [C, B, H', W'].
+    """
     # Written to memory once, or XLA would move the channels to the front again for each product.
-    padded = lax.optimization_barrier(jnp.pad(channels, ((0, 0), (0, 0), *pads)))
-    (height, width), (down, right) = out_sizes, strides
+    padded = lax.optimization_barrier(jnp.pad(images, (*[(0, 0)] * axis, *pads, *[(0, 0)] * (2 - axis))))
+    (height, width), (down, right), before = out_sizes, strides, (slice(None),) * axis
     return [
-        padded[:, :, top : top + (height - 1) * down + 1 : down, left : left + (width - 1) * right + 1 : right]
+        padded[*before, top : top + (height - 1) * down + 1 : down, left : left + (width - 1) * right + 1 : right]
         for top in range(window[0])
         for left in range(window[1])
     ]
+
+
+def depthwise_conv(images: Array, kernel: Array, strides: tuple[int, int] = (1, 1)) -> Array:
+    """Returns the "SAME" cross-correlation [B, H', W', C] of each channel of images [B, H, W, C] with its own kernel.
+
+    Args:
+      images: [B, H, W, C], floating point.
+      kernel: [h, w, 1, C], of the same dtype.
+      strides: steps of the window, vertical and horizontal.
+    """
+
+    def plain(images, kernel):
+        return lax.conv_general_dilated(
+            images, kernel, strides, "SAME", dimension_numbers=_NHWC, feature_group_count=images.shape[-1]
+        )
+
+    def sum_of_shifts(images, kernel):
+        pads = _pads(images.shape, kernel.shape, strides, "SAME")
+        sizes = [-(-images.shape[i + 1] // strides[i]) for i in (0, 1)]
+        windows = _windows(images, kernel.shape[:2], sizes, strides, pads, axis=1)
+        return reduce(jnp.add, map(jnp.multiply, windows, kernel.reshape(-1, kernel.shape[-1])))
+
+    return lax.platform_dependent(images, kernel, cpu=sum_of_shifts, default=plain)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from cnn.convolution import Padding, conv, max_pool
+from cnn.convolution import Padding, conv, depthwise_conv, max_pool
 
 Activation = Callable[[Array], Array]
 
@@ -90,18 +91,94 @@ class Add(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWxC: Array, shortcut: Array) -> Array:
         """Returns the shape of the first, whose channels the shortcut may have fewer of."""
-        stride, missing = -(-shortcut.shape[1] // images_BxHxWxC.shape[1]), images_BxHxWxC.shape[-1] - shortcut.shape[-1]
-        outputs = images_BxHxWxC + jnp.pad(shortcut[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, missing)))
+        if shortcut.shape != images_BxHxWxC.shape:
+            stride = -(-shortcut.shape[1] // images_BxHxWxC.shape[1])
+            missing = images_BxHxWxC.shape[-1] - shortcut.shape[-1]
+            shortcut = jnp.pad(shortcut[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, missing)))
+        outputs = images_BxHxWxC + shortcut
         return self.activation(outputs) if self.activation else outputs
 
 
 class MeanPool(nn.Module):
-    """The mean of each channel over the whole image."""
+    """The mean of each channel over the whole image, or of each feature over the tokens."""
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """Returns [B, C]."""
+        return inputs.mean(tuple(range(1, inputs.ndim - 1)))
+
+
+class DepthwiseConv(nn.Module):
+    """A kernel for each channel, which sees that channel alone; no bias, as a normalization follows.
+
+    Source: F. Chollet, Xception, arXiv:1610.02357, section 3.
+    """
+
+    kernel_size: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
 
     @nn.compact
     def __call__(self, images_BxHxWxC: Array) -> Array:
-        """Returns [B, C]."""
-        return images_BxHxWxC.mean((1, 2))
+        """Returns [B, H', W', C]."""
+        shape = (*self.kernel_size, 1, images_BxHxWxC.shape[-1])
+        kernel, _ = _parameters(self, shape, images_BxHxWxC.dtype, bias=False)
+        return depthwise_conv(images_BxHxWxC, kernel, self.strides)
+
+
+class Scale(nn.Module):
+    """Each channel times its factor."""
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: Array, factors_BxC: Array) -> Array:
+        """Returns [B, H, W, C]."""
+        return images_BxHxWxC * factors_BxC[:, None, None]
+
+
+class LayerNorm(nn.Module):
+    """Each token with mean 0 and variance 1, then scaled and shifted as is learned.
+
+    Source: J. L. Ba et al., arXiv:1607.06450, section 3.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, tokens_BxTxD: Array) -> Array:
+        """Returns [B, T, D]."""
+        features, dtype = tokens_BxTxD.shape[-1:], tokens_BxTxD.dtype
+        scale, bias = self.param("scale", ones, features), self.param("bias", zeros, features)
+        tokens = tokens_BxTxD.astype(jnp.float32)
+        centered = tokens - tokens.mean(-1, keepdims=True)
+        variance = (centered**2).mean(-1, keepdims=True)
+        return (centered * lax.rsqrt(variance + self.epsilon) * scale + bias).astype(dtype)
+
+
+class Tokens(nn.Module):
+    """The pixels in a row, each with what is learned of its place added."""
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: Array) -> Array:
+        """Returns [B, H * W, C]."""
+        batch, height, width, channels = images_BxHxWxC.shape
+        position = self.param("position", nn.initializers.normal(0.02), (height * width, channels))
+        return images_BxHxWxC.reshape(batch, -1, channels) + position.astype(images_BxHxWxC.dtype)
+
+
+class Attention(nn.Module):
+    """Each token takes of the values of all, in as many ways as there are heads.
+
+    Source: A. Vaswani et al., arXiv:1706.03762, section 3.2.
+    """
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, queries_keys_values_BxTx3D: Array) -> Array:
+        """Returns [B, T, D]."""
+        batch, tokens, features = queries_keys_values_BxTx3D.shape
+        shape = (batch, tokens, 3 * self.heads, features // (3 * self.heads))
+        queries, keys, values = jnp.split(queries_keys_values_BxTx3D.reshape(shape), 3, axis=2)
+        return jax.nn.dot_product_attention(queries, keys, values).reshape(batch, tokens, -1)
 
 
 class MaxPool(nn.Module):
@@ -132,7 +209,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, inputs_BxD: Array) -> Array:
-        """Returns [B, features]."""
+        """Returns [B, features]; what axes lie between stay."""
         shape = (inputs_BxD.shape[-1], self.features)
         kernel, bias = _parameters(self, shape, inputs_BxD.dtype)
         outputs = inputs_BxD @ kernel + bias

@@ -135,8 +135,8 @@ def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -
 
 
 def _kernels(params: dict) -> dict:
-    """What decays: kernels do, biases do not."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    """What decays: kernels do, and nothing else does."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key == "kernel", params)
 
 
 def _matrices(params: Any) -> Any:
@@ -147,7 +147,7 @@ def _matrices(params: Any) -> Any:
     """
 
     def dimensions(path, leaf):
-        if leaf.ndim < 2 or path[0].key == "logits":
+        if path[-1].key != "kernel" or path[0].key == "logits":
             return None
         return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
 

@@ -72,13 +72,14 @@ def apply_model(
     is a key.
     """
     train = dropout_key is not None
+    counted: dict[str, Any] = {"mask": mask} if state.batch_stats else {}
     outputs: Any = state.model.apply(
         {"params": params, "batch_stats": state.batch_stats},
         inputs,
         train=train,
         rngs={"dropout": dropout_key} if train else None,
         mutable=["batch_stats"] if train else [],
-        **({"mask": mask} if state.batch_stats else {}),
+        **counted,
     )
     return outputs[0], outputs[1].get("batch_stats", state.batch_stats)
 

@@ -23,11 +23,13 @@ class LayerRow(NamedTuple):
     """Floating-point operations of the forward pass of one image: a multiplication and an addition are two."""
 
 
-def _flops(layer_params: dict, output_shape: tuple[int, ...]) -> int:
-    """Products with the kernel; all else in these networks is small beside them.
+def _flops(kind: str, layer_params: dict, output_shape: tuple[int, ...]) -> int:
+    """Products with the kernel, and of tokens with each other; all else in these networks is small beside them.
 
     Each output value sums over all of the kernel but its last axis, and adds a bias.
     """
+    if kind == "Attention":
+        return 4 * output_shape[1] * prod(output_shape[1:])
     if "kernel" not in layer_params:
         return 0
     terms = prod(layer_params["kernel"].shape[:-1])
@@ -41,16 +43,16 @@ def layer_table(state: TrainState) -> list[LayerRow]:
     def record(call, args, kwargs, context):
         outputs = call(*args, **kwargs)
         if context.method_name == "__call__" and len(context.module.path) == 1:
-            name = context.module.path[0]
+            name, kind = context.module.path[0], type(context.module).__name__
             layer_params = state.params.get(name, {})
             rows.append(
                 LayerRow(
                     name,
-                    type(context.module).__name__,
+                    kind,
                     (None, *args[0].shape[1:]),
                     (None, *outputs.shape[1:]),
                     sum(leaf.size for leaf in jax.tree.leaves(layer_params)),
-                    _flops(layer_params, outputs.shape),
+                    _flops(kind, layer_params, outputs.shape),
                 )
             )
         return outputs

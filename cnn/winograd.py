@@ -24,7 +24,8 @@ FEWEST_CHANNELS = 32
 def suits(images_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: tuple[int, int], padding: str) -> bool:
     """Returns whether ``conv`` can do this, and is faster: tiles must fit, and channels outweigh the transforms."""
     even = images_shape[1] % 2 == images_shape[2] % 2 == 0
-    return even and kernel_shape[:2] == (3, 3) and min(kernel_shape[2:]) >= FEWEST_CHANNELS and strides == (1, 1) and padding == "SAME"
+    wide = min(kernel_shape[2:]) >= FEWEST_CHANNELS
+    return even and wide and kernel_shape[:2] == (3, 3) and strides == (1, 1) and padding == "SAME"
 
 
 def conv(images: Array, kernel: Array) -> Array:

@@ -1,0 +1,54 @@
+"""EfficientNet for small images: M. Tan and Q. V. Le, EfficientNet, arXiv:1905.11946, section 4."""
+
+import flax.linen as nn
+import jax
+from jax import Array
+
+from cnn.config import EfficientNetConfig
+from cnn.layers import Add, BatchNorm, Conv, Dense, DepthwiseConv, Dropout, MeanPool, Scale
+
+# Two layers make a factor for each channel of a block from a quarter as many numbers as lie between the blocks.
+SQUEEZE = 4
+
+
+class EfficientNet(nn.Module):
+    """Inverted residual blocks with squeeze and excitation, and swish for activation.
+
+    Changed from the paper's B0: three stages, as an image of 28 pixels can be halved but twice, of two blocks each;
+    kernels of 3 x 3 alone; an expansion of 4 instead of 6; no stochastic depth.
+    """
+
+    config: EfficientNetConfig
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: Array, *, train: bool, mask: Array | None = None) -> Array:
+        """Returns logits [B, K], float32, of images scaled to 0..1; the mask, bool [B], says which of them count."""
+        config = self.config
+
+        def norm(x, name, activation=nn.swish):
+            return BatchNorm(activation, name=name)(x, train=train, mask=mask)
+
+        def conv(x, name, features, size=1):
+            return Conv(features, (size, size), activation=None, use_bias=False, name=name)(x)
+
+        x = norm(conv(images_BxHxWxC.astype(config.dtype), "conv", config.features[0], size=3), "norm")
+        for index in range(len(config.features) * config.blocks):
+            stage, place = divmod(index, config.blocks)
+            features, stride = config.features[stage], 2 if stage and not place else 1
+            block, shortcut = f"block{index + 1}", x
+            x = conv(x, f"{block}_expand", shortcut.shape[-1] * config.expansion)
+            x = norm(x, f"{block}_norm1")
+            x = DepthwiseConv(strides=(stride, stride), name=f"{block}_depthwise")(x)
+            x = norm(x, f"{block}_norm2")
+            factors = MeanPool(name=f"{block}_squeeze")(x)
+            factors = Dense(max(shortcut.shape[-1] // SQUEEZE, 1), nn.swish, name=f"{block}_reduce")(factors)
+            factors = Dense(x.shape[-1], jax.nn.sigmoid, name=f"{block}_excite")(factors)
+            x = Scale(name=f"{block}_scale")(x, factors)
+            x = conv(x, f"{block}_project", features)
+            x = norm(x, f"{block}_norm3", activation=None)
+            if x.shape == shortcut.shape:
+                x = Add(activation=None, name=block)(x, shortcut)
+        x = norm(conv(x, "head", config.expansion * config.features[-1]), "head_norm")
+        x = MeanPool(name="pool")(x)
+        x = Dropout(config.dropout_rate, name="dropout")(x, train=train)
+        return Dense(config.classes, activation=None, name="logits")(x).astype("float32")

@@ -1,0 +1,45 @@
+"""Vision transformer for small images: A. Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv:2010.11929."""
+
+import flax.linen as nn
+from jax import Array
+
+from cnn.config import ViTConfig
+from cnn.layers import Add, Attention, Conv, Dense, Dropout, LayerNorm, MeanPool, Tokens
+
+
+class ViT(nn.Module):
+    """Patches as tokens, blocks of attention and two dense layers, each with a shortcut.
+
+    Changed from the paper: patches of 4 x 4 and few, narrow blocks, as an image is 8 times smaller; the mean of the
+    tokens instead of a token for the class, as L. Beyer et al. found better, arXiv:2205.01580.
+    """
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: Array, *, train: bool) -> Array:
+        """Returns logits [B, K], float32, of images scaled to 0..1; needs a "dropout" key if ``train``."""
+        config = self.config
+        size = (config.patch_size, config.patch_size)
+
+        def add(x, shortcut, name):
+            x = Dropout(config.dropout_rate, name=f"{name}_dropout")(x, train=train)
+            return Add(activation=None, name=name)(x, shortcut)
+
+        images = images_BxHxWxC.astype(config.dtype)
+        x = Conv(config.features, size, size, "VALID", activation=None, name="patches")(images)
+        x = Tokens(name="tokens")(x)
+        for block in (f"block{number}" for number in range(1, config.blocks + 1)):
+            shortcut = x
+            x = LayerNorm(name=f"{block}_norm1")(x)
+            x = Dense(3 * config.features, activation=None, name=f"{block}_queries_keys_values")(x)
+            x = Attention(config.heads, name=f"{block}_attention")(x)
+            x = Dense(config.features, activation=None, name=f"{block}_project")(x)
+            x = shortcut = add(x, shortcut, f"{block}_attended")
+            x = LayerNorm(name=f"{block}_norm2")(x)
+            x = Dense(config.expansion * config.features, nn.gelu, name=f"{block}_dense1")(x)
+            x = Dense(config.features, activation=None, name=f"{block}_dense2")(x)
+            x = add(x, shortcut, block)
+        x = LayerNorm(name="norm")(x)
+        x = MeanPool(name="pool")(x)
+        return Dense(config.classes, activation=None, name="logits")(x).astype("float32")
