@@ -159,12 +159,12 @@ class EfficientNetConfig:
 
     family: Literal["efficientnet"] = "efficientnet"
     """Family of models, which an experiment chooses."""
-    features: Annotated[tuple[int, ...], integers(1)] = (16, 24, 40)
+    features: Annotated[tuple[int, ...], integers(1)] = (16, 24, 40, 80)
     """Channels between the blocks of each stage; each stage after the first halves the image."""
     blocks: Annotated[int, integer(1)] = 2
-    """Blocks of each stage."""
+    """Blocks of each stage after the first, which has one."""
     expansion: Annotated[int, integer(1)] = 4
-    """Channels within a block for each between blocks."""
+    """Channels within a block, after the first, for each between blocks."""
     dropout_rate: Annotated[float, RATE] = 0.2
     """Share of the last layer's inputs that is dropped in training."""
     classes: Annotated[int, integer(2)] = 10

@@ -158,6 +158,56 @@ def _windows(images, window, out_sizes, strides, pads, axis=2):
     ]
 
 
+def _plain_depthwise(images, kernel, strides):
+    return lax.conv_general_dilated(
+        images, kernel, strides, "SAME", dimension_numbers=_NHWC, feature_group_count=images.shape[-1]
+    )
+
+
+def _depthwise_windows(images, kernel_shape, strides):
+    pads = _pads(images.shape, kernel_shape, strides, "SAME")
+    sizes = [-(-images.shape[i + 1] // strides[i]) for i in (0, 1)]
+    return _windows(images, kernel_shape[:2], sizes, strides, pads, axis=1)
+
+
+def _depthwise_sum_of_shifts(images, kernel, strides):
+    windows = _depthwise_windows(images, kernel.shape, strides)
+    return reduce(jnp.add, map(jnp.multiply, windows, kernel.reshape(-1, kernel.shape[-1])))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise_conv(images, kernel, strides):
+    on_cpu, plain = (partial(f, strides=strides) for f in (_depthwise_sum_of_shifts, _plain_depthwise))
+    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=plain)
+
+
+def _depthwise_forward(images, kernel, strides):
+    return _depthwise_conv(images, kernel, strides), (images, kernel)
+
+
+def _depthwise_backward(strides, residuals, grads):
+    def plain(images, kernel, grads):
+        return jax.vjp(partial(_plain_depthwise, strides=strides), images, kernel)[1](grads)
+
+    def written_out(images, kernel, grads):
+        # Image by image and pixel by pixel: a sum over all of them at once is one that XLA does not vectorise.
+        def add(totals, image_and_grads):
+            image, grads = image_and_grads
+            windows = _depthwise_windows(image[None], kernel.shape, strides)
+            return [total + window[0] * grads for total, window in zip(totals, windows, strict=True)], None
+
+        totals = [jnp.zeros(grads.shape[1:], grads.dtype)] * math.prod(kernel.shape[:2])
+        totals, _ = lax.scan(add, totals, (images, grads))
+        kernel_gradient = jnp.stack([total.sum((0, 1)) for total in totals]).reshape(kernel.shape)
+        of_images = jax.vjp(lambda images: _depthwise_sum_of_shifts(images, kernel, strides), images)[1]
+        return *of_images(grads), kernel_gradient
+
+    return lax.platform_dependent(*residuals, grads, cpu=written_out, default=plain)
+
+
+_depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
+
+
 def depthwise_conv(images: Array, kernel: Array, strides: tuple[int, int] = (1, 1)) -> Array:
     """Returns the "SAME" cross-correlation [B, H', W', C] of each channel of images [B, H, W, C] with its own kernel.
 
@@ -166,19 +216,8 @@ def depthwise_conv(images: Array, kernel: Array, strides: tuple[int, int] = (1, 
       kernel: [h, w, 1, C], of the same dtype.
       strides: steps of the window, vertical and horizontal.
     """
-
-    def plain(images, kernel):
-        return lax.conv_general_dilated(
-            images, kernel, strides, "SAME", dimension_numbers=_NHWC, feature_group_count=images.shape[-1]
-        )
-
-    def sum_of_shifts(images, kernel):
-        pads = _pads(images.shape, kernel.shape, strides, "SAME")
-        sizes = [-(-images.shape[i + 1] // strides[i]) for i in (0, 1)]
-        windows = _windows(images, kernel.shape[:2], sizes, strides, pads, axis=1)
-        return reduce(jnp.add, map(jnp.multiply, windows, kernel.reshape(-1, kernel.shape[-1])))
-
-    return lax.platform_dependent(images, kernel, cpu=sum_of_shifts, default=plain)
+    outputs: Any = _depthwise_conv(images, kernel, strides)
+    return outputs
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

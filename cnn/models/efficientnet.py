@@ -14,8 +14,8 @@ SQUEEZE = 4
 class EfficientNet(nn.Module):
     """Inverted residual blocks with squeeze and excitation, and swish for activation.
 
-    Changed from the paper's B0: three stages, as an image of 28 pixels can be halved but twice, of two blocks each;
-    kernels of 3 x 3 alone; an expansion of 4 instead of 6; no stochastic depth.
+    Changed from the paper's B0: the first four stages alone, and no stride in the first convolution, as an image is 8
+    times smaller; two blocks a stage; kernels of 3 x 3 alone; an expansion of 4 instead of 6; no stochastic depth.
     """
 
     config: EfficientNetConfig
@@ -32,12 +32,14 @@ class EfficientNet(nn.Module):
             return Conv(features, (size, size), activation=None, use_bias=False, name=name)(x)
 
         x = norm(conv(images_BxHxWxC.astype(config.dtype), "conv", config.features[0], size=3), "norm")
-        for index in range(len(config.features) * config.blocks):
-            stage, place = divmod(index, config.blocks)
-            features, stride = config.features[stage], 2 if stage and not place else 1
-            block, shortcut = f"block{index + 1}", x
-            x = conv(x, f"{block}_expand", shortcut.shape[-1] * config.expansion)
-            x = norm(x, f"{block}_norm1")
+        # Features, expansion and stride of each block.
+        stages = [(config.features[0], 1, 1)]
+        for features in config.features[1:]:
+            stages += [(features, config.expansion, 2 if not place else 1) for place in range(config.blocks)]
+        for number, (features, expansion, stride) in enumerate(stages, 1):
+            block, shortcut = f"block{number}", x
+            if expansion > 1:
+                x = norm(conv(x, f"{block}_expand", x.shape[-1] * expansion), f"{block}_norm1")
             x = DepthwiseConv(strides=(stride, stride), name=f"{block}_depthwise")(x)
             x = norm(x, f"{block}_norm2")
             factors = MeanPool(name=f"{block}_squeeze")(x)
