@@ -1,6 +1,7 @@
 """``python -m cnn <verb>``: each verb is one function of a module of the library."""
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 
@@ -78,6 +79,33 @@ def predict(run_dir: Path, files: tuple[Path, ...], /) -> None:
         raise DataError(f"{unread} of {len(files)} files could not be read; the lines above say why")
 
 
+def sweep(arguments: list[str]) -> None:
+    """Train with every combination of some values, and several seeds each; then print a table.
+
+    usage: python -m cnn sweep EXPERIMENT [--seeds N] [--run-dir DIRECTORY] [--FIELD VALUE VALUE ...] ...
+
+      EXPERIMENT     Module of the experiment, such as experiments.fashion_cnn.
+      --seeds        How many seeds, from 0; 1 if left out.
+      --run-dir      Directory for runs and table; the same command on it goes on. Without it, runs/NAME/sweep.
+      --FIELD        Any field of the configuration, such as --augment.flip true false or --optim.momentum 0 0.9.
+    """
+    from cnn import sweep as sweeps
+
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError("no experiment is named; python -m cnn sweep experiments.fashion_cnn --seeds 3 names one")
+    config, grid = load_experiment(arguments[0]), sweeps.parse_grid(arguments[1:])
+    options = {name: grid.pop(name, default) for name, default in (("seeds", [1]), ("run_dir", [None]))}
+    for name, values in options.items():
+        if len(values) > 1:
+            raise ConfigError(f"--{name} is {values}, but must be one value")
+    (seeds,), (run_dir,) = options.values()
+    if not isinstance(seeds, int) or seeds < 1:
+        raise ConfigError(f"--seeds is {seeds!r}, but must be an integer of at least 1")
+    directory = Path(str(run_dir)) if run_dir is not None else Path("runs", config.name, "sweep")
+    found = sweeps.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))
+    print(f"\n{sweeps.table(found)}\nwrote {directory}/table.md and sweep.json")
+
+
 def load_experiment(name: str) -> ExperimentConfig:
     """Returns the CONFIG of an experiment's module.
 
@@ -93,7 +121,7 @@ def load_experiment(name: str) -> ExperimentConfig:
     return config
 
 
-VERBS = {"data": data, "look": look, "predict": predict, "verify": verify, "cost": cost}
+VERBS = {"data": data, "look": look, "predict": predict, "verify": verify, "cost": cost, "sweep": sweep}
 
 
 def main(arguments: list[str]) -> None:
@@ -103,6 +131,9 @@ def main(arguments: list[str]) -> None:
         print("usage: python -m cnn VERB ...; python -m cnn VERB --help tells more\n")
         for name, function in VERBS.items():
             print(f"  {name:10}{(function.__doc__ or '').splitlines()[0]}")
+    elif verb == "sweep":
+        # Its options are lists of values for the fields of an experiment.
+        print(inspect.getdoc(sweep)) if {"-h", "--help"} & set(rest) else sweep(rest)
     elif verb in VERBS:
         parse_options(VERBS[verb], f"python -m cnn {verb}", rest)()
     else:

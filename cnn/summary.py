@@ -57,10 +57,10 @@ def layer_table(state: TrainState) -> list[LayerRow]:
             )
         return outputs
 
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
     with nn.intercept_methods(record):
         images = jax.ShapeDtypeStruct((1, *state.image_shape), jnp.float32)
-        jax.eval_shape(lambda x: state.model.apply(variables, x, train=False), images)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        jax.eval_shape(lambda variables, images: state.model.apply(variables, images, train=False), variables, images)
     return rows
 
 

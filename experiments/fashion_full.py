@@ -1,0 +1,20 @@
+"""The chapter's network with the full recipe: augmentation, Muon, one cycle, and an average of the weights."""
+
+import dataclasses
+
+from cnn.config import AugmentConfig, OptimConfig, TrainConfig
+from cnn.run import main
+from experiments.fashion_cnn import CONFIG as CHAPTER
+
+CONFIG = dataclasses.replace(
+    CHAPTER,
+    name="fashion_full",
+    optim=OptimConfig(
+        name="muon", learning_rate=1e-2, schedule="one_cycle", weight_decay=0.05, average_decay=0.998, batch_size=128
+    ),
+    augment=AugmentConfig(flip=True, shift=1),
+    train=TrainConfig(epochs=60, patience=60),
+)
+
+if __name__ == "__main__":
+    main(CONFIG)
