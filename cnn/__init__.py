@@ -8,15 +8,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from cnn.checkpoint import load_best
 from cnn.config import (
+    AlexNetConfig,
     AugmentConfig,
     DataConfig,
     DenseConfig,
+    EfficientNetConfig,
     ExperimentConfig,
     LogConfig,
     MeshConfig,
     ModelConfig,
     OptimConfig,
+    ResNetConfig,
     TrainConfig,
+    ViTConfig,
 )
 from cnn.data import Split, Splits, class_names, load_data
 from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
@@ -28,9 +32,11 @@ from cnn.sharding import make_mesh
 from cnn.state import TrainState, create_state
 from cnn.steps import Batch, eval_step, evaluate, predict, train_epoch, train_step, train_steps
 from cnn.summary import layer_table
+from cnn.sweeps import sweep
 from cnn.train import Result, fit, load_result
 
 __all__ = [
+    "AlexNetConfig",
     "AugmentConfig",
     "Batch",
     "ConfigError",
@@ -38,12 +44,14 @@ __all__ = [
     "DataConfig",
     "DataError",
     "DenseConfig",
+    "EfficientNetConfig",
     "ExperimentConfig",
     "LogConfig",
     "MeshConfig",
     "Metrics",
     "ModelConfig",
     "OptimConfig",
+    "ResNetConfig",
     "Result",
     "RunDirError",
     "SeedsResult",
@@ -53,6 +61,7 @@ __all__ = [
     "TrainConfig",
     "TrainState",
     "UserError",
+    "ViTConfig",
     "class_names",
     "create_state",
     "eval_step",
@@ -67,6 +76,7 @@ __all__ = [
     "make_mesh",
     "predict",
     "read_image",
+    "sweep",
     "train_epoch",
     "train_step",
     "train_steps",

@@ -89,7 +89,7 @@ def sweep(arguments: list[str]) -> None:
       --run-dir      Directory for runs and table; the same command on it goes on. Without it, runs/NAME/sweep.
       --FIELD        Any field of the configuration, such as --augment.flip true false or --optim.momentum 0 0.9.
     """
-    from cnn import sweep as sweeps
+    from cnn import sweeps
 
     if not arguments or arguments[0].startswith("-"):
         raise ConfigError("no experiment is named; python -m cnn sweep experiments.fashion_cnn --seeds 3 names one")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 import cnn
-from cnn.convolution import conv, max_pool
+from cnn.convolution import conv, depthwise_conv, max_pool
+from cnn.layers import Add, Attention, BatchNorm, LayerNorm
 
 
 def _assert_close(ours, theirs):
@@ -24,7 +25,7 @@ SHAPES = [
     ((2, 28, 28, 1), (3, 3, 1, 32), (1, 1)),
     ((2, 14, 14, 32), (3, 3, 32, 64), (1, 1)),
     # Winograd's in two chunks with an image to fill up, and not square.
-    ((37, 6, 4, 5), (3, 3, 5, 6), (1, 1)),
+    ((37, 6, 4, 32), (3, 3, 32, 33), (1, 1)),
     ((3, 7, 9, 2), (3, 3, 2, 5), (2, 2)),
     ((1, 11, 8, 3), (5, 2, 3, 4), (3, 1)),
     ((2, 6, 5, 16), (1, 1, 16, 3), (2, 3)),
@@ -66,6 +67,75 @@ def test_conv_and_its_gradients_equal_lax_for_any_shape(data):
     strides = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
     padding = data.draw(st.sampled_from(["SAME", "VALID"]))
     _check_conv((data.draw(size), height, width, kernel[2]), kernel, strides, padding)
+
+
+@pytest.mark.parametrize(("size", "strides"), [((8, 6), (1, 1)), ((7, 9), (2, 2)), ((5, 5), (1, 3))])
+def test_depthwise_conv_and_its_gradients_equal_lax(size, strides):
+    images, kernel = _random(0, (3, *size, 5), (3, 3, 1, 5))
+    ours, our_vjp = jax.vjp(lambda x, k: depthwise_conv(x, k, strides), images, kernel)
+    theirs, their_vjp = jax.vjp(
+        lambda x, k: lax.conv_general_dilated(
+            x, k, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=5
+        ),
+        images,
+        kernel,
+    )
+    _assert_close(ours, theirs)
+    (grads,) = _random(1, theirs.shape)
+    for our_gradient, their_gradient in zip(our_vjp(grads), their_vjp(grads), strict=True):
+        _assert_close(our_gradient, their_gradient)
+
+
+def test_batch_norm_equals_flax_in_training_and_after():
+    (images,) = _random(0, (6, 5, 4, 3))
+    ours, theirs = BatchNorm(activation=None), nn.BatchNorm(use_running_average=False, momentum=0.9)
+    variables = ours.init(jax.random.key(0), images, train=False)
+    their_variables = theirs.init(jax.random.key(0), images)
+    outputs, stats = ours.apply(variables, images, train=True, mutable="batch_stats")
+    their_outputs, their_stats = theirs.apply(their_variables, images, mutable="batch_stats")
+    _assert_close(outputs, their_outputs)
+    _assert_close(stats["batch_stats"]["mean"], their_stats["batch_stats"]["mean"])
+    _assert_close(stats["batch_stats"]["variance"], their_stats["batch_stats"]["var"])
+    after = {"params": variables["params"], **stats}
+    mean, variance = (np.asarray(stats["batch_stats"][name]) for name in ("mean", "variance"))
+    _assert_close(ours.apply(after, images, train=False), (np.asarray(images) - mean) / np.sqrt(variance + 1e-5))
+
+
+def test_images_that_fill_a_batch_up_count_for_nothing_in_its_statistics():
+    images, others = _random(0, (6, 5, 4, 3), (2, 5, 4, 3))
+    layer, mask = BatchNorm(), jnp.arange(8) < 6
+    variables = layer.init(jax.random.key(0), images, train=False)
+    wanted, stats = layer.apply(variables, images, train=True, mutable="batch_stats")
+    filled = jnp.concatenate([images, 100 * others])
+    outputs, masked_stats = layer.apply(variables, filled, train=True, mask=mask, mutable="batch_stats")
+    _assert_close(outputs[:6], wanted)
+    jax.tree.map(_assert_close, masked_stats, stats)
+
+
+def test_layer_norm_equals_flax():
+    (tokens,) = _random(0, (2, 5, 8))
+    ours, theirs = LayerNorm(), nn.LayerNorm()
+    keys = jax.random.split(jax.random.key(0))
+    _assert_close(ours.apply(ours.init(keys[0], tokens), tokens), theirs.apply(theirs.init(keys[1], tokens), tokens))
+
+
+def test_attention_is_the_formula():
+    """softmax(q k' / sqrt(d)) v for each head, the heads side by side."""
+    (inputs,) = _random(0, (2, 5, 24))
+    queries, keys, values = np.split(np.asarray(inputs), 3, axis=2)
+    wanted = np.zeros((2, 5, 8))
+    for head in (slice(0, 4), slice(4, 8)):
+        scores = queries[..., head] @ keys[..., head].swapaxes(1, 2) / np.sqrt(4)
+        weights = np.exp(scores) / np.exp(scores).sum(2, keepdims=True)
+        wanted[..., head] = weights @ values[..., head]
+    _assert_close(Attention(heads=2).apply({}, inputs), wanted)
+
+
+def test_a_shortcut_takes_every_other_pixel_and_zeros_for_new_channels():
+    images, shortcut = _random(0, (2, 3, 3, 4), (2, 5, 5, 2))
+    outputs: Any = Add(activation=None).apply({}, images, shortcut)
+    _assert_close(outputs[..., :2], images[..., :2] + shortcut[:, ::2, ::2])
+    _assert_close(outputs[..., 2:], images[..., 2:])
 
 
 def test_conv_of_few_channels_in_float64_is_as_exact_as_lax():

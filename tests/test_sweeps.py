@@ -1,0 +1,100 @@
+"""Sweeps: the grid, the runs, the table, and what goes wrong."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import cnn
+from cnn import sweeps
+from cnn.__main__ import main
+from cnn.errors import UserError
+from tests.helpers import narrow
+
+
+def test_every_combination_is_a_variant():
+    grid = {"augment.flip": [True, False], "optim.learning_rate": [0.1, 0.2, 0.3]}
+    found = sweeps.variants(cnn.ExperimentConfig(), grid)
+    assert [(v.config.augment.flip, v.config.optim.learning_rate) for v in found] == [
+        (flip, rate) for flip in (True, False) for rate in (0.1, 0.2, 0.3)
+    ]
+    assert found[0].name == "augment.flip=true,optim.learning_rate=0.1"
+    assert [variant.config for variant in sweeps.variants(cnn.ExperimentConfig(), {})] == [cnn.ExperimentConfig()]
+
+
+def test_a_command_line_is_read_as_values_by_field():
+    line = "--augment.flip true False --optim.name muon adam --model.features [64,32] --seeds 3"
+    grid = sweeps.parse_grid(line.split())
+    assert grid == {
+        "augment.flip": [True, False],
+        "optim.name": ["muon", "adam"],
+        "model.features": [[64, 32]],
+        "seeds": [3],
+    }
+
+
+def test_runs_give_a_table_and_are_not_repeated(config, small, tmp_path):
+    lines: list[str] = []
+    args = narrow(config, epochs=1), {"optim.batch_size": [32, 64]}, [0, 1], tmp_path, small, lines.append
+    found = cnn.sweep(*args)
+    assert len(lines) == 4 and lines[3].startswith("optim.batch_size=64  seed 1  val loss ")
+    alone = dataclasses.replace(found[1].config, train=dataclasses.replace(found[1].config.train, seed=1))
+    assert found[1].rows[1]["val_loss"] == cnn.fit(alone, tmp_path / "alone", small).summary["val_loss"]
+    losses = [row["val_loss"] for row in found[0].rows]
+    assert found[0].estimates["val_loss"].mean == pytest.approx(np.mean(losses))
+    assert found[0].estimates["val_loss"].std == pytest.approx(np.std(losses, ddof=1))
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert len(table) == 4 and table[3].startswith("| `64` | 2 | ")
+    saved = json.loads((tmp_path / "sweep.json").read_text())["variants"]
+    assert [variant["rows"] for variant in saved] == [variant.rows for variant in found]
+
+    epoch_files = list(tmp_path.rglob("metrics.jsonl"))
+    times = [path.stat().st_mtime_ns for path in epoch_files]
+    assert [v.rows for v in cnn.sweep(*args)] == [v.rows for v in found]
+    assert [path.stat().st_mtime_ns for path in epoch_files] == times
+
+
+def test_seeds_in_one_call_come_to_the_same_and_are_not_repeated(config, small, tmp_path, monkeypatch):
+    config = narrow(config, epochs=1)
+    (in_turn,) = cnn.sweep(config, {}, [0, 1], tmp_path / "in_turn", small)
+    (together,) = cnn.sweep(config, {}, [0, 1], tmp_path / "together", small, together=True)
+    for ours, theirs in zip(together.rows, in_turn.rows, strict=True):
+        # One program for all seeds rounds in another order.
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-5)
+    monkeypatch.setattr(sweeps, "fit_seeds", None)
+    assert cnn.sweep(config, {}, [0, 1], tmp_path / "together", small, together=True)[0].rows == together.rows
+
+
+def test_a_run_that_diverges_is_named_and_the_others_go_on(config, small, tmp_path):
+    sgd = dataclasses.replace(narrow(config, epochs=1), optim=cnn.OptimConfig(name="sgd"))
+    found = cnn.sweep(sgd, {"optim.learning_rate": [1e30, 0.01]}, [0], tmp_path, small)
+    assert "no longer a number" in found[0].rows[0]["diverged"] and found[1].rows[0]["val_loss"] > 0
+    assert "| 0, 1 diverged |" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "no experiment is named"),
+        ("experiments.nothing", "cannot import"),
+        ("experiments.softmax --optim.speed 3", "unknown field optim.speed"),
+        ("experiments.softmax --speed.optim 3", "unknown field speed.optim"),
+        ("experiments.softmax --optim.batch_size 32 0", "--optim.batch_size is 0"),
+        ("experiments.softmax --optim.batch_size", "--optim.batch_size has no value"),
+        ("experiments.softmax 3", "'3' is the value of no field"),
+        ("experiments.softmax --seeds 0", "--seeds is 0"),
+        ("experiments.softmax --seeds 1 2", "must be one value"),
+        ("experiments.softmax --optim.momentum 0 --optim.momentum 0.9", "stands there twice"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_before_the_first_run(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        main(["sweep", *arguments.split()])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_says_how_it_is_used(capsys):
+    main(["sweep", "--help"])
+    assert "--augment.flip true false" in capsys.readouterr().out
