@@ -39,10 +39,11 @@ FEWER_BLOCKS = {
 
 
 def _shrunk(experiment):
-    """The shipped experiment, with fewer blocks and epochs."""
+    """The shipped experiment, with fewer blocks, smaller batches and fewer epochs."""
     config = load_experiment(f"experiments.{experiment}")
     model = dataclasses.replace(config.model, **FEWER_BLOCKS.get(experiment, {}))
-    return dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, epochs=4))
+    optim, train = dataclasses.replace(config.optim, batch_size=32), dataclasses.replace(config.train, epochs=4)
+    return dataclasses.replace(config, model=model, optim=optim, train=train)
 
 
 @pytest.mark.parametrize(("experiment", "parameters"), PARAMETERS.items())
@@ -58,7 +59,7 @@ def test_the_loss_falls_on_real_images_and_every_layer_is_captured(experiment, s
     state, losses = cnn.create_state(config, 500), []
     # Batches that 500 images do not fill.
     for _ in range(4):
-        state, metrics = cnn.train_epoch(state, small.train, batch_size=128)
+        state, metrics = cnn.train_epoch(state, small.train, batch_size=32)
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.9 * losses[0]
     maps = cnn.feature_maps(state, small.test.images[:2])
