@@ -1,0 +1,61 @@
+"""Every rung of the ladder with several seeds, and what a step of it costs.
+
+python -m benchmarks.ladder [--rungs softmax dense ...] [--seeds 5] [--directory runs/ladder]
+
+A seed is a run of ``cnn.sweep`` in a directory of its own, so that the same command goes on where it was stopped.
+Numbers are those of the best epoch by validation loss; the test images are read once a run. A rung that is not named
+keeps what it had.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cnn
+from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
+from cnn.__main__ import load_experiment
+from cnn.cost import step_cost
+from cnn.state import epoch_steps
+from cnn.sweeps import NUMBERS, ROW
+
+RUNGS = ("softmax", "dense", "fashion_cnn", "fashion_full", "alexnet", "resnet20", "efficientnet", "vit")
+"""Modules of ``experiments``, from the first to the last."""
+
+
+def climb(experiment: str, seeds: int, directory: Path) -> dict[str, Any]:
+    """Trains a rung with seeds 0, 1, ... and returns what is known of it."""
+    config = load_experiment(f"experiments.{experiment}")
+    (variant,) = cnn.sweep(config, {}, range(seeds), directory, report=lambda line: print(experiment, line, flush=True))
+    layers = cnn.layer_table(cnn.create_state(config))
+    step_seconds = step_cost(config)["step_seconds"]
+    rows = [{name: row[name] for name in ("seed", *ROW)} for row in variant.rows]
+    return {
+        "parameters": sum(layer.parameters for layer in layers),
+        "flops": sum(layer.flops for layer in layers),
+        "epochs": config.train.epochs,
+        "train_images": config.data.train_images,
+        "epoch_seconds": step_seconds * epoch_steps(config),
+        "summary": {name: summary([row[name] for row in rows]) for name in NUMBERS},
+        "rows": rows,
+        "machine": machine(),
+    }
+
+
+def main(rungs: tuple[str, ...] = RUNGS, seeds: int = 5, directory: Path = Path("runs/ladder")) -> None:
+    """Climb, print a line for each run, and write ladder.json.
+
+    Args:
+        rungs: Modules of experiments.
+        seeds: How many of each rung.
+        directory: For the runs.
+    """
+    before = RESULTS / "ladder.json"
+    kept: dict[str, Any] = json.loads(before.read_text()) if before.exists() else {"rungs": {}, "origins": {}}
+    for rung in rungs:
+        kept["rungs"][rung] = climb(rung, seeds, directory / rung)
+        kept["origins"][rung] = origin()
+        write_result("ladder", {"origins": kept["origins"], "rungs": kept["rungs"]})
+
+
+if __name__ == "__main__":
+    run_main(main)
