@@ -20,6 +20,7 @@ from cnn.config import (
     OptimConfig,
     ResNetConfig,
     TrainConfig,
+    TransferConfig,
     ViTConfig,
 )
 from cnn.data import Split, Splits, class_names, load_data
@@ -34,6 +35,7 @@ from cnn.steps import Batch, eval_step, evaluate, predict, train_epoch, train_st
 from cnn.summary import layer_table
 from cnn.sweeps import sweep
 from cnn.train import Result, fit, load_result
+from cnn.transfer import take_layers
 
 __all__ = [
     "AlexNetConfig",
@@ -60,6 +62,7 @@ __all__ = [
     "Stopped",
     "TrainConfig",
     "TrainState",
+    "TransferConfig",
     "UserError",
     "ViTConfig",
     "class_names",
@@ -77,6 +80,7 @@ __all__ = [
     "predict",
     "read_image",
     "sweep",
+    "take_layers",
     "train_epoch",
     "train_step",
     "train_steps",

@@ -96,6 +96,21 @@ def cutmix(key: Array, images: Array, targets: Array, alpha: float) -> tuple[Arr
     return mixed, share * targets + (1 - share) * jnp.roll(targets, 1, 0)
 
 
+def views(images: Array, config: AugmentConfig) -> Array:
+    """Returns images [B, H, W, C] as training may have seen them, [V, B, H, W, C], themselves first.
+
+    Their mirror images, if training flips, and each of both one pixel up, down, left and right, if it shifts: A.
+    Krizhevsky et al., ImageNet Classification with Deep CNNs, section 4.1.
+    """
+    found = [images] + ([images[:, :, ::-1]] if config.flip else [])
+    if config.shift:
+        padded = [jnp.pad(view, ((0, 0), (1, 1), (1, 1), (0, 0))) for view in found]
+        height, width = images.shape[1:3]
+        places = (0, 1), (2, 1), (1, 0), (1, 2)
+        found += [view[:, top : top + height, left : left + width] for view in padded for top, left in places]
+    return jnp.stack(found)
+
+
 def augment(key: Array, images: Array, targets: Array, config: AugmentConfig) -> tuple[Array, Array]:
     """Returns images and targets as the configuration wants them changed; without a change, the same."""
     keys = random.split(key, 6)

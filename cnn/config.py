@@ -11,7 +11,21 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
 from cnn.errors import ConfigError
-from cnn.rules import FRACTION, NOT_NEGATIVE, PATH, POSITIVE, PROBABILITY, RATE, SEED, check, integer, integers, require
+from cnn.rules import (
+    FRACTION,
+    LAYER_FACTORS,
+    NAMES,
+    NOT_NEGATIVE,
+    PATH,
+    POSITIVE,
+    PROBABILITY,
+    RATE,
+    SEED,
+    check,
+    integer,
+    integers,
+    require,
+)
 
 
 class Dataset(NamedTuple):
@@ -220,10 +234,14 @@ class OptimConfig:
     """Learning rate; with a schedule, its highest value."""
     adam_learning_rate: Annotated[float, POSITIVE] = 4e-3
     """Learning rate of what muon leaves to Adam."""
-    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """Learning rate over the steps; cosine falls to zero at the last step of the last epoch, one_cycle rises first."""
+    schedule: Literal["constant", "cosine", "warmup_cosine", "one_cycle"] = "constant"
+    """Learning rate over the steps; all but constant fall to zero at the end, and the last two rise first."""
     warmup: Annotated[float, FRACTION] = 0.15
-    """Share of the steps in which one_cycle rises."""
+    """Share of the steps in which warmup_cosine and one_cycle rise."""
+    rates: Annotated[tuple[str, ...], LAYER_FACTORS] = ()
+    """Factors of the learning rate by layer name or pattern, such as "conv*=0.1"; 0 freezes; the first that fits counts."""
+    accumulate: Annotated[int, integer(1)] = 1
+    """Steps whose gradients are averaged for one update, as if the batch were so many times larger."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of the kernels, times the learning rate, that each step takes away; with muon, not of the last layer's."""
     momentum: Annotated[float, RATE] = 0.0
@@ -259,9 +277,28 @@ class AugmentConfig:
     cutmix: Annotated[float, NOT_NEGATIVE] = 0.0
     """Put a rectangle of another image into each, of an area that is Beta distributed so; 0 for never."""
 
+    test_time: bool = False
+    """Predict the test images as training has flipped and shifted them too, and report the mean's result apart."""
+
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
         check(self, "augment")
+        varied = self.flip or self.shift
+        require(bool(varied or not self.test_time), "augment.test_time", self.test_time, "false without flip or shift")
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """What training begins with, instead of random parameters."""
+
+    source: Annotated[str | None, PATH] = None
+    """Run directory whose best parameters are taken."""
+    layers: Annotated[tuple[str, ...], NAMES] = ("*",)
+    """Names, or patterns, of the layers that are taken from it; each must be there, with the same shapes."""
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        check(self, "transfer")
 
 
 @dataclass(frozen=True)
@@ -326,6 +363,7 @@ class ExperimentConfig:
     model: AnyModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     log: LogConfig = field(default_factory=LogConfig)

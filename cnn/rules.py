@@ -1,6 +1,7 @@
 """What a field of a configuration may hold: a rule beside the field's type, checked when the configuration is made."""
 
 import math
+import re
 import typing
 from collections.abc import Callable
 from functools import cache
@@ -41,12 +42,25 @@ def _is_real(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_factor(value: object) -> bool:
+    pattern, _, factor = value.rpartition("=") if isinstance(value, str) else ("", "", "")
+    return pattern != "" and re.fullmatch(r"[0-9]+(\.[0-9]*)?(e-?[0-9]+)?", factor) is not None
+
+
 POSITIVE = Rule(lambda value: _is_real(value) and value > 0, "a finite number above 0")
 NOT_NEGATIVE = Rule(lambda value: _is_real(value) and value >= 0, "a finite number of at least 0")
 FRACTION = Rule(lambda value: _is_real(value) and 0 < value < 1, "between 0 and 1, exclusive")
 RATE = Rule(lambda value: _is_real(value) and 0 <= value < 1, "at least 0 and below 1")
 PROBABILITY = Rule(lambda value: _is_real(value) and 0 <= value <= 1, "from 0 to 1")
 SEED = Rule(lambda value: _is_integer(value) and 0 <= value < 2**32, "an integer from 0 to 2**32 - 1")
+LAYER_FACTORS = Rule(
+    lambda value: isinstance(value, tuple) and all(_is_factor(one) for one in value),
+    "layer name patterns with factors of at least 0, such as conv*=0.1",
+)
+NAMES = Rule(
+    lambda value: isinstance(value, tuple) and value != () and all(isinstance(one, str) for one in value),
+    "layer names or patterns, such as conv*, at least one",
+)
 PATH = Rule(lambda value: value is None or isinstance(value, str), "the path of a directory")
 
 

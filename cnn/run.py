@@ -262,11 +262,16 @@ def progress(epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
 def result_table(summary: dict[str, Any]) -> str:
     """Returns the result of a run as a small table."""
     rule = "-" * 34
+    sets = {"val": "validation", "test": "test", "tta_test": "test, varied"}
+    numbers = "".join(
+        f"{title:12}{summary[f'{name}_loss']:>10.4f}{summary[f'{name}_accuracy']:>12.4f}\n"
+        for name, title in sets.items()
+        if f"{name}_loss" in summary
+    )
     seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in summary["seconds"].items())
     return (
         f"\n{'':12}{'loss':>10}{'accuracy':>12}\n{rule}\n"
-        f"{'validation':12}{summary['val_loss']:>10.4f}{summary['val_accuracy']:>12.4f}\n"
-        f"{'test':12}{summary['test_loss']:>10.4f}{summary['test_accuracy']:>12.4f}\n{rule}\n"
+        f"{numbers}{rule}\n"
         f"best epoch {summary['best_epoch']} of {summary['stopped_epoch']}, {summary['params']:,} parameters\n"
         f"seconds: {seconds}"
     )

@@ -56,6 +56,8 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
     """
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
         raise ConfigError(f"seeds are {list(seeds)}, but must be different integers from 0 to 2**32 - 1, at least one")
+    if config.transfer.source is not None:
+        raise ConfigError(f"--transfer.source is {config.transfer.source!r}, but seeds in one call begin at random")
     device = find_devices(config.train.device)[0]
     checked = check_splits(config, splits or load_data(config.data))
     initial = initial_state(config, len(checked.train.labels))

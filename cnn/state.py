@@ -1,5 +1,6 @@
 """What training changes, as one pytree, and how it begins: parameters, optimizer, schedule, keys."""
 
+import fnmatch
 import math
 from collections.abc import Callable
 from enum import IntEnum
@@ -18,6 +19,7 @@ from optax.contrib import MuonDimensionNumbers, muon
 
 from cnn.config import AugmentConfig, ExperimentConfig, OptimConfig
 from cnn.models import make_model
+from cnn.rules import require
 from cnn.sharding import split_features
 
 KERAS_EPSILON = 1e-7
@@ -95,6 +97,7 @@ def learning_rate_schedule(config: OptimConfig, total_steps: int, highest: float
     schedules = {
         "constant": lambda: optax.constant_schedule(highest),
         "cosine": lambda: optax.cosine_decay_schedule(highest, total_steps),
+        "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(0.0, highest, rise, max(total_steps, rise + 1)),
         "one_cycle": lambda: optax.join_schedules(
             [
                 optax.linear_schedule(highest / 25, highest, rise),
@@ -110,7 +113,8 @@ def learning_rate_schedule(config: OptimConfig, total_steps: int, highest: float
 @cache
 def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -> optax.GradientTransformation:
     """Returns the optimizer that the configuration names; it skips gradients that are no numbers, if asked to."""
-    schedule, decay = learning_rate_schedule(config, total_steps), config.weight_decay
+    updates = math.ceil(total_steps / config.accumulate)
+    schedule, decay = learning_rate_schedule(config, updates), config.weight_decay
     optimizers = {
         "adam": lambda: (
             optax.adamw(schedule, eps=KERAS_EPSILON, weight_decay=decay, mask=_kernels)
@@ -124,14 +128,36 @@ def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -
             schedule,
             ns_steps=NEWTON_SCHULZ_STEPS,
             weight_decay=decay,
-            adam_learning_rate=learning_rate_schedule(config, total_steps, config.adam_learning_rate),
+            adam_learning_rate=learning_rate_schedule(config, updates, config.adam_learning_rate),
             muon_weight_dimension_numbers=_matrices,
         ),
     }
     optimizer = optimizers[config.name]()
     if config.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    if config.rates:
+        optimizer = optax.chain(optimizer, _scale_by_layer(config.rates))
+    if config.accumulate > 1:
+        optimizer = optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()
     return optax.apply_if_finite(optimizer, NON_FINITE_STEPS) if skips else optimizer
+
+
+def _scale_by_layer(rates: tuple[str, ...]) -> optax.GradientTransformation:
+    """Scales each layer's updates, those of weight decay too, by the factor of the first pattern that fits its name."""
+    factors = [(pattern, float(factor)) for pattern, _, factor in (rate.rpartition("=") for rate in rates)]
+
+    def init(params):
+        for pattern, _ in factors:
+            require(bool(fnmatch.filter(params, pattern)), "optim.rates", pattern, f"of {', '.join(params)}")
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        def scaled(path, update):
+            return next((f for pattern, f in factors if fnmatch.fnmatch(path[0].key, pattern)), 1.0) * update
+
+        return jax.tree_util.tree_map_with_path(scaled, updates), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _kernels(params: dict) -> dict:

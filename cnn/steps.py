@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from cnn.augment import augment
+from cnn.augment import augment, views
 from cnn.data import Split
 from cnn.errors import ConfigError, DataError
 from cnn.metrics import Metrics, batch_metrics, merge, zero_metrics
@@ -241,3 +241,13 @@ def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 
     padded = jnp.pad(jnp.asarray(images), ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
     logits = lax.map(logits_of, padded.reshape(-1, batch_size, *images.shape[1:]))
     return jax.nn.softmax(logits.reshape(-1, logits.shape[-1])[:count])
+
+
+@jax.jit
+def evaluate_views(state: TrainState, split: Split) -> Metrics:
+    """Returns the metrics of the mean of the probabilities of each image and its variants: test-time augmentation."""
+    check_split(state, split, 1)
+    varied = views(jnp.asarray(split.images), state.augment)
+    probabilities_NxK = lax.map(partial(predict, state), varied).mean(0)
+    losses = -jnp.log(jnp.take_along_axis(probabilities_NxK, split.labels[:, None], 1)[:, 0])
+    return batch_metrics(probabilities_NxK, losses, split.labels, jnp.ones(len(split.labels), bool))

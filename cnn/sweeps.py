@@ -100,7 +100,8 @@ def sweep(
     """
     directory, found = Path(directory), variants(config, grid)
     if together is None:
-        together = find_devices(config.train.device)[0].platform != "cpu"
+        on_cpu = find_devices(config.train.device)[0].platform == "cpu"
+        together = not on_cpu and all(variant.config.transfer.source is None for variant in found)
     for variant in found:
         place = directory / variant.name
         data = splits or load_data(variant.config.data)

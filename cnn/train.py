@@ -23,8 +23,9 @@ from cnn.metrics import Metrics, make_metrics, zero_metrics
 from cnn.processes import first_goes_first, highest
 from cnn.sharding import make_mesh, on_one_device, replicate
 from cnn.state import TrainState, create_state, epoch_steps, learning_rate_schedule
-from cnn.steps import epoch_order, evaluate, train_steps
+from cnn.steps import epoch_order, evaluate, evaluate_views, train_steps
 from cnn.summary import format_table, layer_table
+from cnn.transfer import begin_with
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,11 @@ def fit(
             train_images = len(splits.train.labels)
             rundir.describe(run_dir, config, data_digest(splits), train_images, mesh.devices.ravel())
             on_device = replicate(splits, mesh)
-        run = Run(config, run_dir, lambda: create_state(config, train_images, mesh), on_device, seconds, report, warn)
-        return _fit(run)
+
+        def begin() -> tuple[TrainState, str]:
+            return begin_with(create_state(config, train_images, mesh), config.transfer)
+
+        return _fit(Run(config, run_dir, begin, on_device, seconds, report, warn))
 
 
 class Run(NamedTuple):
@@ -86,8 +90,8 @@ class Run(NamedTuple):
 
     config: ExperimentConfig
     run_dir: Path
-    begin: Callable[[], TrainState]
-    """Makes the state before the first step, which steps use up."""
+    begin: Callable[[], tuple[TrainState, str]]
+    """Makes the state before the first step, which steps use up, and says what was taken from another run."""
     splits: Splits
     """On the devices."""
     seconds: dict[str, float]
@@ -162,9 +166,9 @@ def _warn_of_best(run: Run, checkpoints: Any, state: TrainState) -> None:
 def _fit(run: Run) -> Result:
     """The loop, in a directory that is this run's, on images that lie on the devices."""
     config, run_dir = run.config, run.run_dir
-    state = run.begin()
+    state, taken = run.begin()
     layers = layer_table(state)
-    rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
+    rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name) + taken)
     with open_checkpoints(run_dir) as checkpoints:
         with timed(run.seconds, "checkpoint"):
             state, progress = _load_latest(run, checkpoints, state)
@@ -177,6 +181,7 @@ def _fit(run: Run) -> Result:
             best = load_best_of(checkpoints, state)
     with timed(run.seconds, "eval"):
         test_metrics = jax.device_get(evaluate(best, run.splits.test))
+        tta_metrics = jax.device_get(evaluate_views(best, run.splits.test)) if config.augment.test_time else None
     best_row = progress.history[progress.stopper.best_epoch - 1]
     summary = {
         "best_epoch": progress.stopper.best_epoch,
@@ -185,6 +190,8 @@ def _fit(run: Run) -> Result:
         "val_accuracy": best_row["val_accuracy"],
         "test_loss": float(test_metrics.loss),
         "test_accuracy": float(test_metrics.accuracy),
+        **({"tta_test_loss": float(tta_metrics.loss)} if tta_metrics else {}),
+        **({"tta_test_accuracy": float(tta_metrics.accuracy)} if tta_metrics else {}),
         "params": sum(layer.parameters for layer in layers),
         "seconds": run.seconds,
     }
@@ -251,7 +258,7 @@ def _check_finite(run: Run, train: Any, checkpoints: Any, metrics: Metrics, done
     """
     if math.isfinite(jax.device_get(metrics.loss_sum)):
         return
-    state, progress = _load_latest(run, checkpoints, run.begin())
+    state, progress = _load_latest(run, checkpoints, run.begin()[0])
     first, total = int(state.step) - len(progress.history) * run.epoch_steps, progress.metrics
     for batch in range(first, done):
         state, total = train(state, total, run.splits.train, np.int32(1))
@@ -313,7 +320,8 @@ def epoch_row(run: Run, epoch: int, metrics: tuple[Metrics, Metrics], spent: dic
     train, val = metrics
     train_loss, val_loss = float(train.loss), float(val.loss)
     steps, config = run.epoch_steps, run.config
-    learning_rate = learning_rate_schedule(config.optim, steps * config.train.epochs)(epoch * steps - 1)
+    updates = [(last * steps - 1) // config.optim.accumulate for last in (epoch, config.train.epochs)]
+    learning_rate = learning_rate_schedule(config.optim, updates[1] + 1)(updates[0])
     if not math.isfinite(train_loss + val_loss):
         kept = "nothing is kept of a fused run" if config.train.fused else "the checkpoints before it are kept"
         raise FloatingPointError(
