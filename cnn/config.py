@@ -239,7 +239,7 @@ class OptimConfig:
     warmup: Annotated[float, FRACTION] = 0.15
     """Share of the steps in which warmup_cosine and one_cycle rise."""
     rates: Annotated[tuple[str, ...], LAYER_FACTORS] = ()
-    """Factors of the learning rate by layer name or pattern, such as "conv*=0.1"; 0 freezes; the first that fits counts."""
+    """Factors of the learning rate by layer name or pattern, such as "conv*=0.1"; 0 freezes, and the first counts."""
     accumulate: Annotated[int, integer(1)] = 1
     """Steps whose gradients are averaged for one update, as if the batch were so many times larger."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
@@ -258,6 +258,8 @@ class OptimConfig:
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
         check(self, "optim")
+        sgd, momentum = self.name == "sgd", self.momentum
+        require(sgd or not momentum, "optim.momentum", momentum, f"0 with {self.name}; name sgd, or leave it out")
 
 
 @dataclass(frozen=True)

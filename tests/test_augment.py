@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 import cnn
 from cnn import augment
+from cnn.augment import views
+from cnn.run import result_table
+from cnn.state import learning_rate_schedule
 from cnn.steps import apply_model, loss_and_metrics, scale
-from tests.helpers import narrow
+from tests.helpers import NARROW, narrow
 
 KEY = 3
 """Made a key of anew each time, as JAX' check allows no key to be used twice."""
@@ -166,3 +169,65 @@ def test_evaluation_takes_the_average(config, small):
     of_average = cnn.evaluate(state, small.val).loss
     assert of_average == cnn.evaluate(state.replace(params=state.average["params"], average={}), small.val).loss
     assert of_average != cnn.evaluate(state.replace(average={}), small.val).loss
+
+
+def test_accumulated_steps_are_one_step_on_all_of_their_images(config, small):
+    """The mean of the gradients of equal batches is that of their images together; without dropout, as keys differ."""
+    model = dataclasses.replace(NARROW, dropout_rate=0.0)
+    one, many = (
+        cnn.create_state(dataclasses.replace(config, model=model, optim=cnn.OptimConfig(name="sgd", accumulate=steps)))
+        for steps in (1, 4)
+    )
+    begin = jax.tree.map(np.asarray, one.params)
+    for first in (0, 8, 16, 24):
+        np.testing.assert_array_equal(many.params["logits"]["kernel"], begin["logits"]["kernel"])
+        batch = cnn.Batch(small.train.images[first : first + 8], small.train.labels[first : first + 8])
+        many, _ = cnn.train_step(many, batch)
+    one, _ = cnn.train_step(one, cnn.Batch(small.train.images[:32], small.train.labels[:32]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), many.params, one.params)
+
+
+def test_a_schedule_of_accumulated_steps_ends_with_the_run(config, small, tmp_path):
+    optim = cnn.OptimConfig(schedule="cosine", accumulate=3, batch_size=50)
+    rates = [
+        row["learning_rate"]
+        for row in cnn.fit(dataclasses.replace(narrow(config), optim=optim), tmp_path, small).history
+    ]
+    # Two epochs of ten steps are seven updates, of which the fourth is the last that begins in the first epoch.
+    assert rates == pytest.approx([1e-3 * (1 + np.cos(np.pi * update / 7)) / 2 for update in (3, 6)], rel=1e-4)
+
+
+def test_warm_up_rises_to_the_highest_rate_and_falls_as_a_cosine():
+    schedule = learning_rate_schedule(cnn.OptimConfig(schedule="warmup_cosine", warmup=0.2, learning_rate=0.1), 50)
+    assert [float(schedule(step)) for step in (0, 5, 10, 30, 50)] == pytest.approx([0, 0.05, 0.1, 0.05, 0], abs=1e-6)
+
+
+def test_views_are_the_image_its_mirror_image_and_each_moved_by_a_pixel():
+    images = jnp.asarray(np.random.default_rng(0).integers(1, 256, (2, 5, 4, 1)), jnp.uint8)
+    found = views(images, cnn.AugmentConfig(flip=True, shift=3))
+    assert found.shape == (10, 2, 5, 4, 1)
+    np.testing.assert_array_equal(found[0], images)
+    np.testing.assert_array_equal(found[1], images[:, :, ::-1])
+    np.testing.assert_array_equal(found[2, :, 1:], images[:, :-1])
+    np.testing.assert_array_equal(found[5, :, :, :-1], images[:, :, 1:])
+    assert len(views(images, cnn.AugmentConfig(shift=1))) == 5 and len(views(images, cnn.AugmentConfig())) == 1
+
+
+def test_test_time_augmentation_is_reported_apart(config, small, tmp_path, capsys):
+    plain = dataclasses.replace(narrow(config, epochs=1), augment=cnn.AugmentConfig(flip=True))
+    varied = dataclasses.replace(plain, augment=cnn.AugmentConfig(flip=True, test_time=True))
+    results = [cnn.fit(one, tmp_path / name, small) for one, name in ((plain, "plain"), (varied, "varied"))]
+    assert results[0].summary["test_loss"] == results[1].summary["test_loss"]
+    assert "tta_test_loss" not in results[0].summary
+    state, images = results[1].state, small.test.images
+    mean = (np.asarray(cnn.predict(state, images)) + np.asarray(cnn.predict(state, images[:, :, ::-1]))) / 2
+    labels = small.test.labels
+    assert results[1].summary["tta_test_accuracy"] == pytest.approx((mean.argmax(1) == labels).mean())
+    wanted = -np.log(mean[np.arange(len(labels)), labels]).mean()
+    assert results[1].summary["tta_test_loss"] == pytest.approx(wanted, rel=1e-5)
+    assert "test, varied" in result_table(results[1].summary)
+
+
+def test_test_time_augmentation_without_any_augmentation_is_refused():
+    with pytest.raises(cnn.ConfigError, match="--augment.test_time is True"):
+        cnn.AugmentConfig(test_time=True)

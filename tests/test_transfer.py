@@ -1,0 +1,106 @@
+"""Transfer: layers by name, all of them accounted for, frozen or slowed, and the runs that begin so."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import cnn
+from cnn.state import make_optimizer
+from tests.helpers import NARROW, narrow
+
+
+def _state(seed, **fields):
+    train = cnn.TrainConfig(seed=seed)
+    return cnn.create_state(cnn.ExperimentConfig(model=dataclasses.replace(NARROW, **fields), train=train))
+
+
+def _equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_layers_are_taken_by_name_and_every_layer_is_named():
+    state, source = _state(0, classes=2), _state(1)
+    before = jax.tree.map(np.asarray, state.params)
+    taken, report = cnn.take_layers(state, source, ["conv*", "dense"])
+    assert all(_equal(taken.params[name], source.params[name]) for name in ("conv1", "conv2", "dense"))
+    assert _equal(taken.params["logits"], before["logits"]) and not _equal(before["conv1"], source.params["conv1"])
+    assert report == "taken: conv1, conv2, dense\nbegun anew: logits\nleft in the source: logits"
+
+
+def test_running_statistics_are_taken_with_their_layer_and_averages_instead_of_parameters(config, small):
+    optim = dataclasses.replace(config.optim, average_decay=0.5)
+    resnet = dataclasses.replace(config, model=cnn.ResNetConfig(blocks=1, features=4), optim=optim)
+    source, _ = cnn.train_step(cnn.create_state(resnet), cnn.Batch(small.train.images[:8], small.train.labels[:8]))
+    taken, _ = cnn.take_layers(cnn.create_state(resnet), source, ["*"])
+    assert _equal(taken.params, source.average["params"]) and not _equal(taken.params, source.params)
+    assert _equal(taken.batch_stats, source.average["batch_stats"])
+    assert _equal(taken.average, source.average)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (["*"], r"logits/bias \[10\] -> \[2\]; logits/kernel \[8, 10\] -> \[8, 2\]"),
+        (["dense", "head"], "'head', which fits no layer; the layers are conv1, conv2, dense, logits"),
+    ],
+)
+def test_a_leaf_that_differs_or_a_name_that_fits_nothing_is_named(patterns, message):
+    with pytest.raises(cnn.ConfigError, match=message):
+        cnn.take_layers(_state(0, classes=2), _state(1), patterns)
+
+
+def test_a_layer_that_the_source_lacks_is_named():
+    dense = cnn.create_state(cnn.ExperimentConfig(model=cnn.DenseConfig()))
+    with pytest.raises(cnn.ConfigError, match=r"conv1/bias missing -> \[4\]; conv1/kernel missing -> \[3, 3, 1, 4\]"):
+        cnn.take_layers(_state(0), dense, ["conv1"])
+
+
+def test_rates_scale_the_updates_of_layers_and_zero_freezes_them_weight_decay_too():
+    params = {name: {"kernel": np.ones((2, 3), np.float32)} for name in ("conv1", "conv2", "logits")}
+    grads = jax.tree.map(lambda leaf: 0.5 * leaf, params)
+    plain = cnn.OptimConfig(weight_decay=0.1)
+    rated = dataclasses.replace(plain, rates=("conv1=0", "conv*=0.1"))
+    updates: list[Any] = []
+    for optim in (plain, rated):
+        optimizer = make_optimizer(optim, 0)
+        updates.append(optimizer.update(grads, optimizer.init(params), params)[0])
+    factors = {"conv1": 0.0, "conv2": 0.1, "logits": 1.0}
+    for name, factor in factors.items():
+        plainly, rated_update = (update[name]["kernel"] for update in updates)
+        np.testing.assert_allclose(rated_update, factor * plainly, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rates", [("conv1",), ("conv1=-1",), ("=2",), ("conv1=fast",)])
+def test_rates_that_are_none_are_refused(rates):
+    with pytest.raises(cnn.ConfigError, match="--optim.rates is .* must be layer name patterns with factors"):
+        cnn.OptimConfig(rates=rates)
+
+
+def test_rates_of_no_layer_are_refused():
+    config = cnn.ExperimentConfig(model=NARROW, optim=cnn.OptimConfig(rates=("trunk*=0.1",)))
+    with pytest.raises(cnn.ConfigError, match="--optim.rates is 'trunk\\*', but must be of conv1, conv2"):
+        cnn.create_state(config)
+
+
+def test_a_run_begins_with_another_run_says_so_and_leaves_what_is_frozen(config, small, tmp_path):
+    first = cnn.fit(narrow(config, epochs=1), tmp_path / "first", small)
+    transfer = cnn.TransferConfig(source=str(tmp_path / "first"), layers=("conv*",))
+    optim = dataclasses.replace(config.optim, rates=("conv*=0",))
+    second = dataclasses.replace(narrow(config, epochs=1, seed=1), transfer=transfer, optim=optim)
+    result = cnn.fit(second, tmp_path / "second", small)
+    assert _equal(result.state.params["conv2"], first.state.params["conv2"])
+    assert not _equal(result.state.params["dense"], first.state.params["dense"])
+    summary = (tmp_path / "second" / "summary.txt").read_text()
+    assert "taken: conv1, conv2\nbegun anew: dense, logits\nleft in the source: dense, logits\n" in summary
+    assert cnn.load_best(tmp_path / "second")[1] == second
+    with pytest.raises(cnn.ConfigError, match="seeds in one call begin at random"):
+        cnn.fit_seeds(second, [0], small)
+
+
+def test_a_source_that_is_no_run_is_refused(config, small, tmp_path):
+    transfer = cnn.TransferConfig(source=str(tmp_path / "nothing"))
+    with pytest.raises(cnn.RunDirError, match="nothing"):
+        cnn.fit(dataclasses.replace(narrow(config), transfer=transfer), tmp_path / "run", small)
