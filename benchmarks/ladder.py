@@ -15,6 +15,7 @@ import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
 from cnn.__main__ import load_experiment
 from cnn.cost import step_cost
+from cnn.run import keep_compiled_programs
 from cnn.state import epoch_steps
 from cnn.sweeps import NUMBERS, ROW
 
@@ -49,6 +50,7 @@ def main(rungs: tuple[str, ...] = RUNGS, seeds: int = 5, directory: Path = Path(
         seeds: How many of each rung.
         directory: For the runs.
     """
+    keep_compiled_programs()
     before = RESULTS / "ladder.json"
     kept: dict[str, Any] = json.loads(before.read_text()) if before.exists() else {"rungs": {}, "origins": {}}
     for rung in rungs:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
-from cnn.run import exit_status, parse_options
+from cnn.run import exit_status, keep_compiled_programs, parse_options, use_bfloat16_units
 
 
 def data(data: DataConfig) -> None:
@@ -102,6 +102,9 @@ def sweep(arguments: list[str]) -> None:
     if not isinstance(seeds, int) or seeds < 1:
         raise ConfigError(f"--seeds is {seeds!r}, but must be an integer of at least 1")
     directory = Path(str(run_dir)) if run_dir is not None else Path("runs", config.name, "sweep")
+    for variant in sweeps.variants(config, grid):
+        use_bfloat16_units(variant.config)
+    keep_compiled_programs()
     found = sweeps.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))
     print(f"\n{sweeps.table(found)}\nwrote {directory}/table.md and sweep.json")
 
