@@ -1,5 +1,5 @@
 # Each target is a command that works without make. PYTHON=/path/to/python names another Python for the environment.
-.PHONY: setup data train test lint format peers bench torture clean
+.PHONY: setup data train test lint format peers bench ladder torture clean
 export PYTHON
 
 setup: ## make .venv/ with all that is needed
@@ -31,6 +31,13 @@ bench: peers ## the numbers of the README and docs/; two to three hours on two c
 	.venv/bin/python -m benchmarks.roofline
 	.venv/bin/python -m benchmarks.scaling
 	.venv/bin/python -m benchmarks.seeds
+	.venv/bin/python -m benchmarks.readme
+
+ladder: data ## the numbers of docs/ladder.md; a day on two cores, and it goes on where it was stopped
+	.venv/bin/python -m benchmarks.ladder
+	.venv/bin/python -m benchmarks.ablation
+	.venv/bin/python -m benchmarks.transfer
+	.venv/bin/python -m benchmarks.draw
 	.venv/bin/python -m benchmarks.readme
 
 torture: data ## kill training 200 times at random moments, and compare what it comes to; a quarter of an hour

@@ -19,17 +19,29 @@ from cnn.run import keep_compiled_programs
 from cnn.state import epoch_steps
 from cnn.sweeps import NUMBERS, ROW
 
-RUNGS = ("softmax", "dense", "fashion_cnn", "fashion_full", "alexnet", "resnet20", "efficientnet", "vit")
+RUNGS = (
+    *("softmax", "dense", "fashion_cnn", "fashion_fast", "fashion_full"),
+    *("alexnet", "resnet20", "efficientnet", "vit"),
+)
 """Modules of ``experiments``, from the first to the last."""
 
 
-def climb(experiment: str, seeds: int, directory: Path) -> dict[str, Any]:
-    """Trains a rung with seeds 0, 1, ... and returns what is known of it."""
+def runs(experiment: str, seeds: int, directory: Path) -> list[dict[str, Any]]:
+    """Returns the rows of seeds 0, 1, ...: those of ``benchmarks.seeds``, which measures some of the rungs, or new."""
+    measured = json.loads((RESULTS / "seeds.json").read_text())["runs"]
+    if experiment in measured:
+        return measured[experiment]
     config = load_experiment(f"experiments.{experiment}")
     (variant,) = cnn.sweep(config, {}, range(seeds), directory, report=lambda line: print(experiment, line, flush=True))
+    return variant.rows
+
+
+def climb(experiment: str, seeds: int, directory: Path) -> dict[str, Any]:
+    """Trains a rung, if it has not been, and returns what is known of it."""
+    config, found = load_experiment(f"experiments.{experiment}"), runs(experiment, seeds, directory)
     layers = cnn.layer_table(cnn.create_state(config))
     step_seconds = step_cost(config)["step_seconds"]
-    rows = [{name: row[name] for name in ("seed", *ROW)} for row in variant.rows]
+    rows = [{name: row[name] for name in ("seed", *ROW)} for row in found]
     return {
         "parameters": sum(layer.parameters for layer in layers),
         "flops": sum(layer.flops for layer in layers),
@@ -56,7 +68,8 @@ def main(rungs: tuple[str, ...] = RUNGS, seeds: int = 5, directory: Path = Path(
     for rung in rungs:
         kept["rungs"][rung] = climb(rung, seeds, directory / rung)
         kept["origins"][rung] = origin()
-        write_result("ladder", {"origins": kept["origins"], "rungs": kept["rungs"]})
+        ordered = {name: kept["rungs"][name] for name in RUNGS if name in kept["rungs"]}
+        write_result("ladder", {"origins": kept["origins"], "rungs": ordered})
 
 
 if __name__ == "__main__":

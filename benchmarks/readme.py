@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/performance.md from benchmarks/results/*.json; --check compares them.
+"""Writes the tables of README.md and of docs/*.md from benchmarks/results/*.json; --check compares them.
 
 python -m benchmarks.readme [--check]
 
@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/performance.md", "docs/scaling.md")
+PAGES = ("README.md", "docs/ladder.md", "docs/performance.md", "docs/scaling.md")
 
 FRAMEWORKS = {
     "ours": "this project",
@@ -251,8 +251,78 @@ def scaling_table(result: dict[str, Any]) -> str:
     return table(header, lines, notes)
 
 
+def ladder_table(result: dict[str, Any]) -> str:
+    """Returns what each rung has, costs and reaches."""
+    header = [
+        "rung",
+        "parameters",
+        "MFLOP an image",
+        "epochs",
+        "seconds an epoch",
+        "val accuracy",
+        "test accuracy",
+        "n",
+    ]
+    rows = [
+        [
+            f"`{name}`",
+            f"{rung['parameters']:,}",
+            f"{rung['flops'] / 1e6:.2f}",
+            str(rung["epochs"]),
+            f"{rung['epoch_seconds']:.1f}",
+            spread(rung["summary"]["val_accuracy"], 4),
+            spread(rung["summary"]["test_accuracy"], 4),
+            str(len(rung["rows"])),
+        ]
+        for name, rung in result["rungs"].items()
+    ]
+    notes = (
+        "Mean ± standard deviation over n seeds, of the epoch with the lowest val loss; FLOPs of the forward pass, "
+        f"seconds of training alone, on an idle machine. {footnote(result)}."
+    )
+    return table(header, rows, notes)
+
+
+def ablation_table(result: dict[str, Any]) -> str:
+    """Returns what the recipe comes to without one of its ingredients, or with one more."""
+    whole = next(iter(result["variants"].values()))["summary"]["val_accuracy"]["mean"]
+    rows = []
+    for name, variant in result["variants"].items():
+        numbers = variant["summary"]
+        change = 100 * (numbers["val_accuracy"]["mean"] - whole)
+        rows.append(
+            [
+                name,
+                ", ".join(f"`{field} {value}`" for field, value in variant["changes"].items()),
+                spread(numbers["val_loss"], 4),
+                spread(numbers["val_accuracy"], 4),
+                f"{change:+.2f}",
+                spread(numbers["test_accuracy"], 4),
+            ]
+        )
+    count = len(next(iter(result["variants"].values()))["rows"])
+    header = ["recipe", "changed", "val loss", "val accuracy", "points", "test accuracy"]
+    notes = f"{count} seeds each, {result['epochs']} epochs of `{result['experiment']}`. {footnote(result)}."
+    return table(header, rows, notes)
+
+
+def transfer_table(result: dict[str, Any]) -> str:
+    """Returns test accuracy by images a class, for each task and way to begin."""
+    rows, header = [], ["task", "begun", "few", "more", "most"]
+    for task, ways in result["tasks"].items():
+        for way, counts in ways.items():
+            cells = [f"{count}: {spread(values, 3)}" for count, values in counts.items()]
+            rows.append([task, way, *cells])
+    count = len(next(iter(next(iter(result["tasks"]["digits"].values())).values()))["values"])
+    notes = f"Images a class: mean ± standard deviation of {count} seeds, each with images of its own. "
+    return table(header, rows, f"{notes}{footnote(result)}.")
+
+
 TABLES = {
     "seeds": seeds_table,
+    "ladder": ladder_table,
+    "ablation": ablation_table,
+    "transfer": transfer_table,
     "epoch": epoch_table,
     "epoch_bfloat16": epoch_table,
     "inference": inference_table,

@@ -3,7 +3,8 @@
 python -m benchmarks.transfer [--seeds 5] [--directory runs/transfer]
 
 Two tasks: two classes of Fashion-MNIST, after training on the other eight; and scikit-learn's digits, after training
-on all of Fashion-MNIST. The trunk, all layers but the logits, is taken and trained at a tenth of the rate, or frozen.
+on all of Fashion-MNIST. The trunk, all layers but the logits, is taken, and trained at the full rate, at a tenth of
+it, or not at all.
 """
 
 import dataclasses
@@ -28,8 +29,9 @@ NEW_CLASSES = (4, 6)
 TRUNK = ("conv*", "dense")
 WAYS: dict[str, dict[str, Any]] = {
     "from scratch": {},
-    "fine-tuned": {"rates": ("conv*=0.1", "dense=0.1")},
-    "frozen": {"rates": ("conv*=0", "dense=0")},
+    "trunk at the full rate": {},
+    "trunk at a tenth of it": {"rates": ("conv*=0.1", "dense=0.1")},
+    "trunk frozen": {"rates": ("conv*=0", "dense=0")},
 }
 STEPS = 300
 """Of every run on few images, however few they are."""

@@ -95,11 +95,15 @@ def loss_and_metrics(
     check_images(state, batch.images)
     check_labels(batch.images, batch.labels)
     mask = jnp.ones(batch.labels.shape, bool) if batch.mask is None else batch.mask
-    images, labels, mask = (spread(jnp.asarray(array), state.mesh) for array in (batch.images, batch.labels, mask))
-    inputs, targets = scale(state, images), jax.nn.one_hot(labels, state.model.config.classes)
+    inputs, labels = scale(state, batch.images), jnp.asarray(batch.labels)
+    targets = jax.nn.one_hot(labels, state.model.config.classes)
     if dropout_key is not None:
         inputs, targets = augment(stream_key(state.key, Stream.AUGMENT, state.step), inputs, targets, state.augment)
         targets = optax.smooth_labels(targets, state.optim.label_smoothing)
+    # After augmentation, which draws the same for an image on any number of devices, and mixes in none of the zeros.
+    inputs, targets, labels, mask = (
+        spread(array, state.mesh) for array in (inputs, targets, labels, jnp.asarray(mask))
+    )
     logits_BxK, batch_stats = apply_model(state, params, inputs, mask, dropout_key)
     losses = optax.softmax_cross_entropy(logits_BxK, targets)
     losses = jnp.where((labels >= 0) & (labels < logits_BxK.shape[-1]), losses, jnp.nan)

@@ -1,6 +1,7 @@
 """What the README says is so: its tables, its code, and the direction of imports in its layout."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -26,6 +27,20 @@ def test_the_tables_are_those_of_the_committed_results():
 
 def test_every_table_has_its_place():
     readme.check_marks({name: (ROOT / name).read_text(encoding="utf-8") for name in readme.PAGES})
+
+
+LADDER = json.loads((readme.RESULTS / "ladder.json").read_text())["rungs"]
+
+
+@pytest.mark.parametrize("rung", LADDER)
+def test_a_rungs_docstring_has_the_committed_numbers(rung):
+    docstring, numbers = str(importlib.import_module(f"experiments.{rung}").__doc__), LADDER[rung]
+    assert f"Command:        python -m experiments.{rung}\n" in docstring
+    assert f"Parameters:     {numbers['parameters']:,}\n" in docstring
+    assert f"{len(numbers['rows'])} seed" in docstring
+    for key in ("val_accuracy", "test_accuracy"):
+        accuracy = numbers["summary"][key]
+        assert f"{accuracy['mean']:.4f} +- {accuracy['std']:.4f}" in docstring
 
 
 @pytest.mark.parametrize("experiment", [fashion_cnn, fashion_fast])
@@ -56,8 +71,8 @@ def test_an_experiment_can_be_written_as_shown(tmp_path):
 
 
 def test_every_picture_and_file_that_is_named_is_there():
-    named = re.findall(r"\]\((docs/[^)]+)\)", README)
-    assert len(named) == 6
+    named = re.findall(r"\]\((docs/[^)#]+)", README)
+    assert len(named) == 8
     assert all((ROOT / path).is_file() for path in named)
 
 

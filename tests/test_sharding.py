@@ -62,6 +62,16 @@ for data, model in [(1, 1), (2, 1), (4, 1), (8, 1), (2, 4)]:
         "probabilities": np.asarray(cnn.predict(state, small.test.images[:7])).tolist(),
     }
 
+# Augmentation draws for each image, and statistics and averages are those of the whole batch.
+for data in (1, 4):
+    normalized = dataclasses.replace(
+        config(data), model=cnn.ResNetConfig(blocks=1, features=4), augment=cnn.AugmentConfig(shift=2, mixup=0.5),
+        optim=cnn.OptimConfig(name="sgd", batch_size=50, average_decay=0.9))
+    state = cnn.create_state(normalized, 330, cnn.make_mesh(normalized.mesh))
+    state, metrics = cnn.train_epoch(state, sharding.replicate(small, cnn.make_mesh(normalized.mesh)).train, batch_size=50)
+    variances = state.evaluated.batch_stats["block3_norm2"]["variance"]
+    results[f"normalized {data}"] = [float(metrics.loss), *map(float, variances)]
+
 # What eight have begun, one goes on with, and the other way round.
 class Interrupted(Exception):
     pass
@@ -108,6 +118,10 @@ def test_losses_are_those_of_one_device(results, mesh):
     assert many["step"] == pytest.approx(one["step"], rel=1e-5)
     assert many["fit"] == pytest.approx(one["fit"], rel=1e-5)
     np.testing.assert_allclose(many["probabilities"], one["probabilities"], rtol=1e-4, atol=1e-6)
+
+
+def test_augmentation_statistics_and_averages_are_those_of_one_device(results):
+    assert results["normalized 4"] == pytest.approx(results["normalized 1"], rel=1e-4)
 
 
 @pytest.mark.parametrize("mesh", MESHES)

@@ -1,0 +1,66 @@
+"""The pictures of docs/ladder.md, from benchmarks/results/*.json: python -m benchmarks.draw."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from benchmarks.measure import RESULTS
+
+IMAGES = Path("docs/images")
+
+
+def ladder(result: dict[str, Any]) -> Any:
+    """Returns test accuracy over the FLOPs of training; the line joins those that no cheaper one beats."""
+    figure, axes = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
+    points = []
+    for name, rung in result["rungs"].items():
+        # Forward, and about twice that backward.
+        flops = 3 * rung["flops"] * rung["train_images"] * rung["epochs"]
+        accuracy = rung["summary"]["test_accuracy"]
+        points.append((flops, accuracy["mean"]))
+        axes.errorbar(flops, accuracy["mean"], accuracy["std"], fmt="o", color="C0", capsize=3)
+        axes.annotate(name, points[-1], (6, -11), textcoords="offset points", fontsize=9)
+    front = [point for point in sorted(points) if all(point[1] > other[1] for other in points if other[0] < point[0])]
+    axes.plot(*zip(*front, strict=True), ":", color="gray")
+    axes.set(xscale="log", xlabel="FLOPs of training, if it takes all of its epochs", ylabel="test accuracy")
+    axes.margins(x=0.2)
+    axes.grid(alpha=0.2)
+    return figure
+
+
+def transfer(result: dict[str, Any]) -> Any:
+    """Returns test accuracy over images a class, a line for each way to begin, a panel for each task."""
+    titles = {"fashion": "two new classes of Fashion-MNIST", "digits": "scikit-learn's digits"}
+    figure, panels = plt.subplots(1, len(titles), figsize=(9, 3.8), layout="constrained")
+    for axes, (task, title) in zip(panels, titles.items(), strict=True):
+        ways = result["tasks"][task]
+        numbers = [int(count) for count in next(iter(ways.values()))]
+        for way, counts in ways.items():
+            means, stds = ([values[name] for values in counts.values()] for name in ("mean", "std"))
+            axes.errorbar(numbers, means, stds, fmt="o-", capsize=3, label=way)
+        axes.set(xscale="log", title=title, xlabel="images a class", ylabel="test accuracy")
+        axes.set_xticks(numbers, list(map(str, numbers)), minor=False)
+        axes.minorticks_off()
+        axes.grid(alpha=0.2)
+    panels[0].legend(frameon=False)
+    return figure
+
+
+def main() -> None:
+    """Draws what there is a result of."""
+    for name, draw in {"ladder": ladder, "transfer": transfer}.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            figure = draw(json.loads(path.read_text()))
+            figure.savefig(IMAGES / f"{name}.png", dpi=150)
+            plt.close(figure)
+            print(f"wrote {IMAGES / name}.png")
+
+
+if __name__ == "__main__":
+    main()
