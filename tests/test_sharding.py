@@ -67,8 +67,9 @@ for data in (1, 4):
     normalized = dataclasses.replace(
         config(data), model=cnn.ResNetConfig(blocks=1, features=4), augment=cnn.AugmentConfig(shift=2, mixup=0.5),
         optim=cnn.OptimConfig(name="sgd", batch_size=50, average_decay=0.9))
-    state = cnn.create_state(normalized, 330, cnn.make_mesh(normalized.mesh))
-    state, metrics = cnn.train_epoch(state, sharding.replicate(small, cnn.make_mesh(normalized.mesh)).train, batch_size=50)
+    mesh = cnn.make_mesh(normalized.mesh)
+    state = cnn.create_state(normalized, 330, mesh)
+    state, metrics = cnn.train_epoch(state, sharding.replicate(small, mesh).train, batch_size=50)
     variances = state.evaluated.batch_stats["block3_norm2"]["variance"]
     results[f"normalized {data}"] = [float(metrics.loss), *map(float, variances)]
 
