@@ -30,6 +30,19 @@ def look(run_dir: Path, /) -> None:
     print(*draw_figures(run_dir, config, result), sep="\n")
 
 
+def evaluate(run_dir: Path, /) -> None:
+    """Say how good the best network of a run is, where it is wrong, and how sure it may be; draw and write it, too.
+
+    Args:
+        run_dir: Directory of the run.
+    """
+    from cnn.evaluation import evaluate_run, format_evaluation
+
+    values, figures = evaluate_run(run_dir)
+    print(format_evaluation(values))
+    print(f"\nwrote {run_dir}/evaluation.json", *figures, sep="\n")
+
+
 def cost(experiment: str, /, profile: Path | None = None) -> None:
     """Say what a training step costs: compilation, FLOPs, memory, time, and its share of the machine's best.
 
@@ -124,7 +137,15 @@ def load_experiment(name: str) -> ExperimentConfig:
     return config
 
 
-VERBS = {"data": data, "look": look, "predict": predict, "verify": verify, "cost": cost, "sweep": sweep}
+VERBS = {
+    "data": data,
+    "look": look,
+    "predict": predict,
+    "verify": verify,
+    "cost": cost,
+    "sweep": sweep,
+    "evaluate": evaluate,
+}
 
 
 def main(arguments: list[str]) -> None:

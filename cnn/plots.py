@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 if TYPE_CHECKING:
+    from cnn.evaluation import Reliability
     from cnn.summary import LayerRow
 
 _STYLE = {
@@ -289,6 +290,68 @@ def model_diagram(rows: "Sequence[LayerRow]") -> Figure:
         if i:
             arrow = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0}
             axes.annotate("", (0.5, i), (0.5, i - 0.35), arrowprops=arrow)
+    return figure
+
+
+@_styled
+def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Draws how many images of each class (row) were taken for each class (column), the right ones left pale.
+
+    Args:
+      counts: integers [K, K].
+      names: of the classes, [K].
+
+    Raises:
+      ValueError: the shape is another.
+    """
+    _check("counts", counts, ("K", "K"))
+    figure = Figure(figsize=(0.75 * len(names) + 2.5, 0.6 * len(names) + 2))
+    axes = figure.subplots()
+    # Of the right ones there are so many more that they would leave no colour for the others.
+    wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
+    most = max(wrong.max(), 1)
+    axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=1.2 * most)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = _BLUE if row == column else "white" if count > 0.6 * most else "black" if count else "0.7"
+        axes.text(
+            column, row, f"{count:,}", ha="center", va="center", color=colour, weight=700 if row == column else 400
+        )
+    places = range(len(names))
+    axes.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(places, names)
+    right, all_of_them = int(np.trace(counts)), int(counts.sum())
+    axes.set(
+        xlabel="taken for",
+        ylabel="class",
+        title=f"{all_of_them - right:,} of {all_of_them:,} images are taken for another class",
+    )
+    axes.grid(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+@_styled
+def reliability(found: "Mapping[str, Reliability]") -> Figure:
+    """Draws how often a network is right over how sure it is, a panel for each; on the diagonal, both are the same.
+
+    Args:
+      found: by title.
+    """
+    figure = Figure(figsize=(_WIDTH, 5))
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for axes, (title, bins) in zip(panels, found.items(), strict=True):
+        there = bins.share > 0
+        axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="as sure as it is right")
+        # An area for each bin, of its share of the images.
+        sizes = 20 + 400 * bins.share[there]
+        shown = {"color": _BLUE, "alpha": 0.8, "clip_on": False, "zorder": 3}
+        axes.scatter(bins.confidence[there], bins.accuracy[there], sizes, label="images, by area", **shown)
+        axes.set(
+            title=f"{title}\nexpected calibration error {bins.error:.4f}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1)
+        )
+        axes.set_aspect("equal")
+    panels[0].set_ylabel("accuracy")
+    panels[0].legend(loc="upper left", markerscale=0.5)
     return figure
 
 
