@@ -39,7 +39,7 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "with cutmix": {"augment.cutmix": 1.0},
     "with label smoothing": {"optim.label_smoothing": 0.1},
     "with gradients clipped": {"optim.clip_norm": 1.0},
-    "two steps accumulated": {"optim.accumulate": 2, "optim.batch_size": 64},
+    "two steps accumulated": {"optim.accumulate_steps": 2, "optim.batch_size": 64},
 }
 """What is changed, by field. Rates and shares are the papers' or the first that were tried; none was tuned."""
 
@@ -58,7 +58,11 @@ def main(seeds: int = 3, epochs: int = 12, directory: Path = Path("runs/ablation
     for name, changes in INGREDIENTS.items():
         grid = {field: [value] for field, value in changes.items()}
         (variant,) = cnn.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))
-        numbers = {number: summary([row[number] for row in variant.rows]) for number in NUMBERS}
+        finished = [row for row in variant.rows if "diverged" not in row]
+        if not finished:
+            print(f"{name}: no seed has come to a number")
+            continue
+        numbers = {number: summary([row[number] for row in finished]) for number in NUMBERS}
         rows[name] = {"changes": changes, "summary": numbers, "rows": variant.rows}
         write_result("ablation", {"experiment": CONFIG.name, "epochs": epochs, "variants": rows})
 

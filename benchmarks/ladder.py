@@ -26,19 +26,20 @@ RUNGS = (
 """Modules of ``experiments``, from the first to the last."""
 
 
-def runs(experiment: str, seeds: int, directory: Path) -> list[dict[str, Any]]:
-    """Returns the rows of seeds 0, 1, ...: those of ``benchmarks.seeds``, which measures some of the rungs, or new."""
-    measured = json.loads((RESULTS / "seeds.json").read_text())["runs"]
-    if experiment in measured:
-        return measured[experiment]
+def runs(experiment: str, seeds: int, directory: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Returns the rows of seeds 0, 1, ... and their origin; ``benchmarks.seeds`` has some of the rungs already."""
+    measured = json.loads((RESULTS / "seeds.json").read_text())
+    if experiment in measured["runs"]:
+        return measured["runs"][experiment], measured["origins"][experiment]
     config = load_experiment(f"experiments.{experiment}")
     (variant,) = cnn.sweep(config, {}, range(seeds), directory, report=lambda line: print(experiment, line, flush=True))
-    return variant.rows
+    return variant.rows, origin()
 
 
 def climb(experiment: str, seeds: int, directory: Path) -> dict[str, Any]:
     """Trains a rung, if it has not been, and returns what is known of it."""
-    config, found = load_experiment(f"experiments.{experiment}"), runs(experiment, seeds, directory)
+    config = load_experiment(f"experiments.{experiment}")
+    found, begun = runs(experiment, seeds, directory)
     layers = cnn.layer_table(cnn.create_state(config))
     step_seconds = step_cost(config)["step_seconds"]
     rows = [{name: row[name] for name in ("seed", *ROW)} for row in found]
@@ -50,6 +51,7 @@ def climb(experiment: str, seeds: int, directory: Path) -> dict[str, Any]:
         "epoch_seconds": step_seconds * epoch_steps(config),
         "summary": {name: summary([row[name] for row in rows]) for name in NUMBERS},
         "rows": rows,
+        "origin": begun,
         "machine": machine(),
     }
 
@@ -67,7 +69,7 @@ def main(rungs: tuple[str, ...] = RUNGS, seeds: int = 5, directory: Path = Path(
     kept: dict[str, Any] = json.loads(before.read_text()) if before.exists() else {"rungs": {}, "origins": {}}
     for rung in rungs:
         kept["rungs"][rung] = climb(rung, seeds, directory / rung)
-        kept["origins"][rung] = origin()
+        kept["origins"][rung] = kept["rungs"][rung]["origin"]
         ordered = {name: kept["rungs"][name] for name in RUNGS if name in kept["rungs"]}
         write_result("ladder", {"origins": kept["origins"], "rungs": ordered})
 

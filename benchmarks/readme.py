@@ -339,16 +339,13 @@ def marks(name: str) -> tuple[str, str]:
 
 
 def render(page: str, results: Path = RESULTS) -> str:
-    """Returns a page with each table that it has marks for made anew.
-
-    Raises:
-      FileNotFoundError: there is no result for a table that the page has.
-    """
+    """Returns a page with each table that it has marks for made anew; what has no result says so."""
     for name, make in TABLES.items():
         begin, end = marks(name)
         if begin in page:
-            result = json.loads((results / f"{name}.json").read_text())
-            block = f"{begin}\n{make(result)}\n{end}"
+            path = results / f"{name}.json"
+            made = make(json.loads(path.read_text())) if path.exists() else "Not measured yet."
+            block = f"{begin}\n{made}\n{end}"
             page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, b=block: b, page, flags=re.DOTALL)
     return page
 

@@ -99,7 +99,7 @@ def sweep(arguments: list[str]) -> None:
 
       EXPERIMENT     Module of the experiment, such as experiments.fashion_cnn.
       --seeds        How many seeds, from 0; 1 if left out.
-      --run-dir      Directory for runs and table; the same command on it goes on. Without it, runs/NAME/sweep.
+      --run-dir      Directory for runs and table; the same command on it goes on. Without it, runs/NAME/sweep-FIELDS.
       --FIELD        Any field of the configuration, such as --augment.flip true false or --optim.momentum 0 0.9.
     """
     from cnn import sweeps
@@ -114,11 +114,16 @@ def sweep(arguments: list[str]) -> None:
     (seeds,), (run_dir,) = options.values()
     if not isinstance(seeds, int) or seeds < 1:
         raise ConfigError(f"--seeds is {seeds!r}, but must be an integer of at least 1")
-    directory = Path(str(run_dir)) if run_dir is not None else Path("runs", config.name, "sweep")
+    default = Path("runs", config.name, f"sweep-{'-'.join(grid) or 'seeds'}")
+    directory = Path(str(run_dir)) if run_dir is not None else default
     for variant in sweeps.variants(config, grid):
         use_bfloat16_units(variant.config)
     keep_compiled_programs()
-    found = sweeps.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))
+    try:
+        found = sweeps.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print(f"stopped; the same command with --run-dir {directory} goes on from there", file=sys.stderr)
+        raise
     print(f"\n{sweeps.table(found)}\nwrote {directory}/table.md and sweep.json")
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from cnn.errors import ConfigError
 from cnn.rules import (
     FRACTION,
-    LAYER_FACTORS,
+    MULTIPLIERS,
     NAMES,
     NOT_NEGATIVE,
     PATH,
@@ -173,7 +173,7 @@ class EfficientNetConfig:
 
     family: Literal["efficientnet"] = "efficientnet"
     """Family of models, which an experiment chooses."""
-    features: Annotated[tuple[int, ...], integers(1)] = (16, 24, 40, 80)
+    features: Annotated[tuple[int, ...], integers(1, shortest=1)] = (16, 24, 40, 80)
     """Channels between the blocks of each stage; each stage after the first halves the image."""
     blocks: Annotated[int, integer(1)] = 2
     """Blocks of each stage after the first, which has one."""
@@ -235,13 +235,13 @@ class OptimConfig:
     adam_learning_rate: Annotated[float, POSITIVE] = 4e-3
     """Learning rate of what muon leaves to Adam."""
     schedule: Literal["constant", "cosine", "warmup_cosine", "one_cycle"] = "constant"
-    """Learning rate over the steps; all but constant fall to zero at the end, and the last two rise first."""
+    """Learning rate over the steps; all but constant fall to nothing, or a thousandth, and the last two rise first."""
     warmup: Annotated[float, FRACTION] = 0.15
     """Share of the steps in which warmup_cosine and one_cycle rise."""
-    rates: Annotated[tuple[str, ...], LAYER_FACTORS] = ()
-    """Factors of the learning rate by layer name or pattern, such as "conv*=0.1"; 0 freezes, and the first counts."""
-    accumulate: Annotated[int, integer(1)] = 1
-    """Steps whose gradients are averaged for one update, as if the batch were so many times larger."""
+    learning_rate_multipliers: Annotated[tuple[str, ...], MULTIPLIERS] = ()
+    """By layer name or pattern, such as "conv*=0.1"; 0 freezes the parameters, and the first that fits counts."""
+    accumulate_steps: Annotated[int, integer(1)] = 1
+    """Steps whose gradients are averaged for one update."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of the kernels, times the learning rate, that each step takes away; with muon, not of the last layer's."""
     momentum: Annotated[float, RATE] = 0.0
@@ -301,6 +301,8 @@ class TransferConfig:
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
         check(self, "transfer")
+        named = self.source is not None or self.layers == ("*",)
+        require(named, "transfer.layers", self.layers, "left out without --transfer.source")
 
 
 @dataclass(frozen=True)
@@ -377,6 +379,9 @@ class ExperimentConfig:
         for group in dataclasses.fields(self)[1:]:
             value, kinds = getattr(self, group.name), _kinds(type(self), group.name)
             require(isinstance(value, kinds), group.name, value, f"a {' or '.join(kind.__name__ for kind in kinds)}")
+        if isinstance(self.model, ViTConfig):
+            side, shortest = self.model.patch_size, min(self.data.image_shape[:2])
+            require(side <= shortest, "model.patch_size", side, f"at most {shortest}, the images' side")
 
 
 def _kinds(cls: type, name: str) -> tuple[Any, ...]:

@@ -171,8 +171,11 @@ def _depthwise_windows(images, kernel_shape, strides):
 
 
 def _depthwise_sum_of_shifts(images, kernel, strides):
-    windows = _depthwise_windows(images, kernel.shape, strides)
-    return reduce(jnp.add, map(jnp.multiply, windows, kernel.reshape(-1, kernel.shape[-1])))
+    # A sum in bfloat16 would round at every term.
+    dtype = jnp.promote_types(images.dtype, jnp.float32)
+    windows = _depthwise_windows(images.astype(dtype), kernel.shape, strides)
+    rows = kernel.astype(dtype).reshape(-1, kernel.shape[-1])
+    return reduce(jnp.add, map(jnp.multiply, windows, rows)).astype(images.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -193,12 +196,13 @@ def _depthwise_backward(strides, residuals, grads):
         # Image by image and pixel by pixel: a sum over all of them at once is one that XLA does not vectorise.
         def add(totals, image_and_grads):
             image, grads = image_and_grads
-            windows = _depthwise_windows(image[None], kernel.shape, strides)
+            windows = _depthwise_windows(image[None].astype(dtype), kernel.shape, strides)
             return [total + window[0] * grads for total, window in zip(totals, windows, strict=True)], None
 
-        totals = [jnp.zeros(grads.shape[1:], grads.dtype)] * math.prod(kernel.shape[:2])
+        dtype = jnp.promote_types(grads.dtype, jnp.float32)
+        totals = [jnp.zeros(grads.shape[1:], dtype)] * math.prod(kernel.shape[:2])
         totals, _ = lax.scan(add, totals, (images, grads))
-        kernel_gradient = jnp.stack([total.sum((0, 1)) for total in totals]).reshape(kernel.shape)
+        kernel_gradient = jnp.stack([total.sum((0, 1)) for total in totals]).reshape(kernel.shape).astype(kernel.dtype)
         of_images = jax.vjp(lambda images: _depthwise_sum_of_shifts(images, kernel, strides), images)[1]
         return *of_images(grads), kernel_gradient
 

@@ -46,7 +46,8 @@ class BatchNorm(nn.Module):
     """Each channel with mean 0 and variance 1, then scaled and shifted as is learned, then an activation.
 
     In training, mean and variance are those of the batch, and running averages of them are kept as ``batch_stats``,
-    which evaluation takes. Source: S. Ioffe and C. Szegedy, arXiv:1502.03167, algorithm 1.
+    which evaluation takes. Source: S. Ioffe and C. Szegedy, arXiv:1502.03167, algorithm 1; running averages as the
+    usual libraries keep them, of the variance with 1 / n.
     """
 
     activation: Activation | None = nn.relu
@@ -66,8 +67,9 @@ class BatchNorm(nn.Module):
             mean, variance = _mean_and_variance(images_BxHxWxC.astype(jnp.float32), mask)
             for running, of_batch in ((running_mean, mean), (running_variance, variance)):
                 running.value = self.momentum * running.value + (1 - self.momentum) * of_batch
+        # In float32, as the difference of an image and its mean is small beside both.
         factor = scale / jnp.sqrt(variance + self.epsilon)
-        outputs = images_BxHxWxC * factor.astype(dtype) + (bias - mean * factor).astype(dtype)
+        outputs = ((images_BxHxWxC.astype(jnp.float32) - mean) * factor + bias).astype(dtype)
         return self.activation(outputs) if self.activation else outputs
 
 
@@ -75,8 +77,9 @@ def _mean_and_variance(images: Array, mask: Array | None) -> tuple[Array, Array]
     """Of each channel, over the images that count and their pixels."""
     counts = jnp.ones(len(images)) if mask is None else mask.astype(jnp.float32)
     weights_B = counts / (counts.sum() * math.prod(images.shape[1:3]))
-    mean = weights_B @ images.sum((1, 2))
-    return mean, weights_B @ ((images - mean) ** 2).sum((1, 2))
+    # Not by matrix products, which some devices compute in fewer bits than float32 has.
+    mean = (weights_B[:, None] * images.sum((1, 2))).sum(0)
+    return mean, (weights_B[:, None] * ((images - mean) ** 2).sum((1, 2))).sum(0)
 
 
 class Add(nn.Module):
@@ -99,7 +102,7 @@ class Add(nn.Module):
         return self.activation(outputs) if self.activation else outputs
 
 
-class MeanPool(nn.Module):
+class GlobalAveragePool(nn.Module):
     """The mean of each channel over the whole image, or of each feature over the tokens."""
 
     @nn.compact
@@ -153,7 +156,7 @@ class LayerNorm(nn.Module):
         return (centered * lax.rsqrt(variance + self.epsilon) * scale + bias).astype(dtype)
 
 
-class Tokens(nn.Module):
+class PositionEmbedding(nn.Module):
     """The pixels in a row, each with what is learned of its place added."""
 
     @nn.compact

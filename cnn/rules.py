@@ -1,7 +1,6 @@
 """What a field of a configuration may hold: a rule beside the field's type, checked when the configuration is made."""
 
 import math
-import re
 import typing
 from collections.abc import Callable
 from functools import cache
@@ -26,12 +25,13 @@ def integer(least: int, most: int | None = None) -> Rule:
     )
 
 
-def integers(least: int) -> Rule:
-    """Returns the rule of tuples of integers from ``least``, of any length."""
-    return Rule(
-        lambda value: isinstance(value, tuple) and all(_is_integer(one) and one >= least for one in value),
-        f"integers of at least {least}",
-    )
+def integers(least: int, shortest: int = 0) -> Rule:
+    """Returns the rule of tuples of integers from ``least``, so many of them at least."""
+
+    def holds(value):
+        return isinstance(value, tuple) and len(value) >= shortest and all(_is_integer(v) and v >= least for v in value)
+
+    return Rule(holds, f"integers of at least {least}{f', {shortest} or more of them' if shortest else ''}")
 
 
 def _is_integer(value: object) -> bool:
@@ -42,9 +42,12 @@ def _is_real(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_factor(value: object) -> bool:
+def _is_multiplier(value: object) -> bool:
     pattern, _, factor = value.rpartition("=") if isinstance(value, str) else ("", "", "")
-    return pattern != "" and re.fullmatch(r"[0-9]+(\.[0-9]*)?(e-?[0-9]+)?", factor) is not None
+    try:
+        return pattern != "" and 0 <= float(factor) < math.inf
+    except ValueError:
+        return False
 
 
 POSITIVE = Rule(lambda value: _is_real(value) and value > 0, "a finite number above 0")
@@ -53,9 +56,9 @@ FRACTION = Rule(lambda value: _is_real(value) and 0 < value < 1, "between 0 and 
 RATE = Rule(lambda value: _is_real(value) and 0 <= value < 1, "at least 0 and below 1")
 PROBABILITY = Rule(lambda value: _is_real(value) and 0 <= value <= 1, "from 0 to 1")
 SEED = Rule(lambda value: _is_integer(value) and 0 <= value < 2**32, "an integer from 0 to 2**32 - 1")
-LAYER_FACTORS = Rule(
-    lambda value: isinstance(value, tuple) and all(_is_factor(one) for one in value),
-    "layer name patterns with factors of at least 0, such as conv*=0.1",
+MULTIPLIERS = Rule(
+    lambda value: isinstance(value, tuple) and all(_is_multiplier(one) for one in value),
+    "layer names or patterns with finite numbers of at least 0, such as conv*=0.1",
 )
 NAMES = Rule(
     lambda value: isinstance(value, tuple) and value != () and all(isinstance(one, str) for one in value),

@@ -262,7 +262,7 @@ def progress(epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
 def result_table(summary: dict[str, Any]) -> str:
     """Returns the result of a run as a small table."""
     rule = "-" * 34
-    sets = {"val": "validation", "test": "test", "tta_test": "test, varied"}
+    sets = {"val": "validation", "test": "test", "tta_test": "test, TTA"}
     numbers = "".join(
         f"{title:12}{summary[f'{name}_loss']:>10.4f}{summary[f'{name}_accuracy']:>12.4f}\n"
         for name, title in sets.items()

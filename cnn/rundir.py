@@ -23,6 +23,7 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
 SUMMARY = "summary.txt"
+TRANSFER = "transfer.txt"
 DAMAGED = "damaged"
 LOCK = ".lock"
 

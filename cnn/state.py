@@ -113,7 +113,7 @@ def learning_rate_schedule(config: OptimConfig, total_steps: int, highest: float
 @cache
 def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -> optax.GradientTransformation:
     """Returns the optimizer that the configuration names; it skips gradients that are no numbers, if asked to."""
-    updates = math.ceil(total_steps / config.accumulate)
+    updates = math.ceil(total_steps / config.accumulate_steps)
     schedule, decay = learning_rate_schedule(config, updates), config.weight_decay
     optimizers = {
         "adam": lambda: (
@@ -135,10 +135,10 @@ def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -
     optimizer = optimizers[config.name]()
     if config.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
-    if config.rates:
-        optimizer = optax.chain(optimizer, _scale_by_layer(config.rates))
-    if config.accumulate > 1:
-        optimizer = optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()
+    if config.learning_rate_multipliers:
+        optimizer = optax.chain(optimizer, _scale_by_layer(config.learning_rate_multipliers))
+    if config.accumulate_steps > 1:
+        optimizer = optax.MultiSteps(optimizer, config.accumulate_steps).gradient_transformation()
     return optax.apply_if_finite(optimizer, NON_FINITE_STEPS) if skips else optimizer
 
 
@@ -148,7 +148,12 @@ def _scale_by_layer(rates: tuple[str, ...]) -> optax.GradientTransformation:
 
     def init(params):
         for pattern, _ in factors:
-            require(bool(fnmatch.filter(params, pattern)), "optim.rates", pattern, f"of {', '.join(params)}")
+            require(
+                bool(fnmatch.filter(params, pattern)),
+                "optim.learning_rate_multipliers",
+                pattern,
+                f"of {', '.join(params)}",
+            )
         return optax.EmptyState()
 
     def update(updates, state, params=None):

@@ -134,15 +134,18 @@ def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         metrics = jax.tree.map(lambda total: jnp.where(taken, total, 0), metrics)
         batch_stats = jax.tree.map(lambda new, old: jnp.where(taken, new, old), batch_stats, state.batch_stats)
     trained = {"params": params, "batch_stats": batch_stats}
-    average = _moved(state.average, trained, state.step, state.optim.average_decay) if state.average else {}
+    average = _moved(state, trained) if state.average else {}
     state = state.replace(step=state.step + 1, opt_state=opt_state, average=average, **trained)
     return split_features(state, state.mesh), metrics
 
 
-def _moved(average: dict, trained: dict, step: Array, decay: float) -> dict:
-    """The moving averages after a step; in the first steps they keep less of themselves, as they knew nothing yet."""
-    kept = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, average, trained)
+def _moved(state: TrainState, trained: dict) -> dict:
+    """The moving averages after a step; in the first updates they keep less, as they knew nothing yet."""
+    updates = state.step // state.optim.accumulate_steps
+    kept = jnp.minimum(state.optim.average_decay, (1 + updates) / (10 + updates))
+    # Between two updates nothing is new.
+    kept = jnp.where((state.step + 1) % state.optim.accumulate_steps == 0, kept, 1.0)
+    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, state.average, trained)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -232,10 +235,8 @@ def evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Metri
     return lax.scan(body, zero_metrics(), jnp.arange(0, count, batch_size))[0]
 
 
-@partial(jax.jit, static_argnames="batch_size")
-def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 128) -> Array:
-    """Returns the class probabilities [N, K], float32, of uint8 images [N, H, W, C]; a row sums to 1."""
-    check_images(state, images)
+def _logits(state, images, batch_size):
+    """The logits [N, K] of all images, batch by batch."""
     count, state = len(images), state.evaluated
     batch_size = min(batch_size, max(count, 1))
 
@@ -244,7 +245,14 @@ def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 
 
     padded = jnp.pad(jnp.asarray(images), ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
     logits = lax.map(logits_of, padded.reshape(-1, batch_size, *images.shape[1:]))
-    return jax.nn.softmax(logits.reshape(-1, logits.shape[-1])[:count])
+    return logits.reshape(-1, logits.shape[-1])[:count]
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 128) -> Array:
+    """Returns the class probabilities [N, K], float32, of uint8 images [N, H, W, C]; a row sums to 1."""
+    check_images(state, images)
+    return jax.nn.softmax(_logits(state, images, batch_size))
 
 
 @jax.jit
@@ -252,6 +260,8 @@ def evaluate_views(state: TrainState, split: Split) -> Metrics:
     """Returns the metrics of the mean of the probabilities of each image and its variants: test-time augmentation."""
     check_split(state, split, 1)
     varied = views(jnp.asarray(split.images), state.augment)
-    probabilities_NxK = lax.map(partial(predict, state), varied).mean(0)
-    losses = -jnp.log(jnp.take_along_axis(probabilities_NxK, split.labels[:, None], 1)[:, 0])
-    return batch_metrics(probabilities_NxK, losses, split.labels, jnp.ones(len(split.labels), bool))
+    logits_VxNxK = lax.map(lambda images: _logits(state, images, 128), varied)
+    # The logarithm of the mean, which is finite where a probability is not to be told from 0.
+    log_mean_NxK = jax.nn.logsumexp(jax.nn.log_softmax(logits_VxNxK), axis=0) - math.log(len(varied))
+    losses = optax.softmax_cross_entropy_with_integer_labels(log_mean_NxK, split.labels)
+    return batch_metrics(log_mean_NxK, losses, split.labels, jnp.ones(len(split.labels), bool))

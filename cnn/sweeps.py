@@ -1,5 +1,6 @@
 """An experiment with every combination of some values, and several seeds each: run after run, then a table."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -10,14 +11,15 @@ from typing import Any, NamedTuple
 
 from cnn import rundir
 from cnn.config import ExperimentConfig, from_dict, to_dict
-from cnn.data import Splits, load_data
-from cnn.errors import ConfigError
+from cnn.data import Splits, check_splits, data_digest, load_data
+from cnn.errors import ConfigError, RunDirError
 from cnn.seeds import Estimate, estimate, fit_seeds
-from cnn.sharding import find_devices
+from cnn.sharding import find_devices, make_mesh
 from cnn.train import fit
+from cnn.transfer import check_beginning
 
 NUMBERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
-ROW = (*NUMBERS, "best_epoch", "stopped_epoch")
+ROW = (*NUMBERS, "best_epoch", "stopped_epoch", "tta_test_loss", "tta_test_accuracy")
 
 
 class Variant(NamedTuple):
@@ -43,7 +45,9 @@ class Variant(NamedTuple):
 
 def _text(value: Any) -> str:
     """A value as it is typed."""
-    return "-".join(map(_text, value)) if isinstance(value, (tuple, list)) else str(value).lower().replace("/", "_")
+    if isinstance(value, (tuple, list)):
+        return "-".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("/", "_")
 
 
 def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
@@ -54,9 +58,11 @@ def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> lis
       grid: values by field, such as ``{"augment.flip": [True, False], "optim.learning_rate": [0.01, 0.02]}``.
 
     Raises:
-      ConfigError: a field is unknown, or a value is not allowed.
+      ConfigError: a field is unknown or the seed, or a value is not allowed or there twice.
     """
     found = []
+    if "train.seed" in grid:
+        raise ConfigError("train.seed is not one of the fields; --seeds says how many")
     for values in itertools.product(*grid.values()):
         changes, changed = dict(zip(grid, values, strict=True)), to_dict(config)
         for field, value in changes.items():
@@ -68,6 +74,9 @@ def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> lis
                     raise ConfigError(f"unknown field {field}; name one such as optim.learning_rate")
             group[name] = value
         found.append(Variant(changes, from_dict(changed), []))
+    names = [variant.name for variant in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"{twice[0]} is there twice; name each value once")
     return found
 
 
@@ -102,9 +111,13 @@ def sweep(
     if together is None:
         on_cpu = find_devices(config.train.device)[0].platform == "cpu"
         together = not on_cpu and all(variant.config.transfer.source is None for variant in found)
+    checked = {}
     for variant in found:
-        place = directory / variant.name
-        data = splits or load_data(variant.config.data)
+        checked[variant.name] = check_splits(variant.config, splits or load_data(variant.config.data))
+        make_mesh(variant.config.mesh, variant.config.train.device)
+        check_beginning(variant.config, len(checked[variant.name].train.labels))
+    for variant in found:
+        place, data = directory / variant.name, checked[variant.name]
         rows = _together(variant, seeds, place, data) if together else _in_turn(variant, seeds, place, data)
         for row in rows:
             variant.rows.append(row)
@@ -122,23 +135,37 @@ def _in_turn(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits
         except FloatingPointError as error:
             yield {"seed": seed, "diverged": str(error)}
         else:
-            yield {"seed": seed, **{name: summary[name] for name in ROW}, "seconds": sum(summary["seconds"].values())}
+            yield {
+                "seed": seed,
+                **{name: summary[name] for name in ROW if name in summary},
+                "seconds": sum(summary["seconds"].values()),
+            }
 
 
 def _together(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits):
-    """All seeds in one call, and their rows in a file."""
-    path = place / "seeds.json"
-    if path.exists():
+    """All seeds in one call, or in one each if a loss is no longer a number with one of them; their rows in a file."""
+    path, digest = place / "seeds.json", data_digest(splits)
+    expected = json.loads(json.dumps({"config": to_dict(variant.config), "seeds": list(seeds), "data_sha256": digest}))
+    with contextlib.suppress(OSError, ValueError):
         saved = json.loads(path.read_text())
-        if saved["config"] == json.loads(json.dumps(to_dict(variant.config))) and saved["seeds"] == list(seeds):
+        if isinstance(saved, dict) and {name: saved.get(name) for name in expected} == expected:
             return saved["rows"]
     try:
         rows = fit_seeds(variant.config, seeds, splits).rows
     except FloatingPointError as error:
-        return [{"seed": seed, "diverged": str(error)} for seed in seeds]
-    place.mkdir(parents=True, exist_ok=True)
-    rundir.write_json(path, {"config": to_dict(variant.config), "seeds": list(seeds), "rows": rows})
+        if len(seeds) == 1:
+            return [{"seed": seeds[0], "diverged": str(error)}]
+        return [row for seed in seeds for row in _together(variant, [seed], place / f"seed-{seed}", splits)]
+    _make(place)
+    rundir.write_json(path, {**expected, "rows": rows})
     return rows
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirError(f"cannot use {directory}: {error.strerror}; name another directory with --run-dir") from error
 
 
 def _outcome(row: dict[str, Any]) -> str:
@@ -151,10 +178,10 @@ def _outcome(row: dict[str, Any]) -> str:
 
 
 def table(found: Sequence[Variant]) -> str:
-    """Returns a Markdown table: a row a variant, with mean, standard deviation and the 95 % interval of the mean."""
+    """Returns a Markdown table: mean and standard deviation of each variant, and test accuracy's 95 % interval."""
     fields = list(found[0].changes)
     lines = [
-        f"| {' | '.join([*fields, 'n', 'val loss', 'val accuracy', 'test accuracy', '95 % interval'])} |",
+        f"| {' | '.join([*fields, 'n', 'val loss', 'val accuracy', 'test accuracy', 'its 95 % interval'])} |",
         f"|{'---|' * (len(fields) + 5)}",
     ]
     for variant in found:
@@ -177,8 +204,8 @@ def _interval(value: Estimate) -> str:
 
 def write(directory: Path, found: Sequence[Variant]) -> None:
     """Writes table.md, and sweep.json with every row, to a directory."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "table.md").write_text(table(found))
+    _make(directory)
+    rundir.write_text(directory / "table.md", table(found))
     described = [
         {"changes": variant.changes, "config": to_dict(variant.config), "rows": variant.rows} for variant in found
     ]

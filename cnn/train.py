@@ -25,7 +25,7 @@ from cnn.sharding import make_mesh, on_one_device, replicate
 from cnn.state import TrainState, create_state, epoch_steps, learning_rate_schedule
 from cnn.steps import epoch_order, evaluate, evaluate_views, train_steps
 from cnn.summary import format_table, layer_table
-from cnn.transfer import begin_with
+from cnn.transfer import begin_with, check_beginning
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,12 @@ def fit(
             with first_goes_first():
                 splits = check_splits(config, splits or load_data(config.data))
             train_images = len(splits.train.labels)
+            if not (run_dir / rundir.CONFIG).exists():
+                check_beginning(config, train_images)
             rundir.describe(run_dir, config, data_digest(splits), train_images, mesh.devices.ravel())
             on_device = replicate(splits, mesh)
-
-        def begin() -> tuple[TrainState, str]:
-            return begin_with(create_state(config, train_images, mesh), config.transfer)
-
-        return _fit(Run(config, run_dir, begin, on_device, seconds, report, warn))
+        run = Run(config, run_dir, lambda: create_state(config, train_images, mesh), on_device, seconds, report, warn)
+        return _fit(run)
 
 
 class Run(NamedTuple):
@@ -90,8 +89,8 @@ class Run(NamedTuple):
 
     config: ExperimentConfig
     run_dir: Path
-    begin: Callable[[], tuple[TrainState, str]]
-    """Makes the state before the first step, which steps use up, and says what was taken from another run."""
+    begin: Callable[[], TrainState]
+    """Makes the random state before the first step, which steps use up."""
     splits: Splits
     """On the devices."""
     seconds: dict[str, float]
@@ -140,9 +139,12 @@ def _save(run: Run, checkpoints: Any, state: TrainState, progress: Progress) -> 
 
 
 def _load_latest(run: Run, checkpoints: Any, state: TrainState) -> tuple[TrainState, Progress]:
-    """Returns the latest state that was saved, or the given first one, and how far the run has come with it."""
+    """Returns the latest state that was saved, or the given one as it is to begin, and how far the run has come."""
     latest = load_latest(checkpoints, state, run.warn)
     if latest is None:
+        state, taken = begin_with(state, run.config.transfer)
+        if taken:
+            rundir.write_text(run.run_dir / rundir.TRANSFER, taken)
         return state, _no_progress()
     state, saved = latest
     metrics = make_metrics(*saved["metrics"])
@@ -166,9 +168,9 @@ def _warn_of_best(run: Run, checkpoints: Any, state: TrainState) -> None:
 def _fit(run: Run) -> Result:
     """The loop, in a directory that is this run's, on images that lie on the devices."""
     config, run_dir = run.config, run.run_dir
-    state, taken = run.begin()
+    state = run.begin()
     layers = layer_table(state)
-    rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name) + taken)
+    rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
     with open_checkpoints(run_dir) as checkpoints:
         with timed(run.seconds, "checkpoint"):
             state, progress = _load_latest(run, checkpoints, state)
@@ -258,7 +260,7 @@ def _check_finite(run: Run, train: Any, checkpoints: Any, metrics: Metrics, done
     """
     if math.isfinite(jax.device_get(metrics.loss_sum)):
         return
-    state, progress = _load_latest(run, checkpoints, run.begin()[0])
+    state, progress = _load_latest(run, checkpoints, run.begin())
     first, total = int(state.step) - len(progress.history) * run.epoch_steps, progress.metrics
     for batch in range(first, done):
         state, total = train(state, total, run.splits.train, np.int32(1))
@@ -320,7 +322,7 @@ def epoch_row(run: Run, epoch: int, metrics: tuple[Metrics, Metrics], spent: dic
     train, val = metrics
     train_loss, val_loss = float(train.loss), float(val.loss)
     steps, config = run.epoch_steps, run.config
-    updates = [(last * steps - 1) // config.optim.accumulate for last in (epoch, config.train.epochs)]
+    updates = [(last * steps - 1) // config.optim.accumulate_steps for last in (epoch, config.train.epochs)]
     learning_rate = learning_rate_schedule(config.optim, updates[1] + 1)(updates[0])
     if not math.isfinite(train_loss + val_loss):
         kept = "nothing is kept of a fused run" if config.train.fused else "the checkpoints before it are kept"

@@ -14,7 +14,7 @@ from cnn import augment
 from cnn.augment import views
 from cnn.run import result_table
 from cnn.state import learning_rate_schedule
-from cnn.steps import apply_model, loss_and_metrics, scale
+from cnn.steps import apply_model, evaluate_views, loss_and_metrics, scale
 from tests.helpers import NARROW, narrow
 
 KEY = 3
@@ -175,7 +175,9 @@ def test_accumulated_steps_are_one_step_on_all_of_their_images(config, small):
     """The mean of the gradients of equal batches is that of their images together; without dropout, as keys differ."""
     model = dataclasses.replace(NARROW, dropout_rate=0.0)
     one, many = (
-        cnn.create_state(dataclasses.replace(config, model=model, optim=cnn.OptimConfig(name="sgd", accumulate=steps)))
+        cnn.create_state(
+            dataclasses.replace(config, model=model, optim=cnn.OptimConfig(name="sgd", accumulate_steps=steps))
+        )
         for steps in (1, 4)
     )
     begin = jax.tree.map(np.asarray, one.params)
@@ -188,7 +190,7 @@ def test_accumulated_steps_are_one_step_on_all_of_their_images(config, small):
 
 
 def test_a_schedule_of_accumulated_steps_ends_with_the_run(config, small, tmp_path):
-    optim = cnn.OptimConfig(schedule="cosine", accumulate=3, batch_size=50)
+    optim = cnn.OptimConfig(schedule="cosine", accumulate_steps=3, batch_size=50)
     rates = [
         row["learning_rate"]
         for row in cnn.fit(dataclasses.replace(narrow(config), optim=optim), tmp_path, small).history
@@ -225,7 +227,28 @@ def test_test_time_augmentation_is_reported_apart(config, small, tmp_path, capsy
     assert results[1].summary["tta_test_accuracy"] == pytest.approx((mean.argmax(1) == labels).mean())
     wanted = -np.log(mean[np.arange(len(labels)), labels]).mean()
     assert results[1].summary["tta_test_loss"] == pytest.approx(wanted, rel=1e-5)
-    assert "test, varied" in result_table(results[1].summary)
+    assert "test, TTA" in result_table(results[1].summary)
+
+
+def test_test_time_augmentation_of_an_image_that_is_surely_wrong_is_finite(config, small):
+    state = cnn.create_state(dataclasses.replace(narrow(config), augment=cnn.AugmentConfig(flip=True)))
+    params = state.params | {"logits": jax.tree.map(jnp.zeros_like, state.params["logits"])}
+    params["logits"]["bias"] = params["logits"]["bias"].at[0].set(1000.0)
+    images = cnn.Split(small.test.images[:4], np.array([1, 1, 1, 0], np.int32))
+    metrics = evaluate_views(state.replace(params=params), images)
+    assert float(metrics.loss) == pytest.approx(750) and int(metrics.correct) == 1
+
+
+def test_the_average_moves_with_updates_alone(config, small):
+    optim = cnn.OptimConfig(name="sgd", average_decay=0.5, accumulate_steps=2)
+    state = cnn.create_state(dataclasses.replace(narrow(config), optim=optim))
+    batch = cnn.Batch(small.train.images[:8], small.train.labels[:8])
+    begin = np.asarray(state.params["logits"]["kernel"])
+    state, _ = cnn.train_step(state, batch)
+    np.testing.assert_array_equal(state.average["params"]["logits"]["kernel"], begin)
+    state, _ = cnn.train_step(state, batch)
+    wanted = 0.1 * begin + 0.9 * np.asarray(state.params["logits"]["kernel"])
+    np.testing.assert_allclose(state.average["params"]["logits"]["kernel"], wanted, rtol=1e-5)
 
 
 def test_test_time_augmentation_without_any_augmentation_is_refused():

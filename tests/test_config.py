@@ -87,6 +87,12 @@ def test_fields_that_are_left_out_take_their_defaults():
         (cnn.DataConfig, {"val_fraction": 0}, "--data.val_fraction is 0"),
         (cnn.DataConfig, {"val_fraction": 1}, "between 0 and 1"),
         (cnn.DataConfig, {"name": "imagenet"}, "--data.name is 'imagenet'"),
+        (cnn.EfficientNetConfig, {"features": ()}, "--model.features is ()"),
+        (
+            cnn.ExperimentConfig,
+            {"model": cnn.ViTConfig(patch_size=29)},
+            "--model.patch_size is 29, but must be at most 28",
+        ),
         (cnn.ExperimentConfig, {"name": "../up"}, "letters, digits, - and _"),
         (cnn.ExperimentConfig, {"train": "long"}, "train is 'long'"),
     ],

@@ -86,6 +86,30 @@ def test_depthwise_conv_and_its_gradients_equal_lax(size, strides):
         _assert_close(our_gradient, their_gradient)
 
 
+def test_depthwise_conv_in_bfloat16_is_the_float32_sum_rounded_once():
+    images, kernel = _random(0, (40, 5, 5, 3), (3, 3, 1, 3))
+    rounded = [array.astype(jnp.bfloat16) for array in (images, kernel)]
+    ours, our_vjp = jax.vjp(depthwise_conv, *rounded)
+    theirs, their_vjp = jax.vjp(depthwise_conv, *(array.astype(jnp.float32) for array in rounded))
+    (grads,) = _random(1, ours.shape)
+    grads = grads.astype(jnp.bfloat16)
+    pairs = zip([ours, our_vjp(grads)[1]], [theirs, their_vjp(grads.astype(jnp.float32))[1]], strict=True)
+    for got, wanted in pairs:
+        # Half of the distance between two bfloat16 numbers.
+        np.testing.assert_allclose(got.astype(jnp.float32), wanted, rtol=2**-8)
+
+
+def test_batch_norm_in_bfloat16_is_the_float32_result_rounded_once():
+    (images,) = _random(0, (6, 5, 4, 3))
+    # A mean that is large beside the deviation.
+    images = (images + 20).astype(jnp.bfloat16)
+    layer = BatchNorm(activation=None)
+    variables = layer.init(jax.random.key(0), images, train=False)
+    ours, _ = layer.apply(variables, images, train=True, mutable="batch_stats")
+    wanted, _ = layer.apply(variables, images.astype(jnp.float32), train=True, mutable="batch_stats")
+    np.testing.assert_allclose(ours.astype(jnp.float32), wanted, rtol=2**-8)
+
+
 def test_batch_norm_equals_flax_in_training_and_after():
     (images,) = _random(0, (6, 5, 4, 3))
     ours, theirs = BatchNorm(activation=None), nn.BatchNorm(use_running_average=False, momentum=0.9)

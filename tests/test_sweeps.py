@@ -66,6 +66,25 @@ def test_seeds_in_one_call_come_to_the_same_and_are_not_repeated(config, small, 
     assert cnn.sweep(config, {}, [0, 1], tmp_path / "together", small, together=True)[0].rows == together.rows
 
 
+def test_seeds_in_one_call_of_which_one_is_lost_are_told_apart(config, small, tmp_path, monkeypatch):
+    whole = sweeps.fit_seeds
+
+    def fit_seeds(config, seeds, splits):
+        if 1 in seeds:
+            raise FloatingPointError("the loss is no longer a number with seeds [1]")
+        return whole(config, seeds, splits)
+
+    monkeypatch.setattr(sweeps, "fit_seeds", fit_seeds)
+    (found,) = cnn.sweep(narrow(config, epochs=1), {}, [0, 1], tmp_path, small, together=True)
+    assert found.rows[0]["val_loss"] > 0 and "no longer a number" in found.rows[1]["diverged"]
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(config, small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(cnn.RunDirError, match="cannot use"):
+        cnn.sweep(narrow(config, epochs=1), {}, [0], tmp_path / "file", small)
+
+
 def test_a_run_that_diverges_is_named_and_the_others_go_on(config, small, tmp_path):
     sgd = dataclasses.replace(narrow(config, epochs=1), optim=cnn.OptimConfig(name="sgd"))
     found = cnn.sweep(sgd, {"optim.learning_rate": [1e30, 0.01]}, [0], tmp_path, small)
@@ -85,6 +104,11 @@ def test_a_run_that_diverges_is_named_and_the_others_go_on(config, small, tmp_pa
         ("experiments.softmax 3", "'3' is the value of no field"),
         ("experiments.softmax --seeds 0", "--seeds is 0"),
         ("experiments.softmax --seeds 1 2", "must be one value"),
+        ("experiments.softmax --train.seed 1 2", "--seeds says how many"),
+        ("experiments.softmax --optim.momentum 0 0", "is there twice"),
+        ("experiments.softmax --train.epochs 1 --optim.batch_size 32 99999", "--optim.batch_size is 99999"),
+        ("experiments.softmax --train.epochs 1 --mesh.data 0 7", "do not share out"),
+        ('experiments.softmax --optim.learning_rate_multipliers ["conv=0"]', "'conv', but must be of logits"),
         ("experiments.softmax --optim.momentum 0 --optim.momentum 0.9", "stands there twice"),
     ],
 )

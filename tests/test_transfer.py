@@ -1,6 +1,7 @@
 """Transfer: layers by name, all of them accounted for, frozen or slowed, and the runs that begin so."""
 
 import dataclasses
+import shutil
 from typing import Any
 
 import jax
@@ -62,7 +63,7 @@ def test_rates_scale_the_updates_of_layers_and_zero_freezes_them_weight_decay_to
     params = {name: {"kernel": np.ones((2, 3), np.float32)} for name in ("conv1", "conv2", "logits")}
     grads = jax.tree.map(lambda leaf: 0.5 * leaf, params)
     plain = cnn.OptimConfig(weight_decay=0.1)
-    rated = dataclasses.replace(plain, rates=("conv1=0", "conv*=0.1"))
+    rated = dataclasses.replace(plain, learning_rate_multipliers=("conv1=0", "conv*=0.1"))
     updates: list[Any] = []
     for optim in (plain, rated):
         optimizer = make_optimizer(optim, 0)
@@ -73,34 +74,74 @@ def test_rates_scale_the_updates_of_layers_and_zero_freezes_them_weight_decay_to
         np.testing.assert_allclose(rated_update, factor * plainly, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rates", [("conv1",), ("conv1=-1",), ("=2",), ("conv1=fast",)])
+@pytest.mark.parametrize(
+    "rates", [("conv1",), ("conv1=-1",), ("=2",), ("conv1=fast",), ("conv1=1e999",), ("conv1=nan",)]
+)
 def test_rates_that_are_none_are_refused(rates):
-    with pytest.raises(cnn.ConfigError, match="--optim.rates is .* must be layer name patterns with factors"):
-        cnn.OptimConfig(rates=rates)
+    with pytest.raises(
+        cnn.ConfigError, match="--optim.learning_rate_multipliers is .* must be layer names or patterns"
+    ):
+        cnn.OptimConfig(learning_rate_multipliers=rates)
 
 
 def test_rates_of_no_layer_are_refused():
-    config = cnn.ExperimentConfig(model=NARROW, optim=cnn.OptimConfig(rates=("trunk*=0.1",)))
-    with pytest.raises(cnn.ConfigError, match="--optim.rates is 'trunk\\*', but must be of conv1, conv2"):
+    config = cnn.ExperimentConfig(model=NARROW, optim=cnn.OptimConfig(learning_rate_multipliers=("trunk*=0.1",)))
+    with pytest.raises(
+        cnn.ConfigError, match="--optim.learning_rate_multipliers is 'trunk\\*', but must be of conv1, conv2"
+    ):
         cnn.create_state(config)
 
 
 def test_a_run_begins_with_another_run_says_so_and_leaves_what_is_frozen(config, small, tmp_path):
     first = cnn.fit(narrow(config, epochs=1), tmp_path / "first", small)
     transfer = cnn.TransferConfig(source=str(tmp_path / "first"), layers=("conv*",))
-    optim = dataclasses.replace(config.optim, rates=("conv*=0",))
+    optim = dataclasses.replace(config.optim, learning_rate_multipliers=("conv*=0",))
     second = dataclasses.replace(narrow(config, epochs=1, seed=1), transfer=transfer, optim=optim)
     result = cnn.fit(second, tmp_path / "second", small)
     assert _equal(result.state.params["conv2"], first.state.params["conv2"])
     assert not _equal(result.state.params["dense"], first.state.params["dense"])
-    summary = (tmp_path / "second" / "summary.txt").read_text()
-    assert "taken: conv1, conv2\nbegun anew: dense, logits\nleft in the source: dense, logits\n" in summary
+    said = (tmp_path / "second" / "transfer.txt").read_text()
+    assert said.endswith("taken: conv1, conv2\nbegun anew: dense, logits\nleft in the source: dense, logits\n")
     assert cnn.load_best(tmp_path / "second")[1] == second
     with pytest.raises(cnn.ConfigError, match="seeds in one call begin at random"):
         cnn.fit_seeds(second, [0], small)
 
 
-def test_a_source_that_is_no_run_is_refused(config, small, tmp_path):
-    transfer = cnn.TransferConfig(source=str(tmp_path / "nothing"))
-    with pytest.raises(cnn.RunDirError, match="nothing"):
-        cnn.fit(dataclasses.replace(narrow(config), transfer=transfer), tmp_path / "run", small)
+class Interrupted(Exception):
+    pass
+
+
+def test_a_transfer_with_an_average_goes_on_to_the_same_bits_without_its_source(config, small, tmp_path):
+    cnn.fit(narrow(config, epochs=1), tmp_path / "source", small)
+    optim = dataclasses.replace(config.optim, average_decay=0.9)
+    transfer = cnn.TransferConfig(source=str(tmp_path / "source"))
+    second = dataclasses.replace(narrow(config, seed=1), transfer=transfer, optim=optim)
+    whole = cnn.fit(second, tmp_path / "whole", small)
+
+    def interrupt(row):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        cnn.fit(second, tmp_path / "parts", small, report=interrupt)
+    shutil.rmtree(tmp_path / "source")
+    parts = cnn.fit(second, tmp_path / "parts", small)
+    assert _equal(parts.state.params, whole.state.params) and _equal(parts.state.average, whole.state.average)
+
+
+@pytest.mark.parametrize(
+    ("transfer", "multipliers", "message"),
+    [
+        (cnn.TransferConfig(source="nothing"), (), "nothing"),
+        (cnn.TransferConfig(), ("trunk*=0.1",), "'trunk\\*', but must be of conv1"),
+    ],
+)
+def test_a_wrong_beginning_leaves_no_run_behind(transfer, multipliers, message, config, small, tmp_path):
+    optim = dataclasses.replace(config.optim, learning_rate_multipliers=multipliers)
+    with pytest.raises(cnn.UserError, match=message):
+        cnn.fit(dataclasses.replace(narrow(config), transfer=transfer, optim=optim), tmp_path, small)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_layers_without_a_source_are_refused():
+    with pytest.raises(cnn.ConfigError, match="--transfer.layers"):
+        cnn.TransferConfig(layers=("conv*",))

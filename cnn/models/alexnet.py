@@ -12,7 +12,7 @@ class AlexNet(nn.Module):
 
     Changed from the paper: a quarter of the kernels and a sixteenth of the units, as there are 10 classes; smaller
     kernels without strides and pooling without overlap, as an image is 8 times smaller; no response normalization,
-    which its successors dropped as well.
+    which its successors dropped as well; no halves on two devices.
     """
 
     config: AlexNetConfig
