@@ -17,15 +17,20 @@ def data(data: DataConfig) -> None:
     print(prepare(data))
 
 
-def look(run_dir: Path, /) -> None:
-    """Draw the figures of a finished run again.
+def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None) -> None:
+    """Draw the figures of a finished run again; with --layer or --image, what one layer makes of one image.
 
     Args:
         run_dir: Directory of the run.
+        layer: Name of a layer, as summary.txt has it; without it, the last one that has pixels.
+        image: PNG or JPEG file; without it, the first training image.
     """
-    from cnn.pictures import draw_figures
+    from cnn.pictures import draw_figures, draw_layer
     from cnn.train import load_result
 
+    if layer is not None or image is not None:
+        print(*draw_layer(run_dir, layer, image), sep="\n")
+        return
     config, result = load_result(run_dir)
     print(*draw_figures(run_dir, config, result), sep="\n")
 

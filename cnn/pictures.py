@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnn import plots, rundir
+from cnn.attribution import grad_cam, integrated_gradients
+from cnn.checkpoint import load_best
 from cnn.config import ExperimentConfig
 from cnn.data import KOREAN_CLASS_NAMES, Splits, class_names, load_data
 from cnn.errors import RunDirError
 from cnn.features import feature_maps
+from cnn.prediction import printable, read_image
 from cnn.state import create_state
 from cnn.steps import predict
 from cnn.summary import layer_table
@@ -22,8 +25,7 @@ if TYPE_CHECKING:
 
 def figures(config: ExperimentConfig, result: Result, splits: Splits) -> dict[str, Callable[[], "Figure"]]:
     """Returns, by file name, what draws each figure of a run."""
-    names = class_names(config.data)
-    names += tuple(f"class {label}" for label in range(len(names), config.model.classes))
+    names = _names(config)
     korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else None
     train, test = splits.train, splits.test
     layers = layer_table(result.state)
@@ -78,3 +80,46 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
             f"cannot write {directory}: {error.strerror}; mend that, and python -m cnn look {run_dir} draws them"
         ) from error
     return [directory / f"{name}.png" for name in drawings]
+
+
+def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path]:
+    """Draws what a layer of a run's best network makes of an image, and where it sees its class; returns the paths.
+
+    Args:
+      run_dir: directory of the run.
+      layer: its name; None for the last one that has pixels.
+      file: PNG or JPEG; None for the first training image.
+
+    Raises:
+      UserError: there is no such run, layer or file, or the figures cannot be written.
+    """
+    state, config = load_best(run_dir)
+    if file is None:
+        image, described = load_data(config.data).train.images[0], "the first training image"
+    else:
+        image, described = read_image(file, config.data.image_shape), printable(file.name)
+    names = _names(config)
+    probabilities = np.asarray(predict(state, image[None]))[0]
+    label, maps = int(probabilities.argmax()), feature_maps(state, image[None])
+    layer = layer or [name for name, outputs in maps.items() if outputs.ndim == 4][-1]
+    cam = np.asarray(grad_cam(state, image[None], layer, np.array([label])))[0]
+    gradients = np.asarray(integrated_gradients(state, image[None], np.array([label])))[0]
+    title = f"{described}: {names[label]}, by a probability of {probabilities[label]:.3f}"
+    drawings = {
+        f"look_{layer}_maps": plots.feature_maps(np.asarray(maps[layer][0]), f"What {layer} makes of {described}"),
+        f"look_{layer}_attribution": plots.attribution(image, cam, gradients, layer, title[0].upper() + title[1:]),
+    }
+    directory = rundir.own_directory(run_dir, rundir.FIGURES)
+    try:
+        directory.mkdir(exist_ok=True)
+        for name, figure in drawings.items():
+            plots.save(figure, directory / f"{name}.png")
+    except OSError as error:
+        raise RunDirError(f"cannot write {directory}: {error.strerror}; mend that and try again") from error
+    return [directory / f"{name}.png" for name in drawings]
+
+
+def _names(config: ExperimentConfig) -> tuple[str, ...]:
+    """A name for each class of the model, which may have more than its data."""
+    names = class_names(config.data)
+    return names + tuple(f"class {label}" for label in range(len(names), config.model.classes))

@@ -225,6 +225,46 @@ def feature_maps(maps: np.ndarray, title: str, columns: int = 8) -> Figure:
 
 
 @_styled
+def attribution(image: np.ndarray, grad_cam: np.ndarray, gradients: np.ndarray, layer: str, title: str) -> Figure:
+    """Draws an image, where a layer sees a class in it, and what each pixel adds to the class.
+
+    Args:
+      image: uint8 [H, W, C].
+      grad_cam: at least 0, [H', W'], of any size.
+      gradients: [H, W, C].
+      layer: name of the layer.
+      title: what is asked for.
+
+    Raises:
+      ValueError: a shape is another.
+    """
+    for name, array, axes in (("image", image, "HWC"), ("grad_cam", grad_cam, "HW"), ("gradients", gradients, "HWC")):
+        _check(name, array, axes)
+    figure = Figure(figsize=(_WIDTH, 4.4))
+    figure.suptitle(title)
+    panels = figure.subplots(1, 3)
+    extent = (0, image.shape[1], image.shape[0], 0)
+    pixels = gradients.sum(-1)
+    most = max(np.abs(pixels).max(), np.finfo(np.float32).tiny)
+    panels[0].imshow(image, extent=extent, **_PICTURE)
+    panels[1].imshow(image, extent=extent, **_PICTURE)
+    highest = max(grad_cam.max(), np.finfo(np.float32).tiny)
+    smooth = {"cmap": "inferno", "alpha": 0.65, "interpolation": "bilinear", "vmin": 0, "vmax": highest}
+    shown = (
+        panels[1].imshow(grad_cam, extent=extent, **smooth),
+        panels[2].imshow(pixels, extent=extent, cmap="RdBu_r", vmin=-most, vmax=most),
+    )
+    labels = "speaks for the class", "adds to (red) or takes from the logit"
+    for axes, mappable, label in zip(panels[1:], shown, labels, strict=True):
+        figure.colorbar(mappable, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02, label=label)
+    titles = "The image", f"Grad-CAM of {layer}", "Integrated gradients"
+    for axes, name in zip(panels, titles, strict=True):
+        axes.set_title(name)
+        axes.set_axis_off()
+    return figure
+
+
+@_styled
 def probabilities(
     images: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> Figure:
