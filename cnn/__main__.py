@@ -4,6 +4,7 @@ import importlib
 import inspect
 import sys
 from pathlib import Path
+from typing import Literal
 
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
@@ -78,23 +79,29 @@ def verify(run_dir: Path, /) -> None:
         raise DamagedError(f"damaged in {run_dir}: {', '.join(damaged)}")
 
 
-def predict(run_dir: Path, files: tuple[Path, ...], /) -> None:
+def predict(
+    run_dir: Path, files: tuple[Path, ...], /, json: bool = False, invert: Literal["auto", "yes", "no"] = "auto"
+) -> None:
     """Say what the best network of a run takes images for; exit status 2 if one cannot be read, after all others.
 
     Args:
         run_dir: Directory of the run.
-        files: PNG or JPEG files.
+        files: PNG or JPEG files, or directories of them; - for standard input.
+        json: Print a JSON object for each.
+        invert: Whether dark and light are exchanged; auto decides by each image's border, as the data is light on dark.
     """
-    from cnn.prediction import predict_files
+    from cnn.prediction import image_files, predict_files
 
     if not files:
         raise DataError("no file is named; python -m cnn predict RUN_DIR FILE... takes PNG and JPEG files")
     unread = 0
-    for line, is_read in predict_files(run_dir, files):
+    found = image_files(files)
+    inverted = {"auto": None, "yes": True, "no": False}[invert]
+    for line, is_read in predict_files(run_dir, found, inverted, json):
         print(line, flush=True)
         unread += not is_read
     if unread:
-        raise DataError(f"{unread} of {len(files)} files could not be read; the lines above say why")
+        raise DataError(f"{unread} of {len(found)} files could not be read; the lines above say why")
 
 
 def sweep(arguments: list[str]) -> None:

@@ -24,6 +24,8 @@ PARAMETERS = {
     # The paper's 0.27 million: 9 * 16, three stages of six convolutions, 10 * 65, and 2 values for each of the 688
     # channels that are normalized.
     "resnet20": 144 + 6 * 2_304 + (4_608 + 5 * 9_216) + (18_432 + 5 * 36_864) + 650 + 2 * 688,
+    # Nine for eight features in each: 162, 6 * 2,916, 17,496 / 3 + ..., as above.
+    "fashion_best": 162 + 6 * 2_916 + (5_832 + 5 * 11_664) + (23_328 + 5 * 46_656) + 730 + 2 * 774,
     "efficientnet": 161_942,
     # 17 * 64 and 49 * 64 of the tokens, six blocks of 33,472, 2 * 64 of the last normalization, 10 * 65.
     "vit": 1_088 + 3_136 + 6 * (2 * 128 + 64 * 192 + 192 + 64 * 64 + 64 + 2 * 64 * 128 + 192) + 128 + 650,
@@ -32,6 +34,7 @@ PARAMETERS = {
 
 FEWER_BLOCKS = {
     "resnet20": {"blocks": 1},
+    "fashion_best": {"blocks": 1},
     "efficientnet": {"blocks": 1, "features": (8, 16)},
     "vit": {"blocks": 1},
 }

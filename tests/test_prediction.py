@@ -1,6 +1,7 @@
 """Image files of every kind, most of them not what they say."""
 
 import io
+import json
 import os
 import struct
 import subprocess
@@ -167,7 +168,8 @@ def test_a_files_failure_is_its_own_line_and_the_rest_go_on(run_dir, small, tmp_
         if name != "missing":
             Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), os.fsencode(name)))).write_bytes(content)
     os.mkfifo(tmp_path / "fifo")
-    paths = [os.path.join(os.fsencode(tmp_path), os.fsencode(name)) for name in [*names, "fifo", "."]]
+    (tmp_path / "folder").mkdir()
+    paths = [os.path.join(os.fsencode(tmp_path), os.fsencode(name)) for name in [*names, "fifo", "folder"]]
     command = subprocess.run(
         [sys.executable, "-m", "cnn", "predict", str(run_dir), *paths], cwd=ROOT, capture_output=True, timeout=100
     )
@@ -201,6 +203,44 @@ def test_many_files_are_classified_in_their_order(run_dir, small, tmp_path):
     likeliest = [line.rsplit(": ", 1)[1].split(", ")[0].rsplit(" ", 1)[0] for line, _ in lines]
     assert likeliest == [names[label] for label in best]
     assert all(is_read for _, is_read in lines)
+
+
+def test_a_directory_gives_its_images_in_order(tmp_path, shoe):
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / name).write_bytes(_png(shoe[:, :, 0]))
+    (tmp_path / "empty").mkdir()
+    found = prediction.image_files([tmp_path, tmp_path / "empty", tmp_path / "missing.png"])
+    assert [path.name for path in found] == ["a.png", "b.JPG", "empty", "missing.png"]
+
+
+def test_dark_on_light_is_inverted_and_said_unless_told_otherwise(run_dir, tmp_path, shoe):
+    (tmp_path / "light.png").write_bytes(_png(255 - shoe[:, :, 0]))
+    np.testing.assert_array_equal(prediction.read_image(tmp_path / "light.png"), shoe)
+    np.testing.assert_array_equal(prediction.read_image(tmp_path / "light.png", invert=False), 255 - shoe)
+    said = {
+        invert: [line for line, _ in prediction.predict_files(run_dir, [tmp_path / "light.png"], invert)][0]
+        for invert in (None, True, False)
+    }
+    assert "light.png (inverted): " in said[None] and said[None] == said[True]
+    assert "(inverted)" not in said[False]
+
+
+def test_json_has_a_line_for_each_file_and_standard_input_is_one(run_dir, small, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    command = subprocess.run(
+        [sys.executable, "-m", "cnn", "predict", str(run_dir), "-", str(tmp_path / "broken.png"), "--json"],
+        input=_png(small.test.images[0][:, :, 0]),
+        cwd=ROOT,
+        capture_output=True,
+        timeout=100,
+    )
+    read, broken = map(json.loads, command.stdout.splitlines())
+    assert command.returncode == 2
+    state, _ = cnn.load_best(run_dir)
+    wanted = np.asarray(cnn.predict(state, small.test.images[:1]))[0]
+    assert read["file"] == "-" and read["inverted"] is False and len(read["classes"]) == 3
+    assert read["classes"][0]["probability"] == pytest.approx(wanted.max(), rel=1e-5)
+    assert broken == {"file": str(tmp_path / "broken.png"), "error": broken["error"]} and "PNG" in broken["error"]
 
 
 def test_no_file_is_wrong_use(run_dir):
