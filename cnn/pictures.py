@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnn import plots, rundir
-from cnn.attribution import grad_cam, integrated_gradients
 from cnn.checkpoint import load_best
 from cnn.config import ExperimentConfig
 from cnn.data import KOREAN_CLASS_NAMES, Splits, class_names, load_data
 from cnn.errors import RunDirError
-from cnn.features import feature_maps
+from cnn.features import feature_maps, grad_cam, integrated_gradients
 from cnn.prediction import printable, read_image
 from cnn.state import create_state
 from cnn.steps import predict
