@@ -26,8 +26,9 @@ FRAMEWORKS = {
 
 
 def spread(values: dict[str, float], digits: int) -> str:
-    """Returns mean ± standard deviation."""
-    return f"{values['mean']:.{digits}f} ± {values['std']:.{digits}f}"
+    """Returns mean ± standard deviation, which one value alone has not."""
+    mean = f"{values['mean']:.{digits}f}"
+    return f"{mean} ± {values['std']:.{digits}f}" if values["n"] > 1 else mean
 
 
 def footnote(result: dict[str, Any]) -> str:

@@ -1,4 +1,11 @@
-"""A dense network of 100 hidden units: the second rung."""
+"""A dense network of 100 hidden units, as in the book: the second rung.
+
+Command:        python -m experiments.dense
+Time:           about 5 seconds on two cores of an AMD EPYC with AVX-512, 0.2 s an epoch
+Parameters:     79,510
+Val accuracy:   0.8972 +- 0.0021   (5 seeds, mean +- standard deviation, benchmarks/results/ladder.json)
+Test accuracy:  0.8920 +- 0.0012
+"""
 
 import dataclasses
 

@@ -1,14 +1,22 @@
-"""efficientnet."""
+"""EfficientNet for small images, by the recipe of ``fashion_full``, in 12 epochs.
 
-from cnn.config import AugmentConfig, EfficientNetConfig, ExperimentConfig, OptimConfig, TrainConfig
+Command:        python -m experiments.efficientnet
+Time:           not measured
+Parameters:     161,942
+Val accuracy:   not measured
+Test accuracy:  not measured
+"""
+
+import dataclasses
+
+from cnn.config import AugmentConfig, EfficientNetConfig, TrainConfig
 from cnn.run import main
+from experiments.fashion_full import CONFIG as FULL
 
-CONFIG = ExperimentConfig(
+CONFIG = dataclasses.replace(
+    FULL,
     name="efficientnet",
     model=EfficientNetConfig(),
-    optim=OptimConfig(
-        name="muon", learning_rate=1e-2, schedule="one_cycle", weight_decay=0.05, batch_size=128, average_decay=0.998
-    ),
     augment=AugmentConfig(flip=True, shift=2),
     train=TrainConfig(epochs=12, patience=12),
 )

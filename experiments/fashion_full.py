@@ -1,4 +1,11 @@
-"""The chapter's network with the full recipe: augmentation, Muon, one cycle, and an average of the weights."""
+"""The chapter's network with the full recipe: augmentation, Muon, one cycle, and an average of the weights.
+
+Command:        python -m experiments.fashion_full
+Time:           about 8 minutes on two cores of an AMD EPYC with AVX-512, 8.1 s an epoch
+Parameters:     333,526
+Val accuracy:   0.9419   (1 seed, benchmarks/results/ladder.json)
+Test accuracy:  0.9370
+"""
 
 import dataclasses
 

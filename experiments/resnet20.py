@@ -1,14 +1,22 @@
-"""ResNet-20."""
+"""ResNet-20 for small images, by the recipe of ``fashion_full`` with wider shifts, in 22 epochs.
 
-from cnn.config import AugmentConfig, ExperimentConfig, OptimConfig, ResNetConfig, TrainConfig
+Command:        python -m experiments.resnet20
+Time:           about 36 minutes on two cores of an AMD EPYC with AVX-512, 97.9 s an epoch
+Parameters:     269,434
+Val accuracy:   0.9464   (1 seed, benchmarks/results/ladder.json)
+Test accuracy:  0.9432
+"""
+
+import dataclasses
+
+from cnn.config import AugmentConfig, ResNetConfig, TrainConfig
 from cnn.run import main
+from experiments.fashion_full import CONFIG as FULL
 
-CONFIG = ExperimentConfig(
+CONFIG = dataclasses.replace(
+    FULL,
     name="resnet20",
     model=ResNetConfig(),
-    optim=OptimConfig(
-        name="muon", learning_rate=1e-2, schedule="one_cycle", weight_decay=0.05, batch_size=128, average_decay=0.998
-    ),
     augment=AugmentConfig(flip=True, shift=2),
     train=TrainConfig(epochs=22, patience=22),
 )

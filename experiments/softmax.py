@@ -1,4 +1,11 @@
-"""Softmax regression on the pixels: the first rung, a template of 28 x 28 weights for each class."""
+"""Softmax regression on the pixels: the first rung, a template of 28 x 28 weights for each class.
+
+Command:        python -m experiments.softmax
+Time:           about 2 seconds on two cores of an AMD EPYC with AVX-512, 0.1 s an epoch
+Parameters:     7,850
+Val accuracy:   0.8563 +- 0.0006   (5 seeds, mean +- standard deviation, benchmarks/results/ladder.json)
+Test accuracy:  0.8449 +- 0.0002
+"""
 
 import dataclasses
 

@@ -1,14 +1,22 @@
-"""vit."""
+"""A vision transformer for small images, by the recipe of ``fashion_full``, in 12 epochs.
 
-from cnn.config import AugmentConfig, ExperimentConfig, OptimConfig, TrainConfig, ViTConfig
+Command:        python -m experiments.vit
+Time:           not measured
+Parameters:     205,834
+Val accuracy:   not measured
+Test accuracy:  not measured
+"""
+
+import dataclasses
+
+from cnn.config import AugmentConfig, TrainConfig, ViTConfig
 from cnn.run import main
+from experiments.fashion_full import CONFIG as FULL
 
-CONFIG = ExperimentConfig(
+CONFIG = dataclasses.replace(
+    FULL,
     name="vit",
     model=ViTConfig(),
-    optim=OptimConfig(
-        name="muon", learning_rate=1e-2, schedule="one_cycle", weight_decay=0.05, batch_size=128, average_decay=0.998
-    ),
     augment=AugmentConfig(flip=True, shift=2),
     train=TrainConfig(epochs=12, patience=12),
 )
