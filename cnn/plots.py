@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 if TYPE_CHECKING:
-    from cnn.evaluation import Reliability
     from cnn.summary import LayerRow
 
 _STYLE = {
@@ -371,11 +370,11 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 @_styled
-def reliability(found: "Mapping[str, Reliability]") -> Figure:
+def reliability(found: Mapping[str, Any]) -> Figure:
     """Draws how often a network is right over how sure it is, a panel for each; on the diagonal, both are the same.
 
     Args:
-      found: by title.
+      found: by title, what ``cnn.evaluation.reliability`` returns.
     """
     figure = Figure(figsize=(_WIDTH, 5))
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
