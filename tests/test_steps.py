@@ -188,9 +188,11 @@ def test_the_naive_convolution_test_can_fail(small):
 
 def test_sgd_moves_against_the_gradient():
     optimizer = make_optimizer(cnn.OptimConfig(name="sgd", learning_rate=0.5), 10)
-    params = jnp.array([1.0])
-    updates, _ = optimizer.update(jnp.array([2.0]), optimizer.init(params), params)
-    assert optax.apply_updates(params, updates) == 0.0
+    params: Any = {"layer": {"kernel": jnp.array([1.0])}}
+    gradients: Any = {"layer": {"kernel": jnp.array([2.0])}}
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    moved: Any = optax.apply_updates(params, updates)
+    assert moved["layer"]["kernel"] == 0.0
 
 
 BAD_IMAGES = [
