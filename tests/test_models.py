@@ -34,7 +34,6 @@ PARAMETERS = {
 
 FEWER_BLOCKS = {
     "resnet20": {"blocks": 1},
-    "fashion_best": {"blocks": 1},
     "efficientnet": {"blocks": 1, "features": (8, 16)},
     "vit": {"blocks": 1},
 }
@@ -56,7 +55,8 @@ def test_an_experiment_has_the_known_number_of_parameters(experiment, parameters
     assert sum(row.parameters for row in cnn.layer_table(state)) == parameters
 
 
-@pytest.mark.parametrize("experiment", PARAMETERS)
+# The best is resnet20 with two features more.
+@pytest.mark.parametrize("experiment", [name for name in PARAMETERS if name != "fashion_best"])
 def test_the_loss_falls_on_real_images_and_every_layer_is_captured(experiment, small):
     config = _shrunk(experiment)
     state, losses = cnn.create_state(config, 500), []
