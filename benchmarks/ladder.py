@@ -67,12 +67,11 @@ def main(rungs: tuple[str, ...] = RUNGS, seeds: int = 5, directory: Path = Path(
     """
     keep_compiled_programs()
     before = RESULTS / "ladder.json"
-    kept: dict[str, Any] = json.loads(before.read_text()) if before.exists() else {"rungs": {}, "origins": {}}
+    kept: dict[str, Any] = json.loads(before.read_text())["rungs"] if before.exists() else {}
     for rung in rungs:
-        kept["rungs"][rung] = climb(rung, seeds, directory / rung)
-        kept["origins"][rung] = kept["rungs"][rung]["origin"]
-        ordered = {name: kept["rungs"][name] for name in RUNGS if name in kept["rungs"]}
-        write_result("ladder", {"origins": kept["origins"], "rungs": ordered})
+        kept[rung] = climb(rung, seeds, directory / rung)
+        ordered = {name: kept[name] for name in RUNGS if name in kept}
+        write_result("ladder", {"origins": {name: ordered[name]["origin"] for name in ordered}, "rungs": ordered})
 
 
 if __name__ == "__main__":

@@ -73,6 +73,15 @@ def _types(arrays: Any) -> dict[str, str]:
     return {name: f"{leaf.dtype} {list(leaf.shape)}" for name, leaf in _leaves(arrays).items()}
 
 
+def differing_leaves(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Returns ``"conv1/bias [32] -> missing"`` for each leaf that two descriptions do not have alike."""
+    return [
+        f"{name} {before.get(name, 'missing')} -> {after.get(name, 'missing')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -197,13 +206,8 @@ def load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dic
     directory = _directory(checkpoints, step)
     description = _read_description(checkpoints, step)
     before, now = description["types"], _types(_arrays(like))
-    differing = [
-        f"{name} {before.get(name, 'missing')} -> {now.get(name, 'missing')}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
     # Orbax would cast some of these, and mask others.
-    if differing:
+    if differing := differing_leaves(before, now):
         raise RunDirError(
             f"{directory} is of another model, optimizer or dtype ({'; '.join(differing)}); "
             "take the code and the options that it was made with, or train anew in another --run-dir"

@@ -84,6 +84,12 @@ def class_names(config: DataConfig) -> tuple[str, ...]:
     return sources.CLASS_NAMES[config.name]
 
 
+def model_class_names(config: ExperimentConfig) -> tuple[str, ...]:
+    """Returns a name for each class of the model, which may have more than its data."""
+    names = class_names(config.data)
+    return names + tuple(f"class {label}" for label in range(len(names), config.model.classes))
+
+
 def data_digest(splits: Splits) -> str:
     """Returns the hex SHA-256 of all images and labels, their order, shapes and dtypes: what a run was trained on."""
     digest = hashlib.sha256()

@@ -163,32 +163,24 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
     """
     from cnn import plots, rundir
     from cnn.checkpoint import load_best
-    from cnn.data import class_names, load_data
-    from cnn.errors import RunDirError
+    from cnn.data import load_data, model_class_names
+    from cnn.pictures import write_figures
     from cnn.steps import predict
 
     state, config = load_best(run_dir)
-    splits, names = load_data(config.data), list(class_names(config.data))
-    names += [f"class {label}" for label in range(len(names), config.model.classes)]
+    splits, names = load_data(config.data), model_class_names(config)
     val, test = (np.asarray(predict(state, split.images)) for split in (splits.val, splits.test))
     temperature = fit_temperature(val, splits.val.labels)
     values = evaluation(test, splits.test.labels, names, temperature)
     scaled = scale_temperature(test, temperature)
-    figures = {
-        "confusion_matrix": plots.confusion_matrix(np.asarray(values["confusion_matrix"]), names),
-        "reliability": plots.reliability(
-            {
-                "as trained": reliability(test, splits.test.labels),
-                f"with temperature {temperature:.2f}": reliability(scaled, splits.test.labels),
-            }
-        ),
+    bins = {
+        "as trained": reliability(test, splits.test.labels),
+        f"with temperature {temperature:.2f}": reliability(scaled, splits.test.labels),
     }
-    directory = rundir.own_directory(run_dir, rundir.FIGURES)
-    try:
-        directory.mkdir(exist_ok=True)
-        for name, figure in figures.items():
-            plots.save(figure, directory / f"{name}.png")
-    except OSError as error:
-        raise RunDirError(f"cannot write {directory}: {error.strerror}; mend that and try again") from error
+    drawings = {
+        "confusion_matrix": lambda: plots.confusion_matrix(np.asarray(values["confusion_matrix"]), names),
+        "reliability": lambda: plots.reliability(bins),
+    }
+    figures = write_figures(run_dir, drawings)
     rundir.write_json(run_dir / "evaluation.json", values)
-    return values, [directory / f"{name}.png" for name in figures]
+    return values, figures

@@ -1,6 +1,6 @@
 """A run directory -> figures/*.png: which pictures a run gets, and what is drawn in them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ import numpy as np
 from cnn import plots, rundir
 from cnn.checkpoint import load_best
 from cnn.config import ExperimentConfig
-from cnn.data import KOREAN_CLASS_NAMES, Splits, class_names, load_data
+from cnn.data import KOREAN_CLASS_NAMES, Splits, load_data, model_class_names
 from cnn.errors import RunDirError
 from cnn.features import feature_maps, grad_cam, integrated_gradients
 from cnn.prediction import printable, read_image
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def figures(config: ExperimentConfig, result: Result, splits: Splits) -> dict[str, Callable[[], "Figure"]]:
     """Returns, by file name, what draws each figure of a run."""
-    names = _names(config)
+    names = model_class_names(config)
     korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else None
     train, test = splits.train, splits.test
     layers = layer_table(result.state)
@@ -68,16 +68,31 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
     Raises:
       RunDirError: they cannot be written; the result of the run is complete without them.
     """
-    directory = rundir.own_directory(run_dir, rundir.FIGURES)
+    rundir.own_directory(run_dir, rundir.FIGURES)
     drawings = figures(config, result, splits or load_data(config.data))
+    return write_figures(run_dir, drawings, f"mend that, and python -m cnn look {run_dir} draws them")
+
+
+def write_figures(
+    run_dir: Path, drawings: Mapping[str, Callable[[], "Figure"]], way_out: str = "mend that and try again"
+) -> list[Path]:
+    """Draws figures into a run directory, one after the other, and returns their paths.
+
+    Args:
+      run_dir: directory of the run.
+      drawings: by file name, what draws each.
+      way_out: what the user is told to do when they cannot be written.
+
+    Raises:
+      RunDirError: they cannot be written.
+    """
+    directory = rundir.own_directory(run_dir, rundir.FIGURES)
     try:
         directory.mkdir(exist_ok=True)
         for name, draw in drawings.items():
             plots.save(draw(), directory / f"{name}.png")
     except OSError as error:
-        raise RunDirError(
-            f"cannot write {directory}: {error.strerror}; mend that, and python -m cnn look {run_dir} draws them"
-        ) from error
+        raise RunDirError(f"cannot write {directory}: {error.strerror}; {way_out}") from error
     return [directory / f"{name}.png" for name in drawings]
 
 
@@ -97,28 +112,18 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
         image, described = load_data(config.data).train.images[0], "the first training image"
     else:
         image, described = read_image(file, config.data.image_shape), printable(file.name)
-    names = _names(config)
+    names = model_class_names(config)
     probabilities = np.asarray(predict(state, image[None]))[0]
     label, maps = int(probabilities.argmax()), feature_maps(state, image[None])
     layer = layer or [name for name, outputs in maps.items() if outputs.ndim == 4][-1]
     cam = np.asarray(grad_cam(state, image[None], layer, np.array([label])))[0]
     gradients = np.asarray(integrated_gradients(state, image[None], np.array([label])))[0]
     title = f"{described}: {names[label]}, by a probability of {probabilities[label]:.3f}"
+    title = title[0].upper() + title[1:]
     drawings = {
-        f"look_{layer}_maps": plots.feature_maps(np.asarray(maps[layer][0]), f"What {layer} makes of {described}"),
-        f"look_{layer}_attribution": plots.attribution(image, cam, gradients, layer, title[0].upper() + title[1:]),
+        f"look_{layer}_maps": lambda: plots.feature_maps(
+            np.asarray(maps[layer][0]), f"What {layer} makes of {described}"
+        ),
+        f"look_{layer}_attribution": lambda: plots.attribution(image, cam, gradients, layer, title),
     }
-    directory = rundir.own_directory(run_dir, rundir.FIGURES)
-    try:
-        directory.mkdir(exist_ok=True)
-        for name, figure in drawings.items():
-            plots.save(figure, directory / f"{name}.png")
-    except OSError as error:
-        raise RunDirError(f"cannot write {directory}: {error.strerror}; mend that and try again") from error
-    return [directory / f"{name}.png" for name in drawings]
-
-
-def _names(config: ExperimentConfig) -> tuple[str, ...]:
-    """A name for each class of the model, which may have more than its data."""
-    names = class_names(config.data)
-    return names + tuple(f"class {label}" for label in range(len(names), config.model.classes))
+    return write_figures(run_dir, drawings)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnn.checkpoint import load_best
-from cnn.data import class_names
+from cnn.data import model_class_names
 from cnn.errors import DataError
 from cnn.steps import predict
 
@@ -158,9 +158,7 @@ def predict_files(
       DamagedError: its best checkpoint is damaged.
     """
     state, config = load_best(run_dir)
-    known = class_names(config.data)
-    # A model may have more classes than its data.
-    names = [*known, *(f"class {label}" for label in range(len(known), config.model.classes))]
+    names = model_class_names(config)
     blank = Read(np.zeros(config.data.image_shape, np.uint8), False)
     read = partial(_read_or_error, shape=config.data.image_shape, invert=invert)
     with ThreadPoolExecutor() as threads, warnings.catch_warnings():

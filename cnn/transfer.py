@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn.checkpoint import load_best
+from cnn.checkpoint import differing_leaves, load_best
 from cnn.config import ExperimentConfig, TransferConfig
 from cnn.errors import ConfigError
 from cnn.state import TrainState, initial_state
@@ -28,13 +28,8 @@ def layers_to_take(state: TrainState, source: TrainState, patterns: Sequence[str
     if idle := [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]:
         raise ConfigError(f"--transfer.layers has {idle[0]!r}, which fits no layer; the layers are {', '.join(names)}")
     taken = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
-    before, after = (_shapes(_leaves(one, taken)) for one in (state, source))
-    differing = [
-        f"{leaf} {after.get(leaf, 'missing')} -> {before.get(leaf, 'missing')}"
-        for leaf in sorted(before.keys() | after.keys())
-        if before.get(leaf) != after.get(leaf)
-    ]
-    if differing:
+    there, wanted = (_shapes(_leaves(one, taken)) for one in (source, state))
+    if differing := differing_leaves(there, wanted):
         raise ConfigError(
             f"the source has not all that --transfer.layers takes ({'; '.join(differing)}); name fewer layers"
         )
