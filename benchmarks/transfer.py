@@ -60,7 +60,7 @@ def digits() -> cnn.Splits:
     """
     data: Any = load_digits()
     large = [
-        Image.fromarray((image * 255 / 16).astype(np.uint8)).resize((28, 28), Image.Resampling.BILINEAR)
+        np.asarray(Image.fromarray((image * 255 / 16).astype(np.uint8)).resize((28, 28), Image.Resampling.BILINEAR))
         for image in data.images
     ]
     images, order = np.stack(large)[..., None], np.random.default_rng(0).permutation(len(large))
