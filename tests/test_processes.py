@@ -16,8 +16,6 @@ import cnn
 from cnn import processes, verification
 
 ROOT = Path(__file__).parents[1]
-# One of pytest's processes takes all, as their fixture is costly.
-pytestmark = pytest.mark.xdist_group(__name__)
 
 STEPS = 5
 """Of an epoch: 200 images in batches of 48. A step takes a third of a second, as gloo's sums do on one machine."""

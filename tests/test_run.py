@@ -16,8 +16,6 @@ from cnn import run
 from experiments import fashion_cnn
 
 ROOT = Path(__file__).parents[1]
-# One of pytest's processes takes all, as their fixture is costly.
-pytestmark = pytest.mark.xdist_group(__name__)
 
 
 def _command(*arguments, **environment):

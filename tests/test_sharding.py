@@ -13,8 +13,6 @@ import cnn
 from cnn import sharding
 
 ROOT = Path(__file__).parents[1]
-# One of pytest's processes takes all, as their fixture is costly.
-pytestmark = pytest.mark.xdist_group(__name__)
 
 WORKER = """
 import dataclasses, json, sys, tempfile
