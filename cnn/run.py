@@ -145,15 +145,16 @@ def default_run_dir(name: str, root: Path = Path("runs")) -> Path:
 def keep_compiled_programs() -> None:
     """Lets JAX keep what it compiles beside the data, so that the next run starts seconds sooner, with the same bits.
 
-    Does nothing if the user has named another directory (``JAX_COMPILATION_CACHE_DIR``), or ours cannot be written to.
+    If the user has named another directory (``JAX_COMPILATION_CACHE_DIR``), JAX keeps them there; if ours cannot be
+    written to, nowhere.
     """
+    # A program that cannot be kept is compiled again the next time; that is nothing to tell a user of.
+    warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache entry")
     directory = cache_directory("xla")
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(directory, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(directory))
-        # A program that cannot be kept is compiled again the next time; that is nothing to tell a user of.
-        warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache entry")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

@@ -32,8 +32,8 @@ class Interrupted(Exception):
 
 
 def test_a_process_that_is_killed_again_and_again_comes_to_the_same_bits(tmp_path):
-    counts = torture(8, tmp_path)
-    assert counts["kills"] == 8 and counts["after a checkpoint"] >= 1
+    counts = torture(20, tmp_path)
+    assert counts["kills"] == 20 and counts["after a checkpoint"] >= 1
     assert counts["runs that finished"] == counts["runs equal to the uninterrupted one"] > 0
 
 
