@@ -82,7 +82,7 @@ def read_keras(path: Path) -> list[SourceLayer]:
     for layer in layers:
         name, kind = layer["config"]["name"], layer["class_name"]
         if layer["config"].get("data_format") == "channels_first":
-            raise UserError(f"{path} has channels first in {name}; only channels_last can be imported")
+            raise UserError(f"{path} has channels first in {name!r}; only channels_last can be imported")
         if kind in KERAS_LAYERS:
             kind, group = KERAS_LAYERS[kind]
             number, counts[layer["class_name"]] = counts[layer["class_name"]], counts[layer["class_name"]] + 1
@@ -232,7 +232,7 @@ def _follow(content: bytes, storage: Callable[[tuple], np.ndarray], path: Path) 
             case "GLOBAL" | "STACK_GLOBAL":
                 name = ".".join(argument.split(" ") if opcode.name == "GLOBAL" else taken(2))
                 if name not in CALLS and name not in STORAGES:
-                    raise UserError(f"{path} names {name}, which is no part of a state_dict; {_way_out(path)}")
+                    raise UserError(f"{path} names {name!r}, which is no part of a state_dict; {_way_out(path)}")
                 stack.append(name)
             case "REDUCE":
                 function, arguments = taken(2)

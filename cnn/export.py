@@ -17,7 +17,7 @@ from cnn.checkpoint import differing_leaves, load_best
 from cnn.config import ExperimentConfig, from_dict, to_dict
 from cnn.errors import RunDirError, UserError, first_cause, import_extra
 from cnn.graph import make_graph
-from cnn.state import TrainState, create_state
+from cnn.state import TrainState, create_state, initial_state
 from cnn.steps import apply_model, scale
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -31,8 +31,7 @@ def to_safetensors(state: TrainState, config: ExperimentConfig) -> bytes:
       UserError: the package safetensors is missing.
     """
     arrays = {name: np.asarray(leaf) for name, leaf in _leaves(state).items()}
-    metadata = {"config": json.dumps(to_dict(config)), "layout": "kernels HWIO, as [inputs, outputs] if dense"}
-    return import_extra("safetensors.numpy").save(arrays, metadata)
+    return import_extra("safetensors.numpy").save(arrays, {"config": json.dumps(to_dict(config))})
 
 
 def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
@@ -47,7 +46,13 @@ def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
 
     shape = symbolic_shape(", ".join(["B", *map(str, config.data.image_shape)]))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    return bytes(export(jax.jit(probabilities), platforms=PLATFORMS)(images).serialize())
+    # Without the places in the source of all operations, which would name directories of this machine.
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        return bytes(export(jax.jit(probabilities), platforms=PLATFORMS)(images).serialize())
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
 def to_onnx(state: TrainState, config: ExperimentConfig) -> bytes:
@@ -130,14 +135,14 @@ def load_safetensors(file: str | Path, config: ExperimentConfig | None = None) -
         )
     if config is None:
         config = _read_config(file, metadata["config"])
-    state = create_state(config)
+    state = jax.eval_shape(initial_state(config), jax.random.key(0))
     there, wanted = (
         {name: f"{leaf.dtype} {list(leaf.shape)}" for name, leaf in leaves.items()}
         for leaves in (arrays, _leaves(state))
     )
     if differing := differing_leaves(there, wanted):
         raise UserError(f"{file} is of another model than {config.name} ({'; '.join(differing)})")
-    return fill_state(state, unflatten_dict(arrays, sep="/")), config
+    return fill_state(create_state(config), unflatten_dict(arrays, sep="/")), config
 
 
 def _read_config(file: str | Path, text: str) -> ExperimentConfig:

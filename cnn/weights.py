@@ -25,7 +25,7 @@ from cnn.early_stopping import EarlyStopper
 from cnn.errors import RunDirError, UserError
 from cnn.export import fill_state, load_safetensors
 from cnn.metrics import zero_metrics
-from cnn.state import TrainState, create_state
+from cnn.state import TrainState, create_state, initial_state
 from cnn.steps import evaluate
 from cnn.summary import format_table, layer_table
 from cnn.train import timed
@@ -54,7 +54,7 @@ def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_firs
         if row:
             wanted |= _described(row.name, row.kind, state.params[row.name])
         if layer:
-            there |= _described(row.name if row else f"{layer.name} (one too many)", layer.kind, layer.leaves)
+            there |= _described(row.name if row else f"{layer.name!r} (one too many)", layer.kind, layer.leaves)
     if differing := differing_leaves(there, wanted):
         raise UserError(
             f"the layers are not those of the model ({'; '.join(differing)}); "
@@ -106,13 +106,14 @@ def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[Tr
     if file.suffix not in READERS:
         raise UserError(f"{file} must end in {', '.join(READERS)} or .safetensors")
     config = config or ExperimentConfig()
-    state = create_state(config)
     layers = READERS[file.suffix](file)
+    # Abstract, so that nothing is compiled for what does not fit.
+    state = jax.eval_shape(initial_state(config), jax.random.key(0))
     try:
         params = match_layers(state, layers, channels_first=file.suffix != ".keras")
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    return fill_state(state, {"params": params}), config
+    return fill_state(create_state(config), {"params": params}), config
 
 
 def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentConfig) -> dict[str, Any]:
