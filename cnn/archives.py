@@ -8,6 +8,7 @@ read: ``pickletools`` lists its instructions, those that a state_dict is made of
 import io
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,13 +24,16 @@ from cnn.errors import UserError, first_cause, import_extra
 MOST_BYTES = 2**28
 """An archive whose files, or arrays, are larger all together is not read."""
 
+MOST_PICKLE_BYTES = 2**20
+"""The pickle of a state_dict has some hundred bytes a tensor."""
+
 
 class SourceLayer(NamedTuple):
     """A layer with weights, in the order in which the file has it."""
 
     name: str
     kind: str
-    """"Conv" or "Dense"; for others the framework's name, or what it holds."""
+    """``Conv``, ``Dense`` or ``other``."""
     leaves: dict[str, np.ndarray]
     """float32 ``kernel``, [h, w, C, F] or [inputs, outputs], and ``bias``, if it has one."""
 
@@ -71,24 +75,24 @@ def read_keras(path: Path) -> list[SourceLayer]:
     """
     h5py = import_extra("h5py")
     with _opened(path) as archive:
-        layers = json.loads(archive.read("config.json"))["config"]["layers"]
         with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
             datasets = {}
             # This goes to what lies in the file itself, and follows no links out of it.
             file.visititems(lambda name, item: datasets.update({name: item} if hasattr(item, "shape") else {}))
             _check_size(sum(item.nbytes for item in datasets.values()), path)
             weights = {name: _read_dataset(item) for name, item in datasets.items() if _is_weight(name)}
-    found, counts = [], dict.fromkeys(KERAS_LAYERS, 0)
-    for layer in layers:
-        name, kind = layer["config"]["name"], layer["class_name"]
-        if layer["config"].get("data_format") == "channels_first":
-            raise UserError(f"{path} has channels first in {name!r}; only channels_last can be imported")
-        if kind in KERAS_LAYERS:
-            kind, group = KERAS_LAYERS[kind]
-            number, counts[layer["class_name"]] = counts[layer["class_name"]], counts[layer["class_name"]] + 1
-            place = f"layers/{group}_{number}/vars/" if number else f"layers/{group}/vars/"
-            names = [("kernel", f"{place}0"), ("bias", f"{place}1")]
-            found.append(SourceLayer(name, kind, {leaf: weights.pop(at) for leaf, at in names if at in weights}))
+        found, counts = [], Counter()
+        for layer in json.loads(archive.read("config.json"))["config"]["layers"]:
+            name, kind = layer["config"]["name"], layer["class_name"]
+            if layer["config"].get("data_format") == "channels_first":
+                raise UserError(f"{path} has channels first in {name!r}; only channels_last can be imported")
+            if kind in KERAS_LAYERS:
+                kind, group = KERAS_LAYERS[kind]
+                place = f"layers/{group}_{counts[group]}/vars" if counts[group] else f"layers/{group}/vars"
+                counts[group] += 1
+                names = {"kernel": f"{place}/0", "bias": f"{place}/1"}
+                leaves = {leaf: weights.pop(at) for leaf, at in names.items() if at in weights}
+                found.append(SourceLayer(name, kind, leaves))
     # What is in none of these layers is not left out in silence.
     return found + [SourceLayer(name, "other", {"values": values}) for name, values in weights.items()]
 
@@ -127,16 +131,16 @@ def read_torch(path: Path) -> list[SourceLayer]:
         if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
             raise UserError(f"{path} was written on a big-endian machine; save it again on another")
 
-        @cache
-        def read(kind: str, key: str) -> np.ndarray:
-            return np.frombuffer(archive.read(f"{root}data/{key}"), STORAGES[kind])
+        read = cache(archive.read)
 
-        def storage(identity: tuple) -> np.ndarray:
+        def storage(identity: tuple) -> Storage:
             _, kind, key, _, _ = identity
             if not isinstance(kind, str) or not isinstance(key, str):
                 raise ValueError("a storage has no name")
-            return read(kind, key)
+            return Storage(np.frombuffer(read(f"{root}data/{key}"), STORAGES[kind]))
 
+        if archive.getinfo(f"{root}data.pkl").file_size > MOST_PICKLE_BYTES:
+            raise UserError(f"{path} holds more than the tensors of a state_dict; {_way_out(path)}")
         tensors = _follow(archive.read(f"{root}data.pkl"), storage, path)
         if not isinstance(tensors, dict) or not all(isinstance(tensor, np.ndarray) for tensor in tensors.values()):
             raise UserError(f"{path} holds more than the tensors of a state_dict; {_way_out(path)}")
@@ -162,13 +166,22 @@ def _torch_layer(name: str, leaves: dict[str, np.ndarray]) -> SourceLayer:
     return SourceLayer(name, kind, {"kernel": weight.transpose(axes), **bias})
 
 
-def _tensor(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *rest: Any) -> np.ndarray:
+class Storage(NamedTuple):
+    """Numbers that tensors are views of; a tensor is none itself, as its numbers need not lie side by side."""
+
+    values: np.ndarray
+
+
+def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *rest: Any) -> np.ndarray:
     """What ``torch._utils._rebuild_tensor_v2`` returns: a view of a storage."""
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, Storage) or not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise ValueError("a tensor is not described by a storage and numbers")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if min(offset, *shape, *strides, 0) < 0 or last >= len(storage):
-        raise ValueError(f"a tensor {shape} with strides {strides} does not lie in its storage")
-    steps = [stride * storage.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
+    if last >= len(storage.values):
+        raise ValueError("a tensor does not lie in its storage")
+    steps = [stride * storage.values.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(storage.values[offset:], shape, steps, writeable=False)
 
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -187,7 +200,7 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def _follow(content: bytes, storage: Callable[[tuple], np.ndarray], path: Path) -> Any:
+def _follow(content: bytes, storage: Callable[[tuple], Storage], path: Path) -> Any:
     """Returns what the pickle of a state_dict describes; ``pickletools`` documents the instructions.
 
     A name is a string here, and what is called is one of the functions above, so that no pickle can do more than
@@ -236,7 +249,9 @@ def _follow(content: bytes, storage: Callable[[tuple], np.ndarray], path: Path) 
                 stack.append(name)
             case "REDUCE":
                 function, arguments = taken(2)
-                stack.append(CALLS[str(function)](*arguments))
+                if not isinstance(function, str):
+                    raise ValueError("something is called that has no name")
+                stack.append(CALLS[function](*arguments))
             case "BINPERSID":
                 stack.append(storage(stack.pop()))
             case "SETITEM":

@@ -105,6 +105,8 @@ def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path, function, protoc
         # A tuple of two of itself, sixty times: to hash or print it would take for ever.
         (b"\x80\x02}" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"h\x00s.", "more than the tensors"),
         (b"\x80\x02" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"Q.", "is damaged"),
+        (b"\x80\x02" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b")R.", "is damaged"),
+        (b"\x80\x02}" + b"q\x00" * 2**19 + b".", "more than the tensors"),
     ],
 )
 def test_what_is_no_state_dict_is_refused_with_the_way_out(tmp_path, content, message):
@@ -128,13 +130,54 @@ def test_any_mutation_of_a_pickle_gives_layers_or_a_user_error(tmp_path_factory,
         assert all(isinstance(values, np.ndarray) for layer in layers for values in layer.leaves.values())
 
 
-def _keras_file(path: Path, fill: Callable[[h5py.File], object], **layer: object) -> Path:
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x24tQ"
+"""The instructions that give the first convolution's 36 numbers."""
+
+
+def _tensor(storage: bytes, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> bytes:
+    """The instructions that make a tensor of a storage."""
+
+    def number(value):
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    tuples = [b"(" + b"".join(map(number, values)) + b"t" for values in (shape, strides)]
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset) + b"".join(tuples) + b"\x89NtR"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "fits"),
+    [
+        (_tensor(STORAGE, 0, (9, 4), (4, 1)), True),
+        (_tensor(STORAGE, 35, (1, 1), (99, 99)), True),
+        (_tensor(STORAGE, 0, (37, 1), (1, 1)), False),
+        (_tensor(STORAGE, 34, (2, 2), (1, 1)), False),
+        (_tensor(STORAGE, -1, (1, 1), (1, 1)), False),
+        (_tensor(STORAGE, 35, (2, 1), (-1, 1)), False),
+        (_tensor(STORAGE, 0, (2, 2), (1,)), False),
+        # A thousand times the same number, taken for a thousand numbers.
+        (_tensor(_tensor(STORAGE, 0, (1000,), (0,)), 0, (1000, 1), (1, 1)), False),
+    ],
+)
+def test_nothing_beside_a_storage_is_read(tmp_path, tensor, fits):
+    path = _with_pickle(tmp_path / "one.pt", b"\x80\x02}X\x08\x00\x00\x000.weight" + tensor + b"s.")
+    if fits:
+        assert archives.read_torch(path)[0].kind == "Dense"
+    else:
+        with pytest.raises(cnn.UserError, match="is damaged"):
+            archives.read_torch(path)
+
+
+def _keras_weights(fill: Callable[[h5py.File], object] = len) -> bytes:
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         fill(file)
+    return content.getvalue()
+
+
+def _keras_file(path: Path, fill: Callable[[h5py.File], object], **layer: object) -> Path:
     layers = [{"class_name": "Dense", "config": {"name": "logits", **layer}}]
     config = json.dumps({"config": {"layers": layers}}).encode()
-    return _write(path, {"config.json": config, "model.weights.h5": content.getvalue()})
+    return _write(path, {"config.json": config, "model.weights.h5": _keras_weights(fill)})
 
 
 def test_weights_that_lie_in_no_known_layer_are_not_left_out(tmp_path):
@@ -167,7 +210,7 @@ def test_links_out_of_a_keras_file_are_not_followed(tmp_path):
 
 
 def test_channels_first_are_refused(tmp_path):
-    path = _keras_file(tmp_path / "some.keras", lambda file: None, data_format="channels_first")
+    path = _keras_file(tmp_path / "some.keras", len, data_format="channels_first")
     with pytest.raises(cnn.UserError, match="channels first in 'logits'; only channels_last"):
         archives.read_keras(path)
 
@@ -180,6 +223,9 @@ def test_a_file_that_is_damaged_or_another_is_one_line(tmp_path, read):
         path.write_bytes(content)
         with pytest.raises(cnn.UserError, match=r"file is damaged, .*; save it again$"):
             read(path)
+    _write(path, {"config.json": b'{"config": {"layers": [{}]}}', "model.weights.h5": _keras_weights()})
+    with pytest.raises(cnn.UserError, match="file is damaged|is not from PyTorch"):
+        read(path)
     _write(path, {"readme": b""})
     with pytest.raises(cnn.UserError, match="file is damaged|is not from PyTorch"):
         read(path)

@@ -22,7 +22,7 @@ from tests.test_graph import images, random_state
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "examples" / "run_stablehlo.py"
 AVERAGED = cnn.ExperimentConfig(
-    name="averaged", model=cnn.ResNetConfig(blocks=1, features=2), optim=cnn.OptimConfig(average_decay=0.9)
+    name="averaged", model=cnn.EfficientNetConfig(features=(4,)), optim=cnn.OptimConfig(average_decay=0.9)
 )
 
 
@@ -77,7 +77,7 @@ def _averaged_file(path: Path) -> tuple[cnn.TrainState, Path]:
 def test_safetensors_come_back_to_the_bit(tmp_path):
     state, path = _averaged_file(tmp_path / "model.safetensors")
     arrays = safetensors.load_file(path)
-    assert arrays["params/conv/kernel"].shape == (3, 3, 1, 2) and "batch_stats/norm/mean" in arrays
+    assert arrays["params/conv/kernel"].shape == (3, 3, 1, 4) and "batch_stats/norm/mean" in arrays
     np.testing.assert_array_equal(arrays["params/logits/bias"], state.evaluated.params["logits"]["bias"])
     loaded, config = cnn.load_safetensors(path)
     assert config == AVERAGED
@@ -98,8 +98,8 @@ def test_every_leaf_that_does_not_fit_is_named(tmp_path):
     with pytest.raises(cnn.UserError) as refusal:
         cnn.load_safetensors(path)
     for line in (
-        "batch_stats/norm/mean float64 [2] -> float32 [2]",
-        "params/conv/kernel float32 [2, 3, 1, 2] -> float32 [3, 3, 1, 2]",
+        "batch_stats/norm/mean float64 [4] -> float32 [4]",
+        "params/conv/kernel float32 [2, 3, 1, 4] -> float32 [3, 3, 1, 4]",
         "params/logits/bias missing -> float32 [10]",
         "params/logits/extra float32 [10] -> missing",
     ):
