@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ from cnn.__main__ import main
 from tests.helpers import NARROW, truncate
 from tests.test_graph import images, random_state
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "examples" / "run_stablehlo.py"
+DOCS = Path(__file__).parents[1] / "docs"
+SCRIPT = DOCS / "examples" / "run_stablehlo.py"
 AVERAGED = cnn.ExperimentConfig(
     name="averaged", model=cnn.EfficientNetConfig(features=(4,)), optim=cnn.OptimConfig(average_decay=0.9)
 )
@@ -139,6 +141,16 @@ def test_the_command_writes_beside_the_run_and_prints_where(format, run_dir, tmp
     assert capsys.readouterr().out == f"{path}\n"
     main(["export", str(run_dir), "--format", format, "--output", str(tmp_path / "mine")])
     assert (tmp_path / "mine").read_bytes() == path.read_bytes()
+
+
+def test_files_are_read_as_the_documentation_shows(run_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for format in ("onnx", "safetensors"):
+        main(["export", str(run_dir), "--format", format, "--output", f"model.{format}"])
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / "exporting.md").read_text(), flags=re.DOTALL):
+        exec(block, names)
+    np.testing.assert_allclose(names["probabilities"], cnn.predict(names["state"], names["images"]), atol=1e-4)
 
 
 def test_a_place_that_cannot_be_written_is_one_line_and_nothing_is_left(run_dir, tmp_path, monkeypatch):
