@@ -25,6 +25,7 @@ from cnn.config import (
 )
 from cnn.data import Split, Splits, class_names, load_data
 from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
+from cnn.export import load_safetensors
 from cnn.features import feature_maps
 from cnn.metrics import Metrics
 from cnn.prediction import read_image
@@ -76,6 +77,7 @@ __all__ = [
     "load_best",
     "load_data",
     "load_result",
+    "load_safetensors",
     "make_mesh",
     "predict",
     "read_image",

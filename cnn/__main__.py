@@ -8,7 +8,14 @@ from typing import Literal
 
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
-from cnn.run import exit_status, keep_compiled_programs, parse_options, use_bfloat16_units
+from cnn.run import (
+    default_run_dir,
+    exit_status,
+    keep_compiled_programs,
+    parse_options,
+    result_table,
+    use_bfloat16_units,
+)
 
 
 def data(data: DataConfig) -> None:
@@ -104,6 +111,36 @@ def predict(
         raise DataError(f"{unread} of {len(found)} files could not be read; the lines above say why")
 
 
+def export(run_dir: Path, /, format: Literal["safetensors", "stablehlo", "onnx"], output: Path | None = None) -> None:
+    """Write the best network of a run to a file that can be read, or run, without this project.
+
+    Args:
+        run_dir: Directory of the run.
+        format: safetensors holds the weights; stablehlo and onnx the network too, from pixels to probabilities.
+        output: The file; without it, export/model.FORMAT in the directory of the run.
+    """
+    from cnn.export import export_run
+
+    print(export_run(run_dir, format, output))
+
+
+def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None = None) -> None:
+    """Make a run of weights that were trained elsewhere: in Keras, in PyTorch, or here and exported as safetensors.
+
+    Args:
+        file: FILE.keras, FILE.pt from torch.save(model.state_dict(), ...), or FILE.safetensors.
+        run_dir: Directory that is made for the run; without it, runs/NAME/TIME, the time in UTC.
+        experiment: Module of the experiment with that architecture, such as experiments.alexnet; without it, what a
+            safetensors file says, or else experiments.fashion_cnn.
+    """
+    from cnn.weights import import_run, load_weights
+
+    state, config = load_weights(file, load_experiment(experiment) if experiment else None)
+    run_dir = run_dir or default_run_dir(config.name)
+    print(result_table(import_run(file, run_dir, state, config)))
+    print(f"run directory: {run_dir}")
+
+
 def sweep(arguments: list[str]) -> None:
     """Train with every combination of some values, and several seeds each; then print a table.
 
@@ -162,6 +199,8 @@ VERBS = {
     "cost": cost,
     "sweep": sweep,
     "evaluate": evaluate,
+    "export": export,
+    "import": import_,
 }
 
 

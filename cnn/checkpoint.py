@@ -291,7 +291,8 @@ def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
     """
     run_dir, found = Path(checkpoints.directory).parent, steps(checkpoints)
     best = _read_description(checkpoints, found[0])["progress"]["best_step"] if found else 0
-    if best == 0:
+    # Weights that were imported are the best before any step.
+    if best == 0 and best not in found:
         raise RunDirError(f"{run_dir} has no finished epoch; repeat the command of its run to go on with it")
     try:
         if best not in found:

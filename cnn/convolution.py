@@ -51,6 +51,16 @@ def _takes_winograd(images_shape, kernel, strides, padding):
     return kernel.dtype == jnp.float32 and winograd.suits(images_shape, kernel.shape, strides, padding)
 
 
+def _by_platform(images, kernel, on_cpu, plain):
+    """One of two formulations, by the platform that the program is lowered for.
+
+    An exported network takes batches of any size, which could not be cut into chunks: it is the plain one everywhere.
+    """
+    if not isinstance(images.shape[0], int):
+        return plain(images, kernel)
+    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=plain)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images, kernel, strides, padding):
     plain = partial(_plain_conv, strides=strides, padding=padding)
@@ -60,7 +70,7 @@ def _conv(images, kernel, strides, padding):
         on_cpu = winograd.conv
     else:
         return plain(images, kernel)
-    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=plain)
+    return _by_platform(images, kernel, on_cpu, plain)
 
 
 def _conv_forward(images, kernel, strides, padding):
@@ -181,7 +191,7 @@ def _depthwise_sum_of_shifts(images, kernel, strides):
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise_conv(images, kernel, strides):
     on_cpu, plain = (partial(f, strides=strides) for f in (_depthwise_sum_of_shifts, _plain_depthwise))
-    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=plain)
+    return _by_platform(images, kernel, on_cpu, plain)
 
 
 def _depthwise_forward(images, kernel, strides):

@@ -1,6 +1,8 @@
 """What can be wrong: the user's input (exit status 2), a checkpoint (1), a signal (130, 143)."""
 
+import importlib
 import signal
+from typing import Any
 
 
 class UserError(Exception):
@@ -37,3 +39,17 @@ def first_cause(error: BaseException) -> str:
     while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
+
+
+def import_extra(package: str) -> Any:
+    """Returns a package that only exporting and importing networks need.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"this needs the package {package}; pip install -c constraints.txt '.[exchange]' brings it"
+        ) from error

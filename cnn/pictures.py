@@ -41,8 +41,10 @@ def figures(config: ExperimentConfig, result: Result, splits: Splits) -> dict[st
     def shown(layer):
         return lambda: plots.feature_maps(np.asarray(maps[layer][0]), f"What {layer} makes of {described}")
 
+    # Imported weights have none.
+    curves = {"learning_curves": lambda: plots.learning_curves(result.history, result.summary["best_epoch"])}
     return {
-        "learning_curves": lambda: plots.learning_curves(result.history, result.summary["best_epoch"]),
+        **(curves if result.history else {}),
         "sample": lambda: plots.sample(train.images[:20], train.labels[:20], names, korean),
         "model": lambda: plots.model_diagram(layers),
         "weights_histogram": lambda: plots.weights_histogram(trained, untrained, first),

@@ -270,9 +270,12 @@ def result_table(summary: dict[str, Any]) -> str:
         if f"{name}_loss" in summary
     )
     seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in summary["seconds"].items())
+    origin = f"best epoch {summary['best_epoch']} of {summary['stopped_epoch']}"
+    if "imported" in summary:
+        origin = f"imported from {summary['imported']['file']}"
     return (
         f"\n{'':12}{'loss':>10}{'accuracy':>12}\n{rule}\n"
         f"{numbers}{rule}\n"
-        f"best epoch {summary['best_epoch']} of {summary['stopped_epoch']}, {summary['params']:,} parameters\n"
+        f"{origin}, {summary['params']:,} parameters\n"
         f"seconds: {seconds}"
     )

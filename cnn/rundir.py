@@ -22,6 +22,7 @@ HISTORY = "metrics.jsonl"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
+EXPORT = "export"
 SUMMARY = "summary.txt"
 TRANSFER = "transfer.txt"
 DAMAGED = "damaged"
@@ -44,7 +45,12 @@ _ROW = {
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader finds the old text or the new one, whatever happens meanwhile.
+    """Writes a text as ``write_bytes`` does."""
+    write_bytes(path, text.encode(), "mend that, and the same command goes on from the last checkpoint")
+
+
+def write_bytes(path: Path, content: bytes, way_out: str = "mend that and try again") -> None:
+    """Writes a file so that a reader finds the old content or the new one, whatever happens meanwhile.
 
     Of many processes, the first writes.
 
@@ -55,17 +61,15 @@ def write_text(path: Path, text: str) -> None:
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunDirError(
-            f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from the last checkpoint"
-        ) from error
+        raise RunDirError(f"cannot write {path}: {error.strerror}; {way_out}") from error
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -235,7 +239,7 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
             )
     elif entries:
         raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
-    for name in (CHECKPOINTS, FIGURES, DAMAGED):
+    for name in (CHECKPOINTS, FIGURES, DAMAGED, EXPORT):
         own_directory(run_dir, name)
 
 

@@ -1,0 +1,202 @@
+"""Weights of Keras and PyTorch as runs: what the frameworks put out is the oracle."""
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import cnn
+from cnn import pictures, verification, weights
+from cnn.__main__ import main
+from cnn.archives import SourceLayer
+from cnn.state import initial_state
+from cnn.transfer import begin_with
+from tests.helpers import NARROW
+from tests.test_graph import images
+
+TORCH_FILE = Path(__file__).parent / "data" / "torch_narrow.pt"
+CONFIG = cnn.ExperimentConfig(name="narrow", model=NARROW)
+
+
+EXPERIMENT = f"""
+import cnn
+CONFIG = cnn.ExperimentConfig(name="averaged", model=cnn.{NARROW!r}, optim=cnn.OptimConfig(average_decay=0.9))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(small, tmp_path_factory):
+    """A run directory that the command has made of PyTorch's weights, and what it printed."""
+    directory, printed = tmp_path_factory.mktemp("imported"), io.StringIO()
+    (directory / "averaged_experiment.py").write_text(EXPERIMENT)
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(printed):
+        monkeypatch.syspath_prepend(directory)
+        monkeypatch.setattr("cnn.weights.load_data", lambda config: small)
+        arguments = ["--run-dir", str(directory / "run"), "--experiment", "averaged_experiment"]
+        main(["import", str(TORCH_FILE), *arguments])
+    return directory / "run", printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def keras_network(tmp_path_factory):
+    """A .keras file, and what each of its layers makes of the images."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    with warnings.catch_warnings():
+        # Keras has not come to all of NumPy's newer rules.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _saved_by_keras(tmp_path_factory.mktemp("keras") / "model.keras")
+
+
+def _saved_by_keras(path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(4, 3, activation="relu", padding="same", bias_initializer="random_normal", name="first"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(4, 3, activation="relu", padding="same", bias_initializer="random_normal"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(8, activation="relu", bias_initializer="random_normal"),
+            layers.Dropout(0.4),
+            layers.Dense(10, activation="softmax", bias_initializer="random_normal"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.save(path)
+    outputs = keras.Model(model.inputs[0], [layer.output for layer in model.layers])
+    x = images(7).astype(np.float32) / 255
+    return path, [np.asarray(output) for output in outputs(x, training=False)]
+
+
+def test_a_keras_network_gives_what_it_gave_in_keras(keras_network):
+    path, outputs = keras_network
+    state, config = weights.load_weights(path, CONFIG)
+    assert config == CONFIG
+    maps = cnn.feature_maps(state, images(7))
+    # Of each layer but the last, which has no softmax here.
+    for (name, found), wanted in zip(list(maps.items())[:-1], outputs, strict=False):
+        np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(cnn.predict(state, images(7)), outputs[-1], atol=1e-5)
+    assert np.ptp(outputs[-1], 0).max() > 1e-2
+
+
+def test_a_pytorch_network_gives_what_it_gave_in_pytorch():
+    state, _ = weights.load_weights(TORCH_FILE, CONFIG)
+    with np.load(TORCH_FILE.with_suffix(".npz")) as wanted:
+        maps = cnn.feature_maps(state, wanted["images"])
+        for name in ("conv1", "conv2", "dense", "logits"):
+            np.testing.assert_allclose(maps[name], wanted[name], atol=1e-5, err_msg=name)
+        assert np.ptp(wanted["logits"], 0).max() > 1e-1
+
+
+def test_the_command_makes_a_run_that_all_else_takes_for_one(run, small):
+    run_dir, printed = run
+    state, config = cnn.load_best(run_dir)
+    assert config.name == "averaged" and state.step == 0
+    result = json.loads((run_dir / "result.json").read_text())
+    for name, split in (("val", small.val), ("test", small.test)):
+        measured = cnn.evaluate(state, split)
+        assert result[f"{name}_loss"] == pytest.approx(float(measured.loss))
+        assert result[f"{name}_accuracy"] == pytest.approx(float(measured.accuracy))
+        assert f"{result[f'{name}_accuracy']:.4f}" in printed
+    # 36 + 4, 144 + 4, 1,568 + 8 and 80 + 10.
+    assert "imported from torch_narrow.pt, 1,854 parameters" in printed
+    assert result["best_epoch"] == result["stopped_epoch"] == 0
+    assert result["imported"]["sha256"] == hashlib.sha256(TORCH_FILE.read_bytes()).hexdigest()
+    assert set(verification.verify(run_dir).values()) == {""}
+    # The experiment's own command finds a finished run, of which all pictures but the curves can be drawn.
+    finished = cnn.fit(config, run_dir, small)
+    assert finished.history == [] and finished.summary == result
+    names = pictures.figures(config, finished, small)
+    assert "feature_maps_conv2" in names and "learning_curves" not in names
+
+
+def test_training_can_begin_with_imported_layers(run):
+    state, config = cnn.load_best(run[0])
+    begun, report = begin_with(cnn.create_state(config), cnn.TransferConfig(str(run[0]), ("conv*",)))
+    assert "taken: conv1, conv2\n" in report
+    np.testing.assert_array_equal(begun.params["conv2"]["kernel"], state.params["conv2"]["kernel"])
+
+
+def test_what_is_exported_comes_in_again_with_its_own_configuration(run, small, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnn.weights.load_data", lambda config: small)
+    file = tmp_path / "again.safetensors"
+    main(["export", str(run[0]), "--format", "safetensors", "--output", str(file)])
+    main(["import", str(file), "--run-dir", str(tmp_path / "again")])
+    (first, config), (second, again) = cnn.load_best(run[0]), cnn.load_best(tmp_path / "again")
+    assert again == config
+    jax.tree.map(np.testing.assert_array_equal, second.evaluated.params, first.evaluated.params)
+
+
+def test_a_directory_that_holds_a_run_is_not_written_to(run):
+    state, config = cnn.load_best(run[0])
+    with pytest.raises(cnn.RunDirError, match="holds a run already; name an empty or new directory"):
+        weights.import_run(TORCH_FILE, run[0], state, config)
+
+
+def _abstract(config: cnn.ExperimentConfig) -> cnn.TrainState:
+    return jax.eval_shape(initial_state(config), jax.random.key(0))
+
+
+def _layers(*shapes: tuple[int, ...]) -> list[SourceLayer]:
+    kinds = {2: "Dense", 4: "Conv"}
+    return [
+        SourceLayer(f"layer{n}", kinds[len(shape)], {"kernel": np.ones(shape), "bias": np.ones(shape[-1:])})
+        for n, shape in enumerate(shapes)
+    ]
+
+
+FITTING = ((3, 3, 1, 4), (3, 3, 4, 4), (196, 8), (8, 10))
+
+
+def test_all_that_does_not_match_is_listed():
+    state = _abstract(CONFIG)
+    conv, wider, _, logits = FITTING
+    weights.match_layers(state, _layers(*FITTING))
+    with pytest.raises(cnn.UserError) as refusal:
+        weights.match_layers(state, _layers((5, 5, 1, 4), (*wider[:3], 6), logits, logits, logits))
+    for line in (
+        "'layer4' (one too many)/kernel Dense [8, 10] -> missing",
+        "conv1/kernel Conv [5, 5, 1, 4] -> Conv [3, 3, 1, 4]",
+        "conv2/kernel Conv [3, 3, 4, 6] -> Conv [3, 3, 4, 4]",
+        "conv2/bias Conv [6] -> Conv [4]",
+        "dense/kernel Dense [8, 10] -> Dense [196, 8]",
+    ):
+        assert line in str(refusal.value)
+    assert "logits/" not in str(refusal.value)
+    with pytest.raises(cnn.UserError, match=r"logits/kernel missing -> Dense \[8, 10\]"):
+        weights.match_layers(state, _layers(*FITTING[:3]))
+    with pytest.raises(cnn.UserError, match=r"conv2/kernel Dense \[196, 8\] -> Conv"):
+        weights.match_layers(state, _layers(conv, FITTING[2], FITTING[2], logits))
+
+
+def test_values_that_are_not_finite_and_other_kinds_of_layers_are_refused():
+    layers = _layers(*FITTING)
+    layers[1].leaves["bias"][0] = np.inf
+    with pytest.raises(cnn.UserError, match="not finite, in conv2"):
+        weights.match_layers(_abstract(CONFIG), layers)
+    resnet = _abstract(cnn.ExperimentConfig(model=cnn.ResNetConfig(blocks=1, features=2)))
+    with pytest.raises(cnn.UserError, match="BatchNorm; only Conv and Dense can be imported"):
+        weights.match_layers(resnet, layers)
+
+
+def test_a_wrong_file_or_experiment_is_one_line_and_nothing_is_written(tmp_path):
+    (tmp_path / "model.h5").write_bytes(b"")
+    for file, message in (
+        (tmp_path / "model.h5", r"must end in \.keras, \.pt, \.pth or \.safetensors"),
+        (TORCH_FILE, r"conv1/bias Conv \[4\] -> Conv \[32\];.*name the experiment that has them with --experiment"),
+    ):
+        with pytest.raises(cnn.UserError, match=message) as refusal:
+            main(["import", str(file), "--run-dir", str(tmp_path / "run")])
+        assert "\n" not in str(refusal.value) and not (tmp_path / "run").exists()
