@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def tracked(
       ConfigError: a package that the tracker needs is not installed.
       RunDirError: the tracker's directory is a link.
     """
-    name, run_dir, images = config.log.tracker, Path(run_dir), []
+    name, run_dir, failed = config.log.tracker, Path(run_dir), False
     tracker = TRACKERS.get(name)
     if tracker is None:
         yield lambda row, state: None
@@ -89,21 +90,23 @@ def tracked(
                 f".venv/bin/pip install -c constraints.txt -e '.[{name}]'"
             ) from None
     rundir.own_directory(run_dir, name)
-    told = []
 
     def guarded(function, *arguments):
-        if is_first() and not told:
+        nonlocal failed
+        if is_first() and not failed:
             try:
                 function(*arguments)
             # Trackers fail in many ways, and none of them is worth a run.
             except Exception as error:
-                told.append(error)
+                failed = True
                 warn(f"--log.tracker {name} fails ({first_cause(error)}); the run goes on without it")
 
+    @cache
+    def first_image():
+        return (splits or load_data(config.data)).train.images[:1].copy()
+
     def write(row, state):
-        if not images:
-            images.append((splits or load_data(config.data)).train.images[:1].copy())
-        tracker.write(config, run_dir, _epoch(row, state, images[0]))
+        tracker.write(config, run_dir, _epoch(row, state, first_image()))
 
     def track(row, state):
         # All processes hand over their parts of it, whatever becomes of the first one's tracker.
