@@ -1,5 +1,5 @@
 # Each target is a command that works without make. PYTHON=/path/to/python names another Python for the environment.
-.PHONY: setup data train test lint format peers bench ladder torture clean
+.PHONY: setup data train test lint format peers bench ladder tutorial torture clean
 export PYTHON
 
 setup: ## make .venv/ with all that is needed
@@ -39,6 +39,11 @@ ladder: data ## the numbers of docs/ladder.md; a day on two cores, and it goes o
 	.venv/bin/python -m benchmarks.transfer
 	.venv/bin/python -m benchmarks.draw
 	.venv/bin/python -m benchmarks.readme
+
+tutorial: data ## docs/tutorial/tutorial.ipynb, made of the .py beside it and run; some minutes on two cores
+	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tutorial]'
+	rm -rf docs/tutorial/runs
+	.venv/bin/python docs/tutorial/build.py
 
 torture: data ## kill training 200 times at random moments, and compare what it comes to; a quarter of an hour
 	.venv/bin/python -m tests.torture 200

@@ -351,6 +351,8 @@ class LogConfig:
 
     figures: bool = True
     """Draw figures/*.png at the end."""
+    tracker: Literal["none", "tensorboard", "mlflow"] = "none"
+    """What gets each epoch's numbers, weights and pictures, too, as a directory of its name in the run directory."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""

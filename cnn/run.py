@@ -176,6 +176,7 @@ def use_bfloat16_units(config: ExperimentConfig, cpuinfo: Path = Path("/proc/cpu
 
 def run(config: ExperimentConfig, run_dir: Path) -> None:
     """Trains, or goes on, or says that the run has finished; draws the figures that are missing; prints the result."""
+    from cnn.tracking import tracked
     from cnn.train import fit
 
     use_bfloat16_units(config)
@@ -187,8 +188,8 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
     if begun and not finished and is_first():
         print(f"found the beginning of a run, its epochs in {run_dir / rundir.HISTORY}; going on with it", flush=True)
     try:
-        with progress(config.train.epochs) as report:
-            result = fit(config, run_dir, report=report, warn=warn)
+        with tracked(config, run_dir, warn=warn) as track, progress(config.train.epochs) as report:
+            result = fit(config, run_dir, report=report, warn=warn, track=track)
     except KeyboardInterrupt as stop:
         reached = str(stop) if isinstance(stop, Stopped) and str(stop) else "stopped"
         if is_first():

@@ -46,6 +46,7 @@ def fit(
     splits: Splits | None = None,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
     warn: Callable[[str], None] = warnings.warn,
+    track: Callable[[dict[str, Any], TrainState | None], None] = lambda row, state: None,
 ) -> Result:
     """Trains until the validation loss stops improving, and returns the best state with its test result.
 
@@ -59,6 +60,8 @@ def fit(
       splits: images to use instead of those that the configuration names.
       report: called with each epoch's row of metrics.jsonl as soon as it is written.
       warn: called with a line on what is not as it should be, but does not stop the run.
+      track: called with each epoch's row and the state after it before they are saved, so that a run that was killed
+        misses none, but may repeat one; the next step uses the state up. A fused run has it at the best epoch alone.
 
     Raises:
       UserError: configuration, images or directory cannot be used; found before anything is compiled.
@@ -80,7 +83,9 @@ def fit(
                 check_beginning(config, train_images)
             rundir.describe(run_dir, config, data_digest(splits), train_images, mesh.devices.ravel())
             on_device = replicate(splits, mesh)
-        run = Run(config, run_dir, lambda: create_state(config, train_images, mesh), on_device, seconds, report, warn)
+        run = Run(
+            config, run_dir, lambda: create_state(config, train_images, mesh), on_device, seconds, report, warn, track
+        )
         return _fit(run)
 
 
@@ -97,6 +102,7 @@ class Run(NamedTuple):
     """Spent so far, by phase."""
     report: Callable[[dict[str, Any]], None]
     warn: Callable[[str], None]
+    track: Callable[[dict[str, Any], TrainState | None], None]
 
     @property
     def epoch_steps(self) -> int:
@@ -242,6 +248,7 @@ def _train_by_epoch(run: Run, state: TrainState, progress: Progress, checkpoints
             add_seconds(run.seconds, spent)
             history, metrics, spent, done = [*history, row], zero_metrics(), {}, 0
             progress = Progress(history, stopper, metrics, spent)
+            run.track(row, state)
             _save(run, checkpoints, state, progress)
             run.report(row)
             _stop_if_asked(run, highest(signal_received()), state)
@@ -291,6 +298,8 @@ def _train_fused(run: Run, state: TrainState, progress: Progress, checkpoints: A
         stopper = update_stopper(stopper, epoch, row["val_loss"])
         history = [*history, row]
     progress = progress._replace(history=history, stopper=stopper)
+    for row in history:
+        run.track(row, fused.best if row["epoch"] == stopper.best_epoch else None)
     _save(run, checkpoints, fused.best, progress)
     for row in history:
         run.report(row)
