@@ -16,6 +16,9 @@ from cnn.plots import BLUE, GREEN, GREY, VERMILLION, WIDTH, check, styled
 # As in the chapter, dark on white; the limits are fixed, so that a pale image stays pale.
 _PICTURE: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 255}
 
+HIGHEST_LIMIT = 0.5
+"""The weight that has the strongest colour in the chapter's kernels."""
+
 # File names of fonts with Hangul that look well beside the Latin ones; others are taken if these are missing.
 _PLAIN_FONTS = ("NotoSansCJK-Regular", "NotoSansKR-Regular", "NanumGothic", "malgun", "AppleSDGothicNeo", "UnDotum")
 
@@ -54,12 +57,15 @@ def _draw_tiles(
     axes.set_axis_off()
 
 
-def _tiles(images: Sequence[np.ndarray], title: str, columns: int, below: float, **shown: Any) -> tuple[Figure, Axes]:
-    """Draws images as above as a figure of their size."""
+def _tiles(
+    images: Sequence[np.ndarray], title: str, columns: int, below: float, widest: float = 3, **shown: Any
+) -> tuple[Figure, Axes]:
+    """Draws images as above, each so many inches wide at most, as a figure of their size."""
     columns = min(columns, len(images))
-    across = min(WIDTH / columns, 3)
+    across = min(WIDTH / columns, widest)
     down = (across - 0.1) * images[0].shape[0] / images[0].shape[1] + below
-    figure = Figure(figsize=(columns * across, -(-len(images) // columns) * down + 1))
+    # A title needs some room, too.
+    figure = Figure(figsize=(max(columns * across, 6), -(-len(images) // columns) * down + 1))
     axes = figure.subplots()
     _draw_tiles(axes, images, columns, across, below, **shown)
     axes.set_title(title)
@@ -155,19 +161,37 @@ def image(image: np.ndarray, title: str) -> Figure:
     return figure
 
 
+def weight_limit(*kernels: np.ndarray) -> float:
+    """Returns the weight that has the strongest colour where all of these kernels are to compare.
+
+    A few strong weights, one in fifty, may not take the colours from the others.
+    """
+    most = max(float(np.quantile(np.abs(np.concatenate([kernel.ravel() for kernel in kernels])), 0.98)), 1e-6)
+    digit = 10.0 ** np.floor(np.log10(most))
+    return min(float(np.ceil(most / digit) * digit), HIGHEST_LIMIT)
+
+
+def _diverging(limit: float) -> dict[str, Any]:
+    """The colours of weights, which turn at zero: this shows where, and the chapter's viridis hides it."""
+    return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+
+
 @styled
-def kernels(kernel: np.ndarray, title: str, columns: int = 16) -> Figure:
+def kernels(kernel: np.ndarray, title: str, columns: int = 16, limit: float = HIGHEST_LIMIT) -> Figure:
     """Draws what each kernel [H, W, C_in, C_out] of a convolution does with the first input channel.
+
+    Args:
+      kernel: of at least one of each.
+      title: what is seen.
+      columns: so many in a row.
+      limit: the weight that has the strongest colour, such as ``weight_limit`` of all kernels that are to compare.
 
     Raises:
       ValueError: the shape is another.
     """
     check("kernel", kernel, ("H", "W", "C_in", "C_out"))
-    # Weights turn at zero: a diverging map shows where, and the chapter's viridis hides it. The limits are the
-    # chapter's, and the same for all kernels, so that trained and untrained ones compare.
-    shown = {"cmap": "RdBu_r", "vmin": -0.5, "vmax": 0.5}
-    figure, axes = _tiles(list(np.moveaxis(kernel[:, :, 0], -1, 0)), title, columns, 0.1, **shown)
-    _color_bar(figure, axes, axes.images[0], ticks=np.linspace(-0.5, 0.5, 5))
+    figure, axes = _tiles(list(np.moveaxis(kernel[:, :, 0], -1, 0)), title, columns, 0.1, **_diverging(limit))
+    _color_bar(figure, axes, axes.images[0])
     return figure
 
 
@@ -196,12 +220,12 @@ def kernels_compared(untrained: np.ndarray, trained: np.ndarray, title: str, nam
     several = min(outputs, 32 if rows == 1 else 8)
     columns = min(several, 8)
     shown = [kernel[:, :, :rows, :several] for kernel in (untrained, trained)]
-    scale = _scale(shown)
-    figure = Figure(figsize=(WIDTH, (5.3 * rows * -(-several // columns) / columns) * height / width + 1.6))
+    scale = _diverging(weight_limit(*shown))
+    figure = Figure(figsize=(WIDTH, (5.3 * rows * -(-several // columns) / columns) * height / width + 1.4))
     part = f"the first {several} of {outputs} kernels" if several < outputs else f"its {outputs} kernels"
     from_inputs = f", by the first {rows} of {inputs} input channels" if rows < inputs else ", by input channels"
     figure.suptitle(f"{title}: {part}{from_inputs if rows > 1 else ''}")
-    panels = figure.subplots(1, 2)
+    panels = figure.subplots(1, 2, gridspec_kw={"wspace": 0.06})
     for axes, kernel, name in zip(panels, shown, names, strict=True):
         tiles = kernel.transpose(2, 3, 0, 1).reshape(-1, height, width)
         _draw_tiles(axes, list(tiles), columns, WIDTH / 2 / columns, 0.1, **scale)
@@ -213,12 +237,6 @@ def kernels_compared(untrained: np.ndarray, trained: np.ndarray, title: str, nam
     return figure
 
 
-def _scale(kernels: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Colours of weights, on one scale round zero for all; a few strong ones may not take them from the others."""
-    most = max(np.quantile(np.abs(np.concatenate([kernel.ravel() for kernel in kernels])), 0.98), 1e-6)
-    return {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
-
-
 def _matrices(matrices: Sequence[np.ndarray], title: str, names: Sequence[str]) -> Figure:
     """Draws matrices [inputs, units] one below the other, the longer side across."""
     inputs, outputs = matrices[0].shape
@@ -227,7 +245,7 @@ def _matrices(matrices: Sequence[np.ndarray], title: str, names: Sequence[str]) 
     panels = figure.subplots(2, 1)
     labels = {"xlabel": "input", "ylabel": "unit"} if inputs > outputs else {"xlabel": "unit", "ylabel": "input"}
     for axes, matrix, name in zip(panels, matrices, names, strict=True):
-        axes.imshow(matrix.T if inputs > outputs else matrix, aspect="auto", **_scale(matrices))
+        axes.imshow(matrix.T if inputs > outputs else matrix, aspect="auto", **_diverging(weight_limit(*matrices)))
         axes.set(title=name, **labels)
         axes.grid(False)
     _color_bar(figure, panels, panels[0].images[0])
@@ -248,10 +266,10 @@ def kernels_by_epoch(kernels: np.ndarray, epochs: Sequence[int], title: str) -> 
     """
     check("kernels", kernels, ("E", "H", "W", "N"))
     tiles = kernels.transpose(3, 0, 1, 2).reshape(-1, *kernels.shape[1:3])
-    figure, axes = _tiles(list(tiles), title, len(kernels), 0.1, **_scale([kernels]))
+    figure, axes = _tiles(list(tiles), title, len(kernels), 0.1, 0.7, **_diverging(weight_limit(kernels)))
     for tile, epoch in zip(axes.images[-len(epochs) :], epochs, strict=True):
         _below(axes, tile, str(epoch) if epoch else "untrained")
-    axes.text(0.5, -0.06, "epoch", ha="center", va="top", transform=axes.transAxes)
+    _below(axes, axes.images[-(len(epochs) // 2 + 1)], "epoch", 19)
     _color_bar(figure, axes, axes.images[0])
     return figure
 

@@ -15,7 +15,7 @@ from cnn.features import feature_maps, grad_cam, integrated_gradients
 from cnn.prediction import printable, read_image
 from cnn.state import TrainState, create_state
 from cnn.steps import predict
-from cnn.summary import LayerRow, first_convolution, layer_table
+from cnn.summary import LayerRow, last_hidden_layer, layer_table
 from cnn.train import Result
 from cnn.transfer import begin_with
 
@@ -37,18 +37,15 @@ def _begun(config: ExperimentConfig) -> tuple[TrainState, str]:
     return state, "before training, with layers of another run" if taken else "untrained"
 
 
-def _layer_kernel(state: TrainState, layers: Sequence[LayerRow], name: str) -> np.ndarray | None:
-    """Returns a layer's kernel as that of a convolution, [H, W, C_in, C_out], or None if it has none.
+def _layer_kernel(state: TrainState, layers: Sequence[LayerRow], name: str) -> np.ndarray:
+    """Returns the kernel of a layer that has one as that of a convolution, [H, W, C_in, C_out].
 
     A dense layer that sees flattened pixels has a window of the image's size; any other one sees a single pixel.
     """
-    if "kernel" not in state.params.get(name, {}):
-        return None
     kernel = np.asarray(state.evaluated.params[name]["kernel"])
-    index = [layer.name for layer in layers].index(name)
-    flat = index > 0 and layers[index - 1].kind == "Flatten" and len(layers[index - 1].input_shape) == 4
-    pixels = layers[index - 1].input_shape[1:] if flat else (1, 1, kernel.shape[0])
-    return kernel if kernel.ndim == 4 else kernel.reshape(*pixels, kernel.shape[-1])
+    before = layers[max([layer.name for layer in layers].index(name) - 1, 0)]
+    flat: Any = before.input_shape[1:] if before.kind == "Flatten" else (1, 1, -1)
+    return kernel if kernel.ndim == 4 else kernel.reshape(*flat, kernel.shape[-1])
 
 
 def _layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
@@ -68,7 +65,7 @@ def _layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
 
 
 def _layer_figure(maps: Mapping[str, Any], name: str, described: str, class_names: Sequence[str]) -> "Figure":
-    """Draws what a layer makes of the first image: maps where it has pixels, bars where it has none; arguments as above."""
+    """Draws what a layer makes of the first image: maps, or bars where it has no pixels; arguments as above."""
     outputs = _layer_maps(maps, name)
     if outputs.ndim == 3:
         return image_plots.feature_maps(outputs, f"The {outputs.shape[-1]} maps that {name} makes of {described}")
@@ -113,7 +110,7 @@ def figures(
     first = next(layer.name for layer in layers if layer.parameters)
     before, origin = _begun(config)
     trained, untrained = (_layer_kernel(state, layers, first) for state in (result.state, before))
-    assert trained is not None and untrained is not None
+    limit = image_plots.weight_limit(trained, untrained)
 
     def shown(layer):
         return lambda: image_plots.feature_maps(_layer_maps(maps, layer), f"What {layer} makes of {described}")
@@ -123,8 +120,10 @@ def figures(
         "sample": lambda: image_plots.sample(train.images[:20], train.labels[:20], names, korean),
         "model": lambda: plots.model_diagram(layers),
         "weights_histogram": lambda: plots.weights_histogram(trained, untrained, first, origin),
-        f"kernels_{first}_trained": lambda: image_plots.kernels(trained, f"Kernels of {first}, trained"),
-        f"kernels_{first}_untrained": lambda: image_plots.kernels(untrained, f"Kernels of {first}, {origin}"),
+        f"kernels_{first}_trained": lambda: image_plots.kernels(trained, f"Kernels of {first}, trained", limit=limit),
+        f"kernels_{first}_untrained": lambda: image_plots.kernels(
+            untrained, f"Kernels of {first}, {origin}", limit=limit
+        ),
         **({f"kernels_{first}_by_epoch": lambda: _kernel_strip(kernels, first)} if kernels else {}),
         "first_image": lambda: image_plots.image(train.images[0], f"{described[0].upper()}{described[1:]}"),
         **{f"feature_maps_{layer.name}": shown(layer.name) for layer in layers if layer.kind == "Conv"},
@@ -176,7 +175,7 @@ def write_figures(
 
 
 def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path]:
-    """Draws what a layer of a run's best network makes of an image and where its class is seen, and the layer's kernels.
+    """Draws what a layer of a run's best network makes of an image, where it sees the class, and its kernels.
 
     Args:
       run_dir: directory of the run.
@@ -191,9 +190,9 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
     """
     state, config = load_best(run_dir)
     layers = layer_table(state)
-    all_names = [row.name for row in layers]
-    layer = layer or [row.name for row in layers[:-1] if len(row.output_shape) == 4 or row is layers[-2]][-1]
-    if layer not in all_names:
+    with_pixels = [row.name for row in layers if len(row.output_shape) == 4]
+    layer = layer or (with_pixels or [last_hidden_layer(layers)])[-1]
+    if layer not in (all_names := [row.name for row in layers]):
         raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(all_names)}")
     if file is None:
         image, described = load_data(config.data).train.images[0], "the first training image"
@@ -211,14 +210,12 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
         f"look_{layer}_maps": lambda: _layer_figure(maps, layer, described, names),
         f"look_{layer}_attribution": lambda: image_plots.attribution(image, cam, gradients, layer, title),
     }
-    trained = _layer_kernel(state, layers, layer)
-    if trained is not None:
+    if "kernel" in state.params.get(layer, {}):
         before, origin = _begun(config)
-        untrained = _layer_kernel(before, layers, layer)
+        untrained, trained = (_layer_kernel(one, layers, layer) for one in (before, state))
+        titles = origin, "trained"
         drawings |= {
-            f"look_{layer}_kernels": lambda: image_plots.kernels_compared(
-                untrained, trained, layer, (origin, "trained")
-            ),
+            f"look_{layer}_kernels": lambda: image_plots.kernels_compared(untrained, trained, layer, titles),
             f"look_{layer}_weights": lambda: plots.weights_histogram(trained, untrained, layer, origin),
         }
     return write_figures(run_dir, drawings)
