@@ -133,7 +133,7 @@ def top_losses(
     figure, axes = _tiles(list(images), title, 8, 0.75, **_PICTURE)
     for tile, label, values in zip(axes.images, labels, probabilities, strict=True):
         predicted = int(values.argmax())
-        loss = -np.log(max(values[label], np.finfo(np.float32).tiny))
+        loss = np.log(1 / max(values[label], np.finfo(np.float32).tiny))
         lines = (
             (class_names[int(label)], GREEN),
             (f"{class_names[predicted]} {values[predicted]:.1%}", GREEN if predicted == label else VERMILLION),
@@ -268,7 +268,7 @@ def kernels_by_epoch(kernels: np.ndarray, epochs: Sequence[int], title: str) -> 
     tiles = kernels.transpose(3, 0, 1, 2).reshape(-1, *kernels.shape[1:3])
     figure, axes = _tiles(list(tiles), title, len(kernels), 0.1, 0.7, **_diverging(weight_limit(kernels)))
     for tile, epoch in zip(axes.images[-len(epochs) :], epochs, strict=True):
-        _below(axes, tile, str(epoch) if epoch else "untrained")
+        _below(axes, tile, str(epoch))
     _below(axes, axes.images[-(len(epochs) // 2 + 1)], "epoch", 19)
     _color_bar(figure, axes, axes.images[0])
     return figure

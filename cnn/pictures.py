@@ -28,13 +28,13 @@ STRIP_KERNELS, STRIP_EPOCHS = 8, 16
 
 
 def _begun(config: ExperimentConfig) -> tuple[TrainState, str]:
-    """Returns the state that a run began with, and what to call it in a title."""
+    """Returns the state that a run began with, or a random one if it cannot be had, and what to call it in a title."""
     state = create_state(config)
     try:
         state, taken = begin_with(state, config.transfer)
     except (UserError, DamagedError):
-        return state, "random, as the run that it began with is gone"
-    return state, "before training, with layers of another run" if taken else "untrained"
+        return state, "random (the other run is gone)"
+    return state, "begun from another run" if taken else "untrained"
 
 
 def _layer_kernel(state: TrainState, layers: Sequence[LayerRow], name: str) -> np.ndarray:
@@ -86,7 +86,7 @@ def _kernel_strip(kernels: Mapping[int, np.ndarray], layer: str) -> "Figure":
     shown = np.stack([kernels[epoch][:, :, 0] for epoch in epochs])
     change = ((shown[-1] - shown[0]) ** 2).sum((0, 1))
     most = np.sort(np.argsort(-change, kind="stable")[:STRIP_KERNELS])
-    title = f"The {len(most)} kernels of {layer} that training changed most, epoch by epoch"
+    title = f"The {len(most)} kernels of {layer} that training changed most, by epoch (0: before training)"
     return image_plots.kernels_by_epoch(shown[..., most], epochs, title)
 
 
@@ -204,8 +204,8 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
     labels = np.array([label])
     cam = np.asarray(grad_cam(state, image[None], layer, labels))[0] if maps[layer].ndim == 4 else None
     gradients = np.asarray(integrated_gradients(state, image[None], labels))[0]
-    title = f"{described}: {names[label]}, by a probability of {probabilities[label]:.3f}"
-    title = title[0].upper() + title[1:]
+    subject = described if file else described.capitalize()
+    title = f"{subject}: {names[label]}, by a probability of {probabilities[label]:.3f}"
     drawings = {
         f"look_{layer}_maps": lambda: _layer_figure(maps, layer, described, names),
         f"look_{layer}_attribution": lambda: image_plots.attribution(image, cam, gradients, layer, title),
