@@ -10,6 +10,9 @@ import numpy as np
 BINS = 15
 """Of confidence, as in Guo et al."""
 
+EMBEDDED = 2_000
+"""Test images in the picture of the last hidden layer."""
+
 Z_95 = 1.959964
 """Standard deviations on each side of a normal distribution's mean within which 95 % of it lie."""
 
@@ -42,9 +45,19 @@ def most_confused(confusion: np.ndarray, count: int = 5) -> list[tuple[int, int,
     return [(int(label), int(other), int(wrong[label, other])) for label, other in pairs if wrong[label, other]]
 
 
+def losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns -log of the probability of each image's class, in nats, [N]."""
+    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny))
+
+
+def top_losses(probabilities: np.ndarray, labels: np.ndarray, count: int = 16) -> np.ndarray:
+    """Returns the indices of the images with the highest loss, the highest first, of equal ones the first first."""
+    return np.argsort(-losses(probabilities, labels), kind="stable")[:count]
+
+
 def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Returns the mean of -log of the probability of each image's class, in nats."""
-    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)).mean())
+    return float(losses(probabilities, labels).mean())
 
 
 class Reliability(NamedTuple):
@@ -155,17 +168,20 @@ def format_evaluation(values: dict[str, Any]) -> str:
 
 
 def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Evaluates the best network of a run on its test images, writes evaluation.json and two figures, and returns both.
+    """Evaluates the best network of a run on its test images, writes evaluation.json and figures, and returns both.
 
     Raises:
       UserError: the directory holds no run, or its images are not there, or it cannot be written.
       DamagedError: the checkpoint is damaged.
     """
-    from cnn import plots, rundir
+    from cnn import image_plots, plots, rundir
     from cnn.checkpoint import load_best
     from cnn.data import load_data, model_class_names
+    from cnn.embedding import embed
+    from cnn.features import layer_outputs
     from cnn.pictures import write_figures
     from cnn.steps import predict
+    from cnn.summary import last_hidden_layer, layer_table
 
     state, config = load_best(run_dir)
     splits, names = load_data(config.data), model_class_names(config)
@@ -177,9 +193,22 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
         "as trained": reliability(test, splits.test.labels),
         f"with temperature {temperature:.2f}": reliability(scaled, splits.test.labels),
     }
+    worst = top_losses(test, splits.test.labels)
+    wrong = f"The {len(worst)} test images with the highest loss: class, what it is taken for, loss"
+    some, hidden = splits.test.images[:EMBEDDED], last_hidden_layer(layer_table(state))
+
+    def embedding():
+        outputs = np.asarray(layer_outputs(state, some, hidden)).reshape(len(some), -1)
+        title = f"What {hidden} puts out for {len(some):,} test images, by t-SNE: near points are alike to the network"
+        return plots.embedding(np.asarray(embed(outputs)), splits.test.labels[:EMBEDDED], names, title)
+
     drawings = {
         "confusion_matrix": lambda: plots.confusion_matrix(np.asarray(values["confusion_matrix"]), names),
         "reliability": lambda: plots.reliability(bins),
+        "top_losses": lambda: image_plots.top_losses(
+            splits.test.images[worst], splits.test.labels[worst], test[worst], names, wrong
+        ),
+        "embedding": embedding,
     }
     figures = write_figures(run_dir, drawings)
     rundir.write_json(run_dir / "evaluation.json", values)

@@ -49,6 +49,12 @@ def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[s
 
 
 @partial(jax.jit, static_argnames="layer")
+def layer_outputs(state: TrainState, images: Array | np.ndarray, layer: str) -> Array:
+    """Returns one layer's output, as ``feature_maps`` does, for many images: nothing that it does not need is kept."""
+    return feature_maps(state, images)[layer]
+
+
+@partial(jax.jit, static_argnames="layer")
 def grad_cam(state: TrainState, images: Array | np.ndarray, layer: str, labels: Array | np.ndarray) -> Array:
     """Returns how much each place of a layer's maps speaks for a class, at least 0, float32 [B, H', W'].
 

@@ -1,29 +1,106 @@
 """A run directory -> figures/*.png: which pictures a run gets, and what is drawn in them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn import plots, rundir
+from cnn import image_plots, plots, rundir
 from cnn.checkpoint import load_best
 from cnn.config import ExperimentConfig
 from cnn.data import KOREAN_CLASS_NAMES, Splits, load_data, model_class_names
-from cnn.errors import RunDirError
+from cnn.errors import ConfigError, DamagedError, RunDirError, UserError
 from cnn.features import feature_maps, grad_cam, integrated_gradients
 from cnn.prediction import printable, read_image
-from cnn.state import create_state
+from cnn.state import TrainState, create_state
 from cnn.steps import predict
-from cnn.summary import layer_table
+from cnn.summary import LayerRow, last_hidden_layer, layer_table
 from cnn.train import Result
+from cnn.transfer import begin_with
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figures(config: ExperimentConfig, result: Result, splits: Splits) -> dict[str, Callable[[], "Figure"]]:
-    """Returns, by file name, what draws each figure of a run."""
+STRIP_KERNELS, STRIP_EPOCHS = 8, 16
+"""At most so many rows and columns has the picture of the kernels over the epochs."""
+
+
+def _begun(config: ExperimentConfig) -> tuple[TrainState, str]:
+    """Returns the state that a run began with, or a random one if it cannot be had, and what to call it in a title."""
+    state = create_state(config)
+    try:
+        state, taken = begin_with(state, config.transfer)
+    except (UserError, DamagedError):
+        return state, "random (the other run is gone)"
+    return state, "begun from another run" if taken else "untrained"
+
+
+def _layer_kernel(state: TrainState, layers: Sequence[LayerRow], name: str) -> np.ndarray:
+    """Returns the kernel of a layer that has one as that of a convolution, [H, W, C_in, C_out].
+
+    A dense layer that sees flattened pixels has a window of the image's size; any other one sees a single pixel.
+    """
+    kernel = np.asarray(state.evaluated.params[name]["kernel"])
+    before = layers[max([layer.name for layer in layers].index(name) - 1, 0)]
+    flat: Any = before.input_shape[1:] if before.kind == "Flatten" else (1, 1, -1)
+    return kernel if kernel.ndim == 4 else kernel.reshape(*flat, kernel.shape[-1])
+
+
+def _layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
+    """Returns what a layer makes of the first image: [H, W, C], or [D] of a layer without pixels.
+
+    Tokens lie as the pixels that they were made of.
+
+    Args:
+      maps: what ``feature_maps`` returns.
+      name: of the layer.
+    """
+    names, outputs = list(maps), np.asarray(maps[name][0])
+    if outputs.ndim == 2:
+        before = [maps[other].shape[1:3] for other in names[: names.index(name)] if maps[other].ndim == 4]
+        outputs = outputs.reshape(*before[-1], -1)
+    return outputs
+
+
+def _layer_figure(maps: Mapping[str, Any], name: str, described: str, class_names: Sequence[str]) -> "Figure":
+    """Draws what a layer makes of the first image: maps, or bars where it has no pixels; arguments as above."""
+    outputs = _layer_maps(maps, name)
+    if outputs.ndim == 3:
+        return image_plots.feature_maps(outputs, f"The {outputs.shape[-1]} maps that {name} makes of {described}")
+    title = f"What the {len(outputs):,} units of {name} make of {described}"
+    return plots.units(outputs, title, class_names if name == list(maps)[-1] else None)
+
+
+def _kernel_strip(kernels: Mapping[int, np.ndarray], layer: str) -> "Figure":
+    """Draws the kernels of the first convolution that training changed most, over the epochs.
+
+    Args:
+      kernels: by epoch, [H, W, C_in, C_out], of at least one.
+      layer: name of the layer.
+    """
+    epochs = sorted(kernels)
+    if len(epochs) > STRIP_EPOCHS:
+        epochs = [epochs[place] for place in np.linspace(0, len(epochs) - 1, STRIP_EPOCHS).round().astype(int)]
+    shown = np.stack([kernels[epoch][:, :, 0] for epoch in epochs])
+    change = ((shown[-1] - shown[0]) ** 2).sum((0, 1))
+    most = np.sort(np.argsort(-change, kind="stable")[:STRIP_KERNELS])
+    title = f"The {len(most)} kernels of {layer} that training changed most, by epoch (0: before training)"
+    return image_plots.kernels_by_epoch(shown[..., most], epochs, title)
+
+
+def figures(
+    config: ExperimentConfig, result: Result, splits: Splits, kernels: Mapping[int, np.ndarray] | None = None
+) -> dict[str, Callable[[], "Figure"]]:
+    """Returns, by file name, what draws each figure of a run.
+
+    Args:
+      config: its experiment.
+      result: its result.
+      splits: the images that it trained on.
+      kernels: what ``rundir.read_kernels`` returns; without them, their figure is left out.
+    """
     names = model_class_names(config)
     korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else None
     train, test = splits.train, splits.test
@@ -31,28 +108,28 @@ def figures(config: ExperimentConfig, result: Result, splits: Splits) -> dict[st
     maps = feature_maps(result.state, train.images[:1])
     described = f"the first training image ({names[train.labels[0]]})"
     first = next(layer.name for layer in layers if layer.parameters)
-    # A dense layer on the pixels has a kernel of the image's size for each unit.
-    window = np.shape(result.state.params[first]["kernel"])[:-2] or config.data.image_shape[:2]
-    trained, untrained = (
-        np.asarray(state.evaluated.params[first]["kernel"]).reshape(*window, -1, maps[first].shape[-1])
-        for state in (result.state, create_state(config))
-    )
+    before, origin = _begun(config)
+    trained, untrained = (_layer_kernel(state, layers, first) for state in (result.state, before))
+    limit = image_plots.weight_limit(trained, untrained)
 
     def shown(layer):
-        return lambda: plots.feature_maps(np.asarray(maps[layer][0]), f"What {layer} makes of {described}")
+        return lambda: image_plots.feature_maps(_layer_maps(maps, layer), f"What {layer} makes of {described}")
 
     # Imported weights have none.
     curves = {"learning_curves": lambda: plots.learning_curves(result.history, result.summary["best_epoch"])}
     return {
         **(curves if result.history else {}),
-        "sample": lambda: plots.sample(train.images[:20], train.labels[:20], names, korean),
+        "sample": lambda: image_plots.sample(train.images[:20], train.labels[:20], names, korean),
         "model": lambda: plots.model_diagram(layers),
-        "weights_histogram": lambda: plots.weights_histogram(trained, untrained, first),
-        f"kernels_{first}_trained": lambda: plots.kernels(trained, f"Kernels of {first}, trained"),
-        f"kernels_{first}_untrained": lambda: plots.kernels(untrained, f"Kernels of {first}, untrained"),
-        "first_image": lambda: plots.image(train.images[0], f"{described[0].upper()}{described[1:]}"),
+        "weights_histogram": lambda: plots.weights_histogram(trained, untrained, first, origin),
+        f"kernels_{first}_trained": lambda: image_plots.kernels(trained, f"Kernels of {first}, trained", limit=limit),
+        f"kernels_{first}_untrained": lambda: image_plots.kernels(
+            untrained, f"Kernels of {first}, {origin}", limit=limit
+        ),
+        **({f"kernels_{first}_by_epoch": lambda: _kernel_strip(kernels, first)} if kernels else {}),
+        "first_image": lambda: image_plots.image(train.images[0], f"{described[0].upper()}{described[1:]}"),
         **{f"feature_maps_{layer.name}": shown(layer.name) for layer in layers if layer.kind == "Conv"},
-        "probabilities": lambda: plots.probabilities(
+        "probabilities": lambda: image_plots.probabilities(
             test.images[:6], np.asarray(predict(result.state, test.images[:6])), test.labels[:6], names
         ),
     }
@@ -71,7 +148,8 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
       RunDirError: they cannot be written; the result of the run is complete without them.
     """
     rundir.own_directory(run_dir, rundir.FIGURES)
-    drawings = figures(config, result, splits or load_data(config.data))
+    kernels = rundir.read_kernels(run_dir)
+    drawings = figures(config, result, splits or load_data(config.data), kernels)
     return write_figures(run_dir, drawings, f"mend that, and python -m cnn look {run_dir} draws them")
 
 
@@ -99,17 +177,25 @@ def write_figures(
 
 
 def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path]:
-    """Draws what a layer of a run's best network makes of an image, and where it sees its class; returns the paths.
+    """Draws what a layer of a run's best network makes of an image, where it sees the class, and its kernels.
 
     Args:
       run_dir: directory of the run.
-      layer: its name; None for the last one that has pixels.
+      layer: its name; None for the last one that has pixels, or the last hidden one if none has.
       file: PNG or JPEG; None for the first training image.
+
+    Returns:
+      The paths: maps, attribution, and for a layer with a kernel that and its weights, trained beside untrained.
 
     Raises:
       UserError: there is no such run, layer or file, or the figures cannot be written.
     """
     state, config = load_best(run_dir)
+    layers = layer_table(state)
+    with_pixels = [row.name for row in layers if len(row.output_shape) == 4]
+    layer = layer or (with_pixels or [last_hidden_layer(layers)])[-1]
+    if layer not in (all_names := [row.name for row in layers]):
+        raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(all_names)}")
     if file is None:
         image, described = load_data(config.data).train.images[0], "the first training image"
     else:
@@ -117,15 +203,21 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
     names = model_class_names(config)
     probabilities = np.asarray(predict(state, image[None]))[0]
     label, maps = int(probabilities.argmax()), feature_maps(state, image[None])
-    layer = layer or [name for name, outputs in maps.items() if outputs.ndim == 4][-1]
-    cam = np.asarray(grad_cam(state, image[None], layer, np.array([label])))[0]
-    gradients = np.asarray(integrated_gradients(state, image[None], np.array([label])))[0]
-    title = f"{described}: {names[label]}, by a probability of {probabilities[label]:.3f}"
-    title = title[0].upper() + title[1:]
+    labels = np.array([label])
+    cam = np.asarray(grad_cam(state, image[None], layer, labels))[0] if maps[layer].ndim == 4 else None
+    gradients = np.asarray(integrated_gradients(state, image[None], labels))[0]
+    subject = described if file else described.capitalize()
+    title = f"{subject}: {names[label]}, by a probability of {probabilities[label]:.3f}"
     drawings = {
-        f"look_{layer}_maps": lambda: plots.feature_maps(
-            np.asarray(maps[layer][0]), f"What {layer} makes of {described}"
-        ),
-        f"look_{layer}_attribution": lambda: plots.attribution(image, cam, gradients, layer, title),
+        f"look_{layer}_maps": lambda: _layer_figure(maps, layer, described, names),
+        f"look_{layer}_attribution": lambda: image_plots.attribution(image, cam, gradients, layer, title),
     }
+    if "kernel" in state.params.get(layer, {}):
+        before, origin = _begun(config)
+        untrained, trained = (_layer_kernel(one, layers, layer) for one in (before, state))
+        titles = origin, "trained"
+        drawings |= {
+            f"look_{layer}_kernels": lambda: image_plots.kernels_compared(untrained, trained, layer, titles),
+            f"look_{layer}_weights": lambda: plots.weights_histogram(trained, untrained, layer, origin),
+        }
     return write_figures(run_dir, drawings)

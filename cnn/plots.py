@@ -1,19 +1,17 @@
-"""Arrays -> matplotlib figures, all in one style; no files but those that ``save`` writes.
+"""Numbers -> matplotlib figures; the one style of all figures, and how they are saved.
 
-Figures are made by matplotlib's objects, never by pyplot: no display is needed, and nothing outlives the figure.
+What shows images, maps and kernels is in ``cnn/image_plots.py``. Figures are made by matplotlib's objects, never by
+pyplot: no display is needed, and nothing outlives the figure.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import font_manager, style
-from matplotlib.axes import Axes
+from matplotlib import style
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
@@ -32,72 +30,28 @@ _STYLE = {
     "savefig.dpi": 200,
 }
 # "default" first, so that a user's matplotlibrc changes nothing.
-_styled = style.context(["default", _STYLE])
+styled = style.context(["default", _STYLE])
 
 # Okabe and Ito's colours, which the colour-blind tell apart: https://jfly.uni-koeln.de/color/
-_BLUE, _VERMILLION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
-
-# As in the chapter, dark on white; the limits are fixed, so that a pale image stays pale.
-_PICTURE: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 255}
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
 # Width of a figure in inches: that of a slide.
-_WIDTH = 11.0
+WIDTH = 11.0
 
-# File names of fonts with Hangul that look well beside the Latin ones; others are taken if these are missing.
-_PLAIN_FONTS = ("NotoSansCJK-Regular", "NotoSansKR-Regular", "NanumGothic", "malgun", "AppleSDGothicNeo", "UnDotum")
+# P. Tol's muted colours, https://sronpersonalpages.nl/~pault/, which the colour-blind tell apart, with a darker grey.
+CLASS_COLOURS = (
+    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499"),
+    "#777777",
+)
 
 
-def _check(name: str, array: np.ndarray, axes: Sequence[str]) -> None:
+def check(name: str, array: np.ndarray, axes: Sequence[str]) -> None:
     """Raises ValueError unless the array has these axes, none of them empty."""
     if array.ndim != len(axes) or 0 in array.shape:
         raise ValueError(f"{name} must be [{','.join(axes)}] with no axis of length 0, not {list(array.shape)}")
 
 
-def _font_paths() -> Iterator[str]:
-    """Returns the paths of the installed fonts, the plain ones with Hangul first."""
-    # matplotlib keeps a list of fonts, which is quick to read, but does not have what was installed since.
-    for find in (lambda: {font.fname for font in font_manager.fontManager.ttflist}, font_manager.findSystemFonts):
-        yield from sorted(find(), key=lambda path: (Path(path).stem not in _PLAIN_FONTS, path))
-
-
-def _draws(path: str, characters: str) -> bool:
-    """Tells whether a font has a glyph of its own for each of the characters."""
-    try:
-        font = FT2Font(path)
-    except (OSError, RuntimeError):  # It is gone, or FreeType cannot read it.
-        return False
-    glyphs = {font.get_char_index(ord(character)) for character in characters}
-    # A font of last resort has the same box for all of them.
-    return 0 not in glyphs and len(glyphs) == len(set(characters))
-
-
-def _tiles(images: Sequence[np.ndarray], title: str, columns: int, below: float, **shown: Any) -> tuple[Figure, Axes]:
-    """Draws images [H, W] or [H, W, C] row by row, with some inches below each for its text."""
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    across = min(_WIDTH / columns, 3)
-    width = across - 0.1
-    height = width * images[0].shape[0] / images[0].shape[1]
-    down = height + below
-    figure = Figure(figsize=(columns * across, rows * down + 1))
-    # One Axes, in inches, for all: an Axes for each takes more than twice as long.
-    axes = figure.subplots()
-    for i, image in enumerate(images):
-        left, top = i % columns * across, i // columns * down
-        axes.imshow(image, extent=(left, left + width, top + height, top), **shown)
-        axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="0.6", linewidth=0.5))
-    axes.set(xlim=(-0.01, columns * across - 0.09), ylim=(rows * down, -0.01), title=title)
-    axes.set_axis_off()
-    return figure, axes
-
-
-def _color_bar(figure: Figure, axes: Axes, **options: Any) -> None:
-    """Draws the scale of all the images below them, four inches long if there is room."""
-    shrink = min(4 / figure.get_figwidth(), 1)
-    figure.colorbar(axes.images[0], orientation="horizontal", shrink=shrink, aspect=100 * shrink, pad=0.02, **options)
-
-
-@_styled
+@styled
 def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
     """Draws loss and accuracy over the epochs, with their values at the best epoch.
 
@@ -112,13 +66,13 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Fi
     if best_epoch not in epochs:
         raise ValueError(f"best_epoch is {best_epoch}, but must be an epoch of the history: {epochs}")
     best = history[epochs.index(best_epoch)]
-    figure = Figure(figsize=(_WIDTH, 5))
+    figure = Figure(figsize=(WIDTH, 5))
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for key, split, look in (("train", "training", "o-"), ("val", "validation", "s-")):
-            key, colour = f"{key}_{name}", _BLUE if key == "train" else _VERMILLION
+            key, colour = f"{key}_{name}", BLUE if key == "train" else VERMILLION
             values = [row[key] for row in history]
             axes.plot(epochs, values, look, color=colour, markersize=4, label=f"{split}: {best[key]:.4f}")
-        axes.axvline(best_epoch, color=_GREY, linestyle="--", zorder=1)
+        axes.axvline(best_epoch, color=GREY, linestyle="--", zorder=1)
         title = f"At the best epoch, {best_epoch} (dashed)"
         axes.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -127,64 +81,25 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Fi
     return figure
 
 
-@_styled
-def sample(
-    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], korean_names: Sequence[str] | None = None
-) -> Figure:
-    """Draws images with their classes below, in Korean too if a font is installed that has the characters.
+@styled
+def weights_histogram(trained: np.ndarray, untrained: np.ndarray, name: str, origin: str = "untrained") -> Figure:
+    """Draws how the values of a layer's kernel, of any shape, are distributed, trained beside untrained.
 
     Args:
-      images: uint8 [N, H, W, 1] or [N, H, W, 3].
-      labels: integers [N].
-      class_names: the name of each class.
-      korean_names: the name of each class in Korean.
-
-    Raises:
-      ValueError: the images are none or of another shape, or not as many as the labels.
-    """
-    _check("images", images, "NHWC")
-    korean = "".join(korean_names or ())
-    font = next((Path(path) for path in _font_paths() if _draws(path, korean)), None) if korean else None
-    figure, axes = _tiles(list(images), "Images and their classes", 10, 0.5 if font else 0.3, **_PICTURE)
-    for tile, label in zip(axes.images, labels, strict=True):
-        left, right, bottom, _ = tile.get_extent()
-        place: Any = {"xy": ((left + right) / 2, bottom), "textcoords": "offset points", "ha": "center", "va": "top"}
-        axes.annotate(class_names[int(label)], xytext=(0, -4), **place)
-        if font and korean_names:
-            axes.annotate(korean_names[int(label)], xytext=(0, -19), font=font, color=_BLUE, **place)
-    return figure
-
-
-@_styled
-def image(image: np.ndarray, title: str) -> Figure:
-    """Draws one image, uint8 [H, W, 1] or [H, W, 3], large.
-
-    Raises:
-      ValueError: the shape is another.
-    """
-    _check("image", image, "HWC")
-    figure = Figure(figsize=(5.5, 5.5))
-    axes = figure.subplots()
-    axes.imshow(image, **_PICTURE)
-    axes.set_title(title)
-    axes.grid(False)
-    axes.spines[:].set_visible(True)
-    return figure
-
-
-@_styled
-def weights_histogram(trained: np.ndarray, untrained: np.ndarray, name: str) -> Figure:
-    """Draws how the values of a layer's kernel, of any shape, are distributed, trained beside untrained.
+      trained: the kernel after training.
+      untrained: the kernel before.
+      name: of the layer.
+      origin: what the kernel before training is called.
 
     Raises:
       ValueError: a kernel is empty or not finite.
     """
-    figure = Figure(figsize=(_WIDTH, 4.5))
+    figure = Figure(figsize=(WIDTH, 4.5))
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     bins = np.histogram_bin_edges(np.concatenate([trained.ravel(), untrained.ravel()]), bins=60)
-    kernels = (("untrained", untrained, _VERMILLION), ("trained", trained, _BLUE))
+    kernels = ((origin, untrained, VERMILLION), ("trained", trained, BLUE))
     for axes, (state, kernel, colour) in zip(panels, kernels, strict=True):
-        _check(state, kernel.ravel(), "N")
+        check(state, kernel.ravel(), "N")
         axes.hist(kernel.ravel(), bins=bins, color=colour, edgecolor="white", linewidth=0.5)
         moments = f"μ = {kernel.mean():.4f}, σ = {kernel.std():.4f}"
         axes.set(title=f"The {kernel.size:,} weights of {name}, {state}\n{moments}", xlabel="weight", ylabel="count")
@@ -192,121 +107,7 @@ def weights_histogram(trained: np.ndarray, untrained: np.ndarray, name: str) -> 
     return figure
 
 
-@_styled
-def kernels(kernel: np.ndarray, title: str, columns: int = 16) -> Figure:
-    """Draws what each kernel [H, W, C_in, C_out] of a convolution does with the first input channel.
-
-    Raises:
-      ValueError: the shape is another.
-    """
-    _check("kernel", kernel, ("H", "W", "C_in", "C_out"))
-    # Weights turn at zero: a diverging map shows where, and the chapter's viridis hides it. The limits are the
-    # chapter's, and the same for all kernels, so that trained and untrained ones compare.
-    shown = {"cmap": "RdBu_r", "vmin": -0.5, "vmax": 0.5}
-    figure, axes = _tiles(list(np.moveaxis(kernel[:, :, 0], -1, 0)), title, columns, 0.1, **shown)
-    _color_bar(figure, axes, label="weight", extend="both", ticks=np.linspace(-0.5, 0.5, 5))
-    return figure
-
-
-@_styled
-def feature_maps(maps: np.ndarray, title: str, columns: int = 8) -> Figure:
-    """Draws what a layer makes of one image, maps [H, W, C], all on one scale that holds zero.
-
-    Raises:
-      ValueError: the shape is another.
-    """
-    _check("maps", maps, "HWC")
-    # The scale holds zero and has a length, or matplotlib would stretch it to both sides.
-    shown = {"cmap": "viridis", "vmin": min(maps.min(), 0), "vmax": max(maps.max(), 0) if maps.any() else 1}
-    figure, axes = _tiles(list(np.moveaxis(maps, -1, 0)), title, columns, 0.1, **shown)
-    _color_bar(figure, axes, label="activation, on one scale for all maps")
-    return figure
-
-
-@_styled
-def attribution(image: np.ndarray, grad_cam: np.ndarray, gradients: np.ndarray, layer: str, title: str) -> Figure:
-    """Draws an image, where a layer sees a class in it, and what each pixel adds to the class.
-
-    Args:
-      image: uint8 [H, W, C].
-      grad_cam: at least 0, [H', W'], of any size.
-      gradients: [H, W, C].
-      layer: name of the layer.
-      title: what is asked for.
-
-    Raises:
-      ValueError: a shape is another.
-    """
-    for name, array, axes in (("image", image, "HWC"), ("grad_cam", grad_cam, "HW"), ("gradients", gradients, "HWC")):
-        _check(name, array, axes)
-    figure = Figure(figsize=(_WIDTH, 4.4))
-    figure.suptitle(title)
-    panels = figure.subplots(1, 3)
-    extent = (0, image.shape[1], image.shape[0], 0)
-    pixels = gradients.sum(-1)
-    most = max(np.abs(pixels).max(), np.finfo(np.float32).tiny)
-    panels[0].imshow(image, extent=extent, **_PICTURE)
-    panels[1].imshow(image, extent=extent, **_PICTURE)
-    highest = max(grad_cam.max(), np.finfo(np.float32).tiny)
-    smooth = {"cmap": "inferno", "alpha": 0.65, "interpolation": "bilinear", "vmin": 0, "vmax": highest}
-    shown = (
-        panels[1].imshow(grad_cam, extent=extent, **smooth),
-        panels[2].imshow(pixels, extent=extent, cmap="RdBu_r", vmin=-most, vmax=most),
-    )
-    labels = "speaks for the class", "adds to (red) or takes from the logit"
-    for axes, mappable, label in zip(panels[1:], shown, labels, strict=True):
-        figure.colorbar(mappable, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02, label=label)
-    titles = "The image", f"Grad-CAM of {layer}", "Integrated gradients"
-    for axes, name in zip(panels, titles, strict=True):
-        axes.set_title(name)
-        axes.set_axis_off()
-    return figure
-
-
-@_styled
-def probabilities(
-    images: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
-) -> Figure:
-    """Draws images, each beside the probabilities of its classes, the true and the predicted one marked.
-
-    Args:
-      images: uint8 [N, H, W, 1] or [N, H, W, 3].
-      probabilities: [N, K].
-      labels: the true classes, integers [N].
-      class_names: the names of the K classes.
-
-    Raises:
-      ValueError: the shapes are others.
-    """
-    _check("images", images, "NHWC")
-    _check("probabilities", probabilities, "NK")
-    pairs = min(2, len(images))
-    rows = -(-len(images) // pairs)
-    figure = Figure(figsize=(_WIDTH / 2 * pairs, 2.7 * rows))
-    grid = figure.add_gridspec(rows, 2 * pairs, width_ratios=[2, 3] * pairs)
-    for i, (picture, values, label) in enumerate(zip(images, probabilities, labels, strict=True)):
-        true, predicted = int(label), int(values.argmax())
-        left, right = (figure.add_subplot(grid[divmod(2 * i + side, 2 * pairs)]) for side in (0, 1))
-        left.imshow(picture, **_PICTURE)
-        left.set(title=f"true: {class_names[true]}", xticks=[], yticks=[], anchor="N")
-        left.spines[:].set(visible=True, color="0.6")
-        marks, colours = [""] * len(values), [_GREY] * len(values)
-        marks[predicted], colours[predicted] = f"predicted: {values[predicted]:.1%}", _VERMILLION
-        mark = "correct" if true == predicted else "true"
-        marks[true], colours[true] = f"{mark}: {values[true]:.1%}", _GREEN
-        bars = right.barh(range(len(values)), values, color=colours)
-        right.bar_label(bars, marks, padding=3, fontsize="small")
-        right.set_yticks(range(len(values)), class_names, fontsize="small")
-        right.set_title(f"predicted: {class_names[predicted]}", loc="left")
-        # Room to the right of 1 for the marks; the axis itself ends there.
-        right.set(xticks=(0, 0.5, 1), xlim=(0, 1.6), ylim=(len(values) - 0.5, -0.5))
-        right.set_xlabel("probability", x=0.5 / 1.6)
-        right.spines["bottom"].set_bounds(0, 1)
-        right.grid(visible=False, axis="y")
-    return figure
-
-
-@_styled
+@styled
 def model_diagram(rows: "Sequence[LayerRow]") -> Figure:
     """Draws a network's layers in the order of ``rows`` with their shapes, as Keras' ``plot_model`` does.
 
@@ -332,7 +133,7 @@ def model_diagram(rows: "Sequence[LayerRow]") -> Figure:
     return figure
 
 
-@_styled
+@styled
 def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     """Draws how many images of each class (row) were taken for each class (column), the right ones left pale.
 
@@ -343,7 +144,7 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     Raises:
       ValueError: the shape is another.
     """
-    _check("counts", counts, ("K", "K"))
+    check("counts", counts, ("K", "K"))
     figure = Figure(figsize=(0.75 * len(names) + 2.5, 0.6 * len(names) + 2))
     axes = figure.subplots()
     # Of the right ones there are so many more that they would leave no colour for the others.
@@ -351,7 +152,7 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     most = max(wrong.max(), 1)
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=1.2 * most)
     for (row, column), count in np.ndenumerate(counts):
-        colour = _BLUE if row == column else "white" if count > 0.6 * most else "black" if count else "0.7"
+        colour = BLUE if row == column else "white" if count > 0.6 * most else "black" if count else "0.7"
         axes.text(
             column, row, f"{count:,}", ha="center", va="center", color=colour, weight=700 if row == column else 400
         )
@@ -369,21 +170,21 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def reliability(found: Mapping[str, Any]) -> Figure:
     """Draws how often a network is right over how sure it is, a panel for each; on the diagonal, both are the same.
 
     Args:
       found: by title, what ``cnn.evaluation.reliability`` returns.
     """
-    figure = Figure(figsize=(_WIDTH, 5))
+    figure = Figure(figsize=(WIDTH, 5))
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, (title, bins) in zip(panels, found.items(), strict=True):
         there = bins.share > 0
-        axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="as sure as it is right")
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as sure as it is right")
         # An area for each bin, of its share of the images.
         sizes = 20 + 400 * bins.share[there]
-        shown = {"color": _BLUE, "alpha": 0.8, "clip_on": False, "zorder": 3}
+        shown = {"color": BLUE, "alpha": 0.8, "clip_on": False, "zorder": 3}
         axes.scatter(bins.confidence[there], bins.accuracy[there], sizes, label="images, by area", **shown)
         axes.set(
             title=f"{title}\nexpected calibration error {bins.error:.4f}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1)
@@ -394,7 +195,67 @@ def reliability(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
-@_styled
+@styled
+def units(values: np.ndarray, title: str, names: Sequence[str] | None = None) -> Figure:
+    """Draws what the units of a layer without pixels put out for one image, [D], by their names if they have some.
+
+    Raises:
+      ValueError: the shape is another, or there are not as many names.
+    """
+    check("values", values, "D")
+    figure = Figure(figsize=(WIDTH, 4))
+    axes = figure.subplots()
+    if names:
+        bars = axes.bar(range(len(values)), values, color=BLUE)
+        axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize="small")
+        axes.set_xticks(range(len(values)), names)
+        axes.margins(y=0.1)
+    else:
+        # One shape for all, as there may be thousands.
+        axes.stairs(values, np.arange(len(values) + 1) - 0.5, fill=True, color=BLUE)
+        axes.set(xlabel="unit", xlim=(-0.5, len(values) - 0.5))
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set(title=title, ylabel="activation")
+    axes.grid(visible=False, axis="x")
+    return figure
+
+
+@styled
+def embedding(points: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Draws points of a plane, one an image, coloured by class, with the class's name where most of its points are.
+
+    Args:
+      points: [N, 2]; only their distances mean anything.
+      labels: integers [N].
+      names: of the classes, [K].
+      title: what is seen.
+
+    Raises:
+      ValueError: a shape is another.
+    """
+    check("points", points, ("N", "2"))
+    check("labels", labels, "N")
+    figure = Figure(figsize=(WIDTH, 6.5))
+    axes = figure.subplots()
+    # No direction means anything, so the longest one lies across.
+    points = points - points.mean(0)
+    points = points @ np.linalg.svd(points, full_matrices=False)[2].T
+    for label, name in enumerate(names):
+        those, colour = points[labels == label], CLASS_COLOURS[label % len(CLASS_COLOURS)]
+        if len(those):
+            axes.scatter(*those.T, s=16, color=colour, alpha=0.8, linewidths=0)
+            # The mean of a class in two parts would lie between them; here, a quarter of its points are nearest.
+            distances = np.linalg.norm(those[:, None] - those, axis=-1)
+            x, y = those[np.argmin(np.quantile(distances, 0.25, axis=1))]
+            box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
+            axes.text(x, y, name, ha="center", va="center", zorder=3, bbox=box)
+    axes.set(title=title, xticks=[], yticks=[])
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.spines[:].set(visible=True, color="0.8")
+    return figure
+
+
+@styled
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG: the same bytes for a figure of the same arrays, and the whole file or none.
 

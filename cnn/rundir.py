@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnn.config import ExperimentConfig, differences, from_dict, to_dict
 from cnn.errors import ConfigError, RunDirError
 from cnn.processes import first_goes_first, is_first
@@ -19,6 +21,7 @@ from cnn.sharding import usable_cores
 
 CONFIG = "config.json"
 HISTORY = "metrics.jsonl"
+KERNELS = "kernels.jsonl"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
@@ -80,6 +83,35 @@ def write_json(path: Path, values: Any) -> None:
 def write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
     """Writes metrics.jsonl, a line per epoch. Whole every time, so it always equals the checkpoint's history."""
     write_text(run_dir / HISTORY, "".join(json.dumps(row, allow_nan=False) + "\n" for row in history))
+
+
+def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
+    """Adds a line to kernels.jsonl: the kernels [H, W, C_in, C_out] of the first convolution after an epoch.
+
+    It comes before the epoch's checkpoint. So a run that goes on from an earlier one finds lines too many, which give
+    way to the same ones; what is kept of the kernels needs no place in a checkpoint.
+    """
+    if is_first():
+        path = run_dir / KERNELS
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:epoch] if path.exists() else []
+        write_text(path, "\n".join([*lines, json.dumps({"epoch": epoch, "kernels": kernels.tolist()})]) + "\n")
+
+
+def read_kernels(run_dir: Path) -> dict[int, np.ndarray]:
+    """Returns the kernels of kernels.jsonl by epoch, 0 for those before training; {} of a run that kept none.
+
+    Raises:
+      RunDirError: the file is damaged.
+    """
+    path = run_dir / KERNELS
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        kernels = {int(row["epoch"]): np.asarray(row["kernels"], np.float32) for row in rows}
+        if kernels and np.stack(list(kernels.values())).ndim != 5:
+            raise ValueError("its kernels have not four axes")
+        return kernels
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunDirError(f"cannot read {path}: {error}; bring back a copy, or remove it and its picture") from error
 
 
 def _read_json(path: Path) -> Any:
@@ -210,7 +242,7 @@ def _hold(lock: int, run_dir: Path, way_out: str) -> None:
     except BlockingIOError as error:
         holder = os.read(lock, 200).decode(errors="replace") or "another process"
         raise RunDirError(f"{run_dir} is in use by {holder}; wait for it, or {way_out}") from error
-    for name in (CONFIG, HISTORY, RESULT, SUMMARY):
+    for name in (CONFIG, HISTORY, KERNELS, RESULT, SUMMARY):
         for unfinished in run_dir.glob(f".{name}.*"):
             unfinished.unlink(missing_ok=True)
     os.ftruncate(lock, 0)

@@ -64,6 +64,16 @@ def layer_table(state: TrainState) -> list[LayerRow]:
     return rows
 
 
+def first_convolution(rows: list[LayerRow]) -> str | None:
+    """Returns the name of the first layer whose kernels see pixels, or None if there is none."""
+    return next((row.name for row in rows if row.kind == "Conv"), None)
+
+
+def last_hidden_layer(rows: list[LayerRow]) -> str:
+    """Returns the name of the layer whose outputs the logits are made of, which dropout leaves as they are."""
+    return [row.name for row in rows[:-1] if row.kind != "Dropout"][-1]
+
+
 def format_table(rows: list[LayerRow], title: str) -> str:
     """Returns the table as text, as Keras' ``summary()`` prints it, with the FLOPs added."""
     cells = [("Layer (type)", "Output shape", "Parameters", "FLOPs")]

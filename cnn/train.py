@@ -20,11 +20,11 @@ from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
 from cnn.errors import DamagedError, RunDirError, Stopped
 from cnn.fused import epoch_metrics, train_run
 from cnn.metrics import Metrics, make_metrics, zero_metrics
-from cnn.processes import first_goes_first, highest
+from cnn.processes import first_goes_first, highest, whole
 from cnn.sharding import make_mesh, on_one_device, replicate
 from cnn.state import TrainState, create_state, epoch_steps, learning_rate_schedule
 from cnn.steps import epoch_order, evaluate, evaluate_views, train_steps
-from cnn.summary import format_table, layer_table
+from cnn.summary import first_convolution, format_table, layer_table
 from cnn.transfer import begin_with, check_beginning
 
 
@@ -224,6 +224,9 @@ def _train_by_epoch(run: Run, state: TrainState, progress: Progress, checkpoints
         batch_size = config.optim.batch_size
         train = train_steps.lower(state, metrics, splits.train, np.int32(1), batch_size=batch_size).compile()
         evaluate_val = evaluate.lower(state, splits.val).compile()
+    first = first_convolution(layer_table(state))
+    if int(state.step) == 0:
+        _keep_kernels(run, first, state, 0)
     stride = config.train.checkpoint_steps or epoch_steps
     done = int(state.step) - len(history) * epoch_steps
 
@@ -248,11 +251,18 @@ def _train_by_epoch(run: Run, state: TrainState, progress: Progress, checkpoints
             add_seconds(run.seconds, spent)
             history, metrics, spent, done = [*history, row], zero_metrics(), {}, 0
             progress = Progress(history, stopper, metrics, spent)
+            _keep_kernels(run, first, state, row["epoch"])
             run.track(row, state)
             _save(run, checkpoints, state, progress)
             run.report(row)
             _stop_if_asked(run, highest(signal_received()), state)
     return state, progress
+
+
+def _keep_kernels(run: Run, layer: str | None, state: TrainState, epoch: int) -> None:
+    """Keeps a layer's kernels, which take milliseconds, for the picture of them over the epochs."""
+    if layer is not None:
+        rundir.write_kernels(run.run_dir, epoch, whole(state.evaluated.params[layer]["kernel"]))
 
 
 def _stop_if_asked(run: Run, number: int, state: TrainState) -> None:

@@ -36,6 +36,8 @@ def verify(run_dir: Path) -> dict[str, str]:
     begun = finished or (run_dir / rundir.HISTORY).exists()
     if begun:
         check(rundir.HISTORY, lambda: rundir.read_history(run_dir))
+    if (run_dir / rundir.KERNELS).exists():
+        check(rundir.KERNELS, lambda: rundir.read_kernels(run_dir))
     whole_ones = []
     if description and (run_dir / rundir.CHECKPOINTS).is_dir():
         like = create_state(description["config"], description["train_images"])

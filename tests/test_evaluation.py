@@ -70,6 +70,14 @@ def test_temperature_undoes_what_made_the_network_too_sure():
     assert evaluation.fit_temperature(sure, labels) == pytest.approx(2.5, abs=0.13)
 
 
+def test_the_highest_losses_come_first_and_of_equal_ones_the_first():
+    """Probabilities of the own class: 0.2, 0.9, 0, 0.2 and 0, of which no logarithm is taken."""
+    probabilities = np.array([[0.2, 0.8], [0.1, 0.9], [1.0, 0.0], [0.2, 0.8], [1.0, 0.0]])
+    labels = np.array([0, 1, 1, 0, 1])
+    assert evaluation.top_losses(probabilities, labels, 4).tolist() == [2, 4, 0, 3]
+    assert evaluation.losses(probabilities, labels)[:2] == pytest.approx([-np.log(0.2), -np.log(0.9)])
+
+
 def test_the_command_prints_writes_and_draws(config, small, splits, tmp_path, capsys, monkeypatch):
     cnn.fit(narrow(config, epochs=1), tmp_path, small)
     some = cnn.Splits(*(cnn.Split(split.images[:600], split.labels[:600]) for split in splits))
@@ -82,7 +90,7 @@ def test_the_command_prints_writes_and_draws(config, small, splits, tmp_path, ca
     assert values["accuracy"] == pytest.approx(float(cnn.evaluate(state, some.test).accuracy))
     assert values["nll"] == pytest.approx(float(cnn.evaluate(state, some.test).loss), rel=1e-5)
     assert np.sum(values["confusion_matrix"]) == 600
-    for name in ("confusion_matrix", "reliability"):
+    for name in ("confusion_matrix", "reliability", "top_losses", "embedding"):
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     # The same command on the run goes on as before.
     assert cnn.fit(narrow(config, epochs=1), tmp_path, small).summary["best_epoch"] == 1

@@ -1,16 +1,13 @@
 """Captured outputs by their names and values; Grad-CAM and integrated gradients by what they must add up to."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import cnn
-from cnn.__main__ import main
-from cnn.features import grad_cam, integrated_gradients
+from cnn.features import grad_cam, integrated_gradients, layer_outputs
 from tests.helpers import narrow
 
 
@@ -27,6 +24,12 @@ def test_feature_maps_have_the_layers_names_order_and_shapes(state, small):
         "logits": (3, 10),
     }
     assert list(maps) == ["conv1", "pool1", "conv2", "pool2", "flatten", "dense", "dropout", "logits"]
+
+
+def test_the_outputs_of_one_layer_are_those_of_all(state, small):
+    images = small.val.images[:3]
+    wanted = cnn.feature_maps(state, images)["dense"]
+    np.testing.assert_allclose(layer_outputs(state, images, "dense"), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_no_images_have_empty_maps(state, small):
@@ -82,19 +85,6 @@ def test_integrated_gradients_add_up_to_the_logits_difference_from_black(resnet,
 def test_a_layer_without_pixels_is_refused(resnet, small, layer):
     with pytest.raises(cnn.ConfigError, match=f"--layer is '{layer}', but must be one of conv, norm, block1_conv1"):
         grad_cam(resnet, small.test.images[:1], layer, np.array([0]))
-
-
-def test_look_draws_what_a_layer_makes_of_a_file(config, small, tmp_path, capsys):
-    cnn.fit(narrow(config, epochs=1), tmp_path / "run", small)
-    Image.fromarray(small.test.images[0, :, :, 0]).resize((90, 60)).save(tmp_path / "my.png")
-    main(["look", str(tmp_path / "run"), "--layer", "conv2", "--image", str(tmp_path / "my.png")])
-    drawn = capsys.readouterr().out.split()
-    assert [path.rsplit("/", 1)[1] for path in drawn] == ["look_conv2_maps.png", "look_conv2_attribution.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in map(Path, drawn))
-    with pytest.raises(cnn.ConfigError, match="must be one of conv1, pool1, conv2, pool2"):
-        main(["look", str(tmp_path / "run"), "--layer", "dense"])
-    with pytest.raises(cnn.DataError, match="nothing.png"):
-        main(["look", str(tmp_path / "run"), "--image", "nothing.png"])
 
 
 def test_attribution_takes_the_average_where_one_is_kept(config, small):

@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnn import plots
+from cnn import image_plots, plots
 from cnn.summary import LayerRow
 
 GENERATOR = np.random.default_rng(0)
@@ -27,6 +27,7 @@ RGB_IMAGES = GENERATOR.integers(50, 200, (2, 32, 32, 3), np.uint8)
 KERNEL = GENERATOR.normal(0, 0.3, (3, 3, 2, 18)).astype(np.float32)
 MAPS = np.maximum(GENERATOR.normal(0, 1, (14, 14, 10)), 0).astype(np.float32)
 PROBABILITIES = np.array([[0.0, 0.0, 1.0], [0.25, 0.5, 0.25]], np.float32)
+POINTS = np.array([[0.0, 0.0], [3.0, 0.0], [9.0, 1.0]])
 HISTORY = [
     {"epoch": 1, "train_loss": 0.5, "train_accuracy": 0.81, "val_loss": 0.4, "val_accuracy": 0.85},
     {"epoch": 2, "train_loss": 0.3, "train_accuracy": 0.88, "val_loss": 0.25, "val_accuracy": 0.91},
@@ -39,13 +40,19 @@ ROWS = [
 ]
 FIGURES = {
     "learning_curves": lambda: plots.learning_curves(HISTORY, 2),
-    "sample": lambda: plots.sample(IMAGES, LABELS, CLASSES),
-    "image": lambda: plots.image(IMAGES[0], "An image"),
+    "sample": lambda: image_plots.sample(IMAGES, LABELS, CLASSES),
+    "image": lambda: image_plots.image(IMAGES[0], "An image"),
     "weights_histogram": lambda: plots.weights_histogram(KERNEL, KERNEL / 3, "conv1"),
-    "kernels": lambda: plots.kernels(KERNEL, "Kernels"),
-    "feature_maps": lambda: plots.feature_maps(MAPS, "Maps"),
-    "probabilities": lambda: plots.probabilities(IMAGES, PROBABILITIES, LABELS, CLASSES),
+    "kernels": lambda: image_plots.kernels(KERNEL, "Kernels"),
+    "feature_maps": lambda: image_plots.feature_maps(MAPS, "Maps"),
+    "probabilities": lambda: image_plots.probabilities(IMAGES, PROBABILITIES, LABELS, CLASSES),
     "model_diagram": lambda: plots.model_diagram(ROWS),
+    "kernels_compared": lambda: image_plots.kernels_compared(KERNEL / 3, KERNEL, "conv1", ("untrained", "trained")),
+    "kernels_by_epoch": lambda: image_plots.kernels_by_epoch(np.stack([KERNEL[:, :, 0]] * 2), [0, 1], "Kernels"),
+    "top_losses": lambda: image_plots.top_losses(IMAGES, LABELS, PROBABILITIES, CLASSES, "Losses"),
+    "attribution": lambda: image_plots.attribution(IMAGES[0], MAPS[..., 0], IMAGES[0] / 255, "conv2", "A boot"),
+    "units": lambda: plots.units(np.array([1.0, -2.0, 0.0]), "Units"),
+    "embedding": lambda: plots.embedding(POINTS, np.array([0, 0, 2]), CLASSES, "t-SNE"),
 }
 
 
@@ -111,19 +118,27 @@ def test_drawing_needs_no_pyplot_and_leaves_the_settings_alone(draw, monkeypatch
     [
         (lambda: plots.learning_curves([], 1), "best_epoch is 1"),
         (lambda: plots.learning_curves(HISTORY, 4), r"best_epoch is 4.*\[1, 2, 3\]"),
-        (lambda: plots.sample(IMAGES[:0], LABELS[:0], CLASSES), r"images must be \[N,H,W,C\].*\[0, 28, 28, 1\]"),
-        (lambda: plots.sample(IMAGES[..., 0], LABELS, CLASSES), r"images must be \[N,H,W,C\]"),
-        (lambda: plots.sample(IMAGES, LABELS[:1], CLASSES), "shorter"),
-        (lambda: plots.image(IMAGES, "title"), r"image must be \[H,W,C\]"),
+        (lambda: image_plots.sample(IMAGES[:0], LABELS[:0], CLASSES), r"images must be \[N,H,W,C\].*\[0, 28, 28, 1\]"),
+        (lambda: image_plots.sample(IMAGES[..., 0], LABELS, CLASSES), r"images must be \[N,H,W,C\]"),
+        (lambda: image_plots.sample(IMAGES, LABELS[:1], CLASSES), "shorter"),
+        (lambda: image_plots.image(IMAGES, "title"), r"image must be \[H,W,C\]"),
         (lambda: plots.weights_histogram(KERNEL, KERNEL[:0], "conv1"), "untrained must be"),
         (lambda: plots.weights_histogram(KERNEL * np.nan, KERNEL, "conv1"), "finite"),
-        (lambda: plots.kernels(KERNEL[..., 0], "title"), r"kernel must be \[H,W,C_in,C_out\]"),
-        (lambda: plots.feature_maps(MAPS[..., :0], "title"), r"maps must be \[H,W,C\]"),
-        (lambda: plots.probabilities(IMAGES[:0], PROBABILITIES, LABELS, CLASSES), r"images must be"),
-        (lambda: plots.probabilities(IMAGES, PROBABILITIES[0], LABELS, CLASSES), r"probabilities must be \[N,K\]"),
-        (lambda: plots.probabilities(IMAGES, PROBABILITIES[:1], LABELS, CLASSES), "shorter"),
-        (lambda: plots.probabilities(IMAGES, PROBABILITIES, LABELS, (*CLASSES, "Bag")), "labels"),
+        (lambda: image_plots.kernels(KERNEL[..., 0], "title"), r"kernel must be \[H,W,C_in,C_out\]"),
+        (lambda: image_plots.feature_maps(MAPS[..., :0], "title"), r"maps must be \[H,W,C\]"),
+        (lambda: image_plots.probabilities(IMAGES[:0], PROBABILITIES, LABELS, CLASSES), r"images must be"),
+        (
+            lambda: image_plots.probabilities(IMAGES, PROBABILITIES[0], LABELS, CLASSES),
+            r"probabilities must be \[N,K\]",
+        ),
+        (lambda: image_plots.probabilities(IMAGES, PROBABILITIES[:1], LABELS, CLASSES), "shorter"),
+        (lambda: image_plots.probabilities(IMAGES, PROBABILITIES, LABELS, (*CLASSES, "Bag")), "labels"),
         (lambda: plots.model_diagram([]), "at least one layer"),
+        (lambda: plots.units(MAPS, "title"), r"values must be \[D\]"),
+        (lambda: plots.embedding(POINTS[:, :0], LABELS, CLASSES, "title"), r"points must be \[N,2\]"),
+        (lambda: image_plots.kernels_compared(KERNEL, KERNEL[0], "title", ("a", "b")), r"trained must be \[H,W,C_in"),
+        (lambda: image_plots.kernels_by_epoch(KERNEL[0], [0], "title"), r"kernels must be \[E,H,W,N\]"),
+        (lambda: image_plots.top_losses(IMAGES, LABELS[:1], PROBABILITIES, CLASSES, "title"), "shorter"),
     ],
 )
 def test_empty_or_wrongly_shaped_input_is_refused(draw, message):
@@ -167,8 +182,8 @@ def test_epoch_ticks_are_integers_within_the_history(epochs):
 
 @pytest.mark.parametrize("images", [IMAGES, RGB_IMAGES], ids=["gray", "rgb"])
 def test_sample_shows_each_image_over_its_class(images, monkeypatch):
-    monkeypatch.setattr(plots, "_font_paths", lambda: [])
-    (axes,) = all_axes(plots.sample(images, LABELS, CLASSES, KOREAN))
+    monkeypatch.setattr(image_plots, "_font_paths", lambda: [])
+    (axes,) = all_axes(image_plots.sample(images, LABELS, CLASSES, KOREAN))
     np.testing.assert_array_equal(shown(axes), images.squeeze())
     assert {tile.get_clim() for tile in axes.images} == {(0, 255)}
     assert texts(axes) == ["Ankle boot", "T-shirt/top"]
@@ -192,8 +207,8 @@ def test_sample_names_classes_in_korean_in_the_first_font_that_can_draw_them(mon
         write_font(tmp_path / "complete.ttf", all_characters),
         write_font(tmp_path / "later.ttf", all_characters),
     ]
-    monkeypatch.setattr(plots, "_font_paths", lambda: paths)
-    figure = plots.sample(IMAGES, LABELS, CLASSES, KOREAN)
+    monkeypatch.setattr(image_plots, "_font_paths", lambda: paths)
+    figure = image_plots.sample(IMAGES, LABELS, CLASSES, KOREAN)
     (axes,) = all_axes(figure)
     assert texts(axes) == ["Ankle boot", "앵클 부츠", "T-shirt/top", "티셔츠"]
     assert [Path(text.get_fontproperties().get_file() or "").name for text in axes.texts[1::2]] == ["complete.ttf"] * 2
@@ -205,14 +220,14 @@ def test_the_boxes_of_a_font_of_last_resort_are_no_korean():
     fonts = list(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("LastResort*.ttf"))
     if not fonts:
         pytest.skip("this version of matplotlib brings no such font")
-    assert not any(plots._draws(str(font), "".join(KOREAN)) for font in fonts)
+    assert not any(image_plots._draws(str(font), "".join(KOREAN)) for font in fonts)
 
 
 def test_a_font_installed_after_matplotlib_listed_them_is_found_plain_ones_first(monkeypatch, tmp_path):
     ornate, plain = (write_font(tmp_path / f"{name}.ttf", "".join(KOREAN)) for name in ("A", "NanumGothic"))
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [ornate, plain])
-    (axes,) = all_axes(plots.sample(IMAGES, LABELS, CLASSES, KOREAN))
+    (axes,) = all_axes(image_plots.sample(IMAGES, LABELS, CLASSES, KOREAN))
     assert axes.texts[1].get_fontproperties().get_file() == plain
 
 
@@ -220,13 +235,13 @@ def test_a_listed_font_spares_the_search_for_others(monkeypatch, tmp_path):
     listed = font_manager.FontEntry(fname=write_font(tmp_path / "listed.ttf", "".join(KOREAN)))
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [listed])
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: pytest.fail("searched"))
-    (axes,) = all_axes(plots.sample(IMAGES, LABELS, CLASSES, KOREAN))
+    (axes,) = all_axes(image_plots.sample(IMAGES, LABELS, CLASSES, KOREAN))
     assert axes.texts[1].get_fontproperties().get_file() == listed.fname
 
 
 @pytest.mark.parametrize("pixels", [IMAGES[0], RGB_IMAGES[0]], ids=["gray", "rgb"])
 def test_image_is_shown_as_it_is(pixels):
-    (axes,) = all_axes(plots.image(pixels, "The first image"))
+    (axes,) = all_axes(image_plots.image(pixels, "The first image"))
     np.testing.assert_array_equal(shown(axes)[0], pixels.squeeze())
     assert axes.images[0].get_clim() == (0, 255)
     assert axes.get_title() == "The first image"
@@ -258,12 +273,51 @@ def test_weights_histogram_names_mean_and_standard_deviation():
 
 
 def test_kernels_show_the_first_input_channel_on_a_scale_centred_on_zero():
-    axes, bar = all_axes(plots.kernels(KERNEL, "Kernels of conv1"))
+    axes, bar = all_axes(image_plots.kernels(KERNEL, "Kernels of conv1"))
     np.testing.assert_array_equal(shown(axes), KERNEL[:, :, 0].transpose(2, 0, 1))
     assert {tile.get_clim() for tile in axes.images} == {(-0.5, 0.5)}
     tops = [tile.get_extent()[3] for tile in axes.images]
     assert tops == [tops[0]] * 16 + [tops[16]] * 2 and tops[0] < tops[16]
     assert (axes.get_title(), bar.get_xlabel(), bar.get_xlim()) == ("Kernels of conv1", "weight", (-0.5, 0.5))
+
+
+def test_trained_kernels_stand_beside_untrained_ones_on_one_scale():
+    """Of 3 x 3 weights for 9 inputs and 12 outputs, 8 x 8 kernels; 18 outputs of one input are all shown."""
+    wide = np.arange(3 * 3 * 9 * 12, dtype=np.float32).reshape(3, 3, 9, 12) / 1e5
+    figure = image_plots.kernels_compared(-wide, wide, "conv2", ("untrained", "trained"))
+    untrained, trained, _ = all_axes(figure)
+    for axes, kernel in ((untrained, -wide), (trained, wide)):
+        np.testing.assert_array_equal(shown(axes), kernel[:, :, :8, :8].transpose(2, 3, 0, 1).reshape(64, 3, 3))
+    # The largest of those that are shown is 0.00959, and all but one in fifty are below 0.009.
+    assert {tile.get_clim() for axes in (untrained, trained) for tile in axes.images} == {(-0.01, 0.01)}
+    assert figure.get_suptitle() == "conv2: the first 8 of 12 kernels, by the first 8 of 9 input channels"
+    one = image_plots.kernels_compared(KERNEL[:, :, :1], KERNEL[:, :, :1], "conv1", ("untrained", "trained"))
+    assert [len(axes.images) for axes in all_axes(one)[:2]] == [18, 18]
+    assert one.get_suptitle() == "conv1: its 18 kernels"
+
+
+def test_kernels_of_one_pixel_are_shown_as_a_whole_matrix():
+    kernel = np.arange(20.0).reshape(1, 1, 10, 2)
+    untrained, trained, _ = all_axes(image_plots.kernels_compared(kernel, -kernel, "logits", ("untrained", "trained")))
+    np.testing.assert_array_equal(shown(untrained)[0], kernel[0, 0].T)
+    np.testing.assert_array_equal(shown(trained)[0], -kernel[0, 0].T)
+    assert (trained.get_xlabel(), trained.get_ylabel()) == ("input", "unit")
+
+
+@pytest.mark.parametrize(("strongest", "limit"), [(0.031, 0.04), (0.2, 0.2), (3.0, 0.5)])
+def test_a_few_strong_weights_do_not_take_the_colours_from_the_others(strongest, limit):
+    weights = np.full(1000, -strongest)
+    weights[:5] = 100
+    assert image_plots.weight_limit(weights) == pytest.approx(limit)
+
+
+def test_kernels_by_epoch_have_a_row_each_and_a_column_an_epoch():
+    kernels = GENERATOR.normal(0, 0.1, (3, 2, 2, 5))
+    axes, _ = all_axes(image_plots.kernels_by_epoch(kernels, [0, 1, 4], "Kernels"))
+    np.testing.assert_array_equal(shown(axes), kernels.transpose(3, 0, 1, 2).reshape(15, 2, 2))
+    assert len({tile.get_clim() for tile in axes.images}) == 1
+    assert len({tile.get_extent()[3] for tile in axes.images[:3]}) == 1
+    assert texts(axes) == ["0", "1", "4", "epoch"]
 
 
 # Feature maps
@@ -278,7 +332,7 @@ def test_kernels_show_the_first_input_channel_on_a_scale_centred_on_zero():
 @settings(max_examples=15)
 def test_feature_maps_are_all_shown_apart_on_one_scale(shape, columns, offset):
     maps = np.random.default_rng(0).normal(offset, 1, shape)
-    axes, bar = all_axes(plots.feature_maps(maps, "Maps", columns))
+    axes, bar = all_axes(image_plots.feature_maps(maps, "Maps", columns))
     np.testing.assert_array_equal(shown(axes), np.moveaxis(maps, 2, 0))
     scale = (min(0, maps.min()), max(0, maps.max()))
     assert {tile.get_clim() for tile in axes.images} == {scale}
@@ -295,7 +349,7 @@ def test_feature_maps_are_all_shown_apart_on_one_scale(shape, columns, offset):
 
 
 def test_a_dead_layer_has_the_colour_of_zero():
-    axes, _ = all_axes(plots.feature_maps(np.zeros((4, 4, 2), np.float32), "Dead"))
+    axes, _ = all_axes(image_plots.feature_maps(np.zeros((4, 4, 2), np.float32), "Dead"))
     assert {tile.get_clim() for tile in axes.images} == {(0, 1)}
 
 
@@ -303,7 +357,7 @@ def test_a_dead_layer_has_the_colour_of_zero():
 
 
 def test_probabilities_stand_beside_their_image_with_true_and_predicted_class_marked():
-    figure = plots.probabilities(IMAGES, PROBABILITIES, LABELS, CLASSES)
+    figure = image_plots.probabilities(IMAGES, PROBABILITIES, LABELS, CLASSES)
     right_image, right_bars, wrong_image, wrong_bars = all_axes(figure)
     np.testing.assert_array_equal([shown(right_image)[0], shown(wrong_image)[0]], IMAGES.squeeze())
     for axes, values in zip((right_bars, wrong_bars), PROBABILITIES, strict=True):
@@ -327,8 +381,53 @@ def test_probabilities_have_a_pair_of_axes_for_each_image(count):
     images, probabilities, labels = (
         np.resize(array, (count, *array.shape[1:])) for array in (RGB_IMAGES, PROBABILITIES, LABELS)
     )
-    figure = plots.probabilities(images, probabilities, labels, CLASSES)
+    figure = image_plots.probabilities(images, probabilities, labels, CLASSES)
     assert [len(axes.images) for axes in all_axes(figure)] == [1, 0] * count
+
+
+def test_top_losses_name_class_prediction_probability_and_loss_below_each_image():
+    (axes,) = all_axes(image_plots.top_losses(IMAGES, LABELS, PROBABILITIES, CLASSES, "Highest losses"))
+    np.testing.assert_array_equal(shown(axes), IMAGES.squeeze())
+    assert texts(axes) == [
+        *("Ankle boot", "Ankle boot 100.0%", "loss 0.00"),
+        *("T-shirt/top", "Trouser 50.0%", f"loss {-np.log(0.25):.2f}"),
+    ]
+    green, vermillion = "#009E73", "#D55E00"
+    colours = [text.get_color() for text in axes.texts]
+    assert [colours[1], colours[4]] == [green, vermillion]
+
+
+# Units and embeddings
+
+
+def test_units_are_bars_of_their_activations_under_their_names():
+    (axes,) = all_axes(plots.units(np.array([1.0, -2.0, 0.5]), "Units", CLASSES))
+    assert [bar.get_height() for bar in axes.patches] == [1.0, -2.0, 0.5]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(CLASSES)
+    many = np.random.default_rng(0).normal(size=3136)
+    (axes,) = all_axes(plots.units(many, "Units"))
+    np.testing.assert_array_equal(axes.patches[0].get_data().values, many)
+
+
+def test_an_embedding_has_a_colour_and_a_name_for_each_class_that_is_there():
+    (axes,) = all_axes(plots.embedding(POINTS, np.array([0, 0, 2]), CLASSES, "Near is alike"))
+    first, last = axes.collections
+    assert [len(first.get_offsets()), len(last.get_offsets())] == [2, 1]
+    assert not np.array_equal(first.get_facecolor(), last.get_facecolor())
+    assert len(set(plots.CLASS_COLOURS)) == 10
+    assert texts(axes) == ["T-shirt/top", "Ankle boot"]
+    # It is turned, no more: distances stay.
+    turned = np.concatenate([first.get_offsets(), last.get_offsets()])
+    apart = [np.linalg.norm(points[:, None] - points, axis=-1) for points in (turned, POINTS)]
+    np.testing.assert_allclose(*apart, atol=1e-6)
+
+
+def test_a_class_in_two_parts_is_named_in_one_of_them_and_not_between():
+    points = np.concatenate([np.zeros((6, 2)), np.full((4, 2), 10.0)]) + np.arange(20).reshape(10, 2) / 100
+    (axes,) = all_axes(plots.embedding(points, np.zeros(10, int), CLASSES, "Two parts"))
+    at = np.array(axes.texts[0].get_position())
+    dots = np.asarray(axes.collections[0].get_offsets())
+    assert np.abs(dots - at).sum(1).min() < 0.1
 
 
 # Model
@@ -365,7 +464,7 @@ def test_model_diagram_has_a_box_a_layer_and_arrows_between_them():
 
 
 def test_a_saved_figure_is_a_sharp_png_that_names_no_software(tmp_path):
-    plots.save(plots.image(IMAGES[0], "An image"), tmp_path / "image.png")
+    plots.save(image_plots.image(IMAGES[0], "An image"), tmp_path / "image.png")
     with Image.open(tmp_path / "image.png") as image:
         assert image.format == "PNG"
         assert min(image.size) > 1000

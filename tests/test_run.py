@@ -113,7 +113,8 @@ def trained(tmp_path_factory):
 
 FIGURES = {
     *("learning_curves", "sample", "model", "weights_histogram", "first_image", "probabilities"),
-    *("kernels_conv1_trained", "kernels_conv1_untrained", "feature_maps_conv1", "feature_maps_conv2"),
+    *("kernels_conv1_trained", "kernels_conv1_untrained", "kernels_conv1_by_epoch"),
+    *("feature_maps_conv1", "feature_maps_conv2"),
 }
 
 

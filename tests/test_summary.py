@@ -5,8 +5,9 @@ import jax
 import pytest
 
 import cnn
+from cnn.state import initial_state
 from cnn.steps import apply_model, scale
-from cnn.summary import format_table
+from cnn.summary import first_convolution, format_table, last_hidden_layer
 
 
 def test_the_table_is_keras_summary_of_the_chapters_model(state):
@@ -40,3 +41,17 @@ def test_widths_dropout_and_classes_are_configuration(config):
     rows = cnn.layer_table(cnn.create_state(dataclasses.replace(config, model=model)))
     assert [row.output_shape[-1] for row in rows if row.parameters] == [8, 12, 20, 7]
     assert sum(row.parameters for row in rows) == (9 + 1) * 8 + (72 + 1) * 12 + (588 + 1) * 20 + (20 + 1) * 7
+
+
+@pytest.mark.parametrize(
+    ("model", "first", "last"),
+    [
+        (cnn.ModelConfig(), "conv1", "dense"),
+        (cnn.ResNetConfig(blocks=1, features=4), "conv", "pool"),
+        (cnn.ViTConfig(blocks=1, features=8), "patches", "pool"),
+        (cnn.DenseConfig(features=()), None, "flatten"),
+    ],
+)
+def test_the_first_convolution_and_the_last_hidden_layer_of_a_family(model, first, last, config):
+    rows = cnn.layer_table(jax.eval_shape(initial_state(dataclasses.replace(config, model=model)), jax.random.key(0)))
+    assert (first_convolution(rows), last_hidden_layer(rows)) == (first, last)

@@ -34,7 +34,7 @@ def finished(config, small, tmp_path_factory):
 def test_the_run_directory_holds_what_it_promises(finished, config, small):
     run_dir, result = finished
     names = {path.name for path in run_dir.iterdir()} - {".lock"}
-    assert names == {"config.json", "metrics.jsonl", "result.json", "checkpoints", "summary.txt"}
+    assert names == {"config.json", "metrics.jsonl", "kernels.jsonl", "result.json", "checkpoints", "summary.txt"}
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert set(rows[0]) == {
@@ -262,7 +262,7 @@ def test_more_classes_than_the_data_has_can_be_trained_and_drawn(config, small, 
 
     wide = dataclasses.replace(config, model=dataclasses.replace(NARROW, classes=12))
     result = train.fit(wide, tmp_path, small)
-    assert len(draw_figures(tmp_path, wide, result, small)) == 10
+    assert len(draw_figures(tmp_path, wide, result, small)) == 11
 
 
 def test_fewer_classes_than_the_data_has_are_refused(config, small, tmp_path):

@@ -60,13 +60,16 @@ def outcome(run_dir: Path) -> Any:
     """What a finished run has come to, without the times: digests of all that is in its checkpoints, and its files."""
     with checkpoint.open_checkpoints(run_dir) as checkpoints:
         saved = {step: checkpoints.metadata(step).custom_metadata for step in checkpoint.steps(checkpoints)}
-    files = {name: (run_dir / name).read_text() for name in ("metrics.jsonl", "result.json", "summary.txt")}
+    files = {
+        name: (run_dir / name).read_text() for name in ("metrics.jsonl", "kernels.jsonl", "result.json", "summary.txt")
+    }
     return without_times(
         {
             "checkpoints": {str(step): found for step, found in saved.items()},
             "history": [json.loads(line) for line in files["metrics.jsonl"].splitlines()],
             "result": json.loads(files["result.json"]),
             "summary": files["summary.txt"],
+            "kernels": files["kernels.jsonl"],
             "entries": sorted(path.name for place in (run_dir, run_dir / "checkpoints") for path in place.iterdir()),
         }
     )
