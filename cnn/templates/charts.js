@@ -9,8 +9,7 @@ const charts = [];
 function drawChart(place) {
   const split = document.querySelector("[name=split]:checked")?.value ?? "all";
   const {epochs, best, [place.dataset.chart]: shown} = page.curves[split];
-  const kept = best === null ? epochs.length - 1 : epochs.indexOf(best);
-  const showKept = u => u.cursor.idx == null && u.setLegend({idx: kept});
+  const showBest = u => best !== null && u.cursor.idx == null && u.setLegend({idx: epochs.indexOf(best)});
   const grid = {stroke: colour("line"), width: 1};
   const axis = {stroke: colour("quiet"), grid, ticks: grid, font: "12px system-ui, sans-serif"};
 
@@ -33,23 +32,23 @@ function drawChart(place) {
     height: 280,
     scales: {x: {time: false, range: (u, low, high) => [low - .3, high + .3]}},
     axes: [
-      {...axis, label: "epoch", labelSize: 20, labelFont: "12px system-ui, sans-serif", incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500]},
+      {...axis, label: "epoch", labelSize: 18, labelGap: 0, size: 30, labelFont: "12px system-ui, sans-serif", incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500]},
       {...axis, size: 52},
     ],
     series: [
-      {label: "epoch"},
+      {label: "epoch", value: (u, value) => value ?? "–"},
       ...shown.map(({label}, i) => ({
         label,
         stroke: colour(COLOURS[i % COLOURS.length]),
         width: 2,
         dash: DASHES[Math.floor(i / COLOURS.length) % DASHES.length],
         points: {show: epochs.length <= 40, size: 6, fill: colour(COLOURS[i % COLOURS.length])},
-        value: (u, value) => value == null ? "" : value.toFixed(4),
+        value: (u, value) => value == null ? "–" : value.toFixed(4),
       })),
     ],
     // A click on a name of the legend hides its curve; zooming would need a way back that everyone finds.
     cursor: {drag: {x: false, y: false}, y: false},
-    hooks: {draw: [markBest], ready: [showKept], setCursor: [showKept]},
+    hooks: {draw: [markBest], ready: [showBest], setCursor: [showBest]},
   }, [epochs, ...shown.map(curve => curve.values)], place);
   charts.push(chart);
 }

@@ -71,15 +71,12 @@
   }
 
   function named(label) {
-    const span = document.createElement("span");
-    span.textContent = classes[label];
-    if (korean) {
-      const also = document.createElement("span");
-      also.lang = "ko";
-      also.textContent = ` ${korean[label]}`;
-      span.append(also);
-    }
-    return span;
+    const name = document.createElement("span"), also = document.createElement("span");
+    name.textContent = `${classes[label]} `;
+    also.lang = "ko";
+    also.textContent = korean?.[label] ?? "";
+    name.append(also);
+    return name;
   }
 
   const MOST_BARS = 10;
@@ -118,6 +115,8 @@
     context.imageSmoothingEnabled = false;
     paint(context, sheet, index, 0, 0, canvas.width, canvas.height);
     const heat = pixels(cams, 0, index * layer.height, layer.width, layer.height);
+    const most = heat.reduce((found, value, i) => i % 4 ? found : Math.max(found, value), 0);
+    get("nothing").textContent = most ? "" : " Here, nothing does.";
     const over = scratch.createImageData(layer.width, layer.height);
     for (let i = 0; i < heat.length; i += 4) over.data.set([...mix(colours.heat, heat[i] / 255), 165], i);
     scratch.putImageData(over, 0, 0);
@@ -128,10 +127,9 @@
   let drawn = null;
   async function drawMaps(index, layer) {
     const sheet = await decode(layer.src), canvas = get("maps"), count = layer.channels.length;
-    const room = get("maps-box").clientWidth, columns = Math.min(count, room < 480 ? 8 : count > 32 ? 16 : 8);
+    const room = get("maps-box").clientWidth, columns = Math.min(count, room < 480 ? 8 : 16);
     const across = columns * (layer.width + 1) - 1, down = Math.ceil(count / columns) * (layer.height + 1) - 1;
-    const most = Math.min(room, count > 32 ? room : 660) * devicePixelRatio;
-    const zoom = Math.max(1, Math.floor(most / across));
+    const zoom = Math.max(1, Math.floor(room * devicePixelRatio / across));
     const values = pixels(sheet, 0, index * layer.height, count * layer.width, layer.height);
     const picture = scratch.createImageData(across, down);
     for (let channel = 0; channel < count; channel++) {
@@ -183,8 +181,8 @@
       return;
     }
     const index = state.found[state.at], image = images[index], said = likeliest(image);
-    const says = said === image.label ? "and is taken for it" : `but is taken for ${classes[said]}`;
-    const text = `Test image ${whole(image.test)} is ${classes[image.label]} ${says}, by ${percent(image.probabilities[said])}.`;
+    const says = `the network says ${classes[said]}, with a probability of ${percent(image.probabilities[said])}`;
+    const text = `Test image ${whole(image.test)} is of class ${classes[image.label]}; ${says}.`;
     get("prediction").textContent = text;
     gallery.setAttribute("aria-valuetext", text);
     drawBars(image);
