@@ -74,7 +74,7 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
       UserError: the directory holds no finished run, or its images are not there, or the page cannot be written.
       DamagedError: the checkpoint is damaged.
     """
-    output = _writable(output or run_dir / "report.html")
+    output = _writable(output or run_dir / rundir.REPORT)
     rundir.write_text(output, run_page(_evaluated(run_dir)))
     return output
 

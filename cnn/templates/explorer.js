@@ -4,9 +4,8 @@
   const {classes, korean, confusion, explorer} = page;
   const {size: [height, width], images, layers, colours} = explorer;
   const get = id => document.getElementById(id);
-  const percent = share => `${(100 * share).toFixed(1)} %`;
+  const percent = share => `${(100 * share).toFixed(1)}\u00a0%`;
   const whole = number => number.toLocaleString("en");
-  const likeliest = image => image.probabilities.indexOf(Math.max(...image.probabilities));
   const state = {found: images.map((_, place) => place), at: 0, layer: layers.length - 1, columns: 1};
 
   // Pictures are decoded once, when they are first shown.
@@ -54,7 +53,7 @@
     state.found.forEach((index, i) => {
       const x = i % state.columns * THUMB, y = Math.floor(i / state.columns) * THUMB;
       paint(context, sheet, index, x + 2, y + 2, THUMB - 4, THUMB - 4);
-      if (likeliest(images[index]) !== images[index].label) {
+      if (images[index].predicted !== images[index].label) {
         context.fillStyle = colour("vermillion");
         context.beginPath();
         context.moveTo(x + THUMB - 12, y + 2);
@@ -81,7 +80,7 @@
 
   const MOST_BARS = 10;
   function drawBars(image) {
-    const said = likeliest(image);
+    const said = image.predicted;
     const order = image.probabilities.map((_, label) => label)
       .sort((a, b) => image.probabilities[b] - image.probabilities[a]).slice(0, MOST_BARS).sort((a, b) => a - b);
     get("bars").replaceChildren(...order.map(label => {
@@ -91,7 +90,7 @@
       row.className = ["row", ...marks].join(" ");
       if (label === image.label) name.append(" ✓");
       bar.className = "bar";
-      fill.style.width = percent(image.probabilities[label]).replace(" ", "");
+      fill.style.width = `${100 * image.probabilities[label]}%`;
       bar.append(fill);
       value.className = "value";
       value.textContent = percent(image.probabilities[label]);
@@ -180,7 +179,7 @@
       gallery.setAttribute("aria-valuetext", "none");
       return;
     }
-    const index = state.found[state.at], image = images[index], said = likeliest(image);
+    const index = state.found[state.at], image = images[index], said = image.predicted;
     const says = `the network says ${classes[said]}, with a probability of ${percent(image.probabilities[said])}`;
     const text = `Test image ${whole(image.test)} is of class ${classes[image.label]}; ${says}.`;
     get("prediction").textContent = text;
@@ -219,8 +218,8 @@
     const [label, said] = ["true-class", "predicted-class"].map(id => get(id).value);
     const before = state.found[state.at];
     state.found = images.map((_, i) => i).filter(i =>
-      (!mistakes || likeliest(images[i]) !== images[i].label)
-      && (label === "" || images[i].label === +label) && (said === "" || likeliest(images[i]) === +said));
+      (!mistakes || images[i].predicted !== images[i].label)
+      && (label === "" || images[i].label === +label) && (said === "" || images[i].predicted === +said));
     state.at = Math.max(state.found.indexOf(before), 0);
     refresh();
     go(state.at);
