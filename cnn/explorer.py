@@ -140,7 +140,7 @@ def embed(state: TrainState, test: Split, probabilities: np.ndarray) -> Embedded
         "columns": COLUMNS,
         "src": picture_url(webp(tiled(test.images[chosen]), lossless=True)),
         "images": [
-            {"test": int(index), "label": int(label), "predicted": int(row.argmax()), "probabilities": _rounded(row)}
+            {"test": int(index), "label": int(label), "predicted": int(row.argmax()), "probabilities": _rounded(row, 7)}
             for index, label, row in rows
         ],
         "layers": layers,
