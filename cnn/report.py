@@ -5,6 +5,7 @@ Here is what a page says; ``page`` knows how it is written, and ``explorer`` wha
 
 import dataclasses
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,11 +39,14 @@ _FIGURES = {
     "sample": "Twenty training images with their classes",
     "model": "The layers of the network with their shapes and parameters",
     "weights_histogram": "How the weights of the first layer are distributed, untrained and trained",
+    r"kernels_(\w+)_(trained|untrained)": r"The kernels of \1, \2",
     "first_image": "The first training image, large",
+    r"feature_maps_(\w+)": r"What \1 makes of the first training image",
     "probabilities": "Six test images, each with the probabilities of its classes",
     "confusion_matrix": "Which classes are taken for which",
     "reliability": "How often the network is right when it is so sure",
 }
+"""What is in the figures, by a pattern of their files' names; in this order they are shown, and others after them."""
 
 
 class Evaluated(NamedTuple):
@@ -236,9 +240,8 @@ def _figures(run_dir: Path) -> str:
     """The section with the run's figures, smaller than they are; nothing if there are none."""
     from PIL import Image
 
-    files = sorted(rundir.own_directory(run_dir, rundir.FIGURES).glob("*.png"))
-    known = list(_FIGURES)
-    files.sort(key=lambda file: known.index(file.stem) if file.stem in known else len(known))
+    files = rundir.own_directory(run_dir, rundir.FIGURES).glob("*.png")
+    files = [file for *_, file in sorted((*_figure_caption(file.stem), file) for file in files)]
     if not files:
         return ""
     for width in (1500, 1000, 600):
@@ -259,7 +262,7 @@ def _figures(run_dir: Path) -> str:
             break
     drawn = []
     for name, (width, height), content in encoded:
-        said = escaped(_FIGURES.get(name, name.replace("_", " ").capitalize()))
+        said = escaped(_figure_caption(name)[1])
         drawn.append(
             f'<figure><img src="{picture_url(content)}" width="{width}" height="{height}" alt="{said}" loading="lazy">'
             f"<figcaption>{said}</figcaption></figure>"
@@ -268,6 +271,14 @@ def _figures(run_dir: Path) -> str:
         '<section id="figures" aria-labelledby="figures-title"><h2 id="figures-title">Figures</h2>'
         f'<div class="figures">{"".join(drawn)}</div></section>'
     )
+
+
+def _figure_caption(name: str) -> tuple[int, str]:
+    """The place of a figure among the others, and what is in it."""
+    for place, (pattern, said) in enumerate(_FIGURES.items()):
+        if found := re.fullmatch(pattern, name):
+            return place, found.expand(said)
+    return len(_FIGURES), name.replace("_", " ").capitalize()
 
 
 def _cards(result: Result, values: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cnn
 from cnn import evaluation, explorer, report
@@ -102,16 +103,18 @@ def runs(config, splits, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "load_data", lambda config: data)
         patch.setattr(report, "model_class_names", lambda config: NAMES)
-        for name, configuration in {
-            "first<img src=x onerror=harmed=1>": first,
-            "second": second,
-            "dense": dense,
-        }.items():
-            cnn.fit(configuration, root / name, data)
-            main(["report", str(root / name)])
-        first_dir = root / "first<img src=x onerror=harmed=1>"
-        main(["report", str(first_dir), str(root / "second"), str(root / "dense"), "--output", str(root / "all.html")])
-    return first_dir, root / "second", root / "dense", root / "all.html", data
+        run_dirs = [root / name for name in ("first<img src=x onerror=harmed=1>", "second", "dense")]
+        for run_dir, configuration in zip(run_dirs, (first, second, dense), strict=True):
+            cnn.fit(configuration, run_dir, data)
+        # Noise is large however it is compressed.
+        noise = np.random.default_rng(0).integers(0, 256, (1600, 1600), np.uint8)
+        (run_dirs[0] / "figures").mkdir()
+        for name in ("feature_maps_conv1", "learning_curves", "mine"):
+            Image.fromarray(noise).save(run_dirs[0] / "figures" / f"{name}.png")
+        main(["report", str(run_dirs[0])])
+        main(["report", str(run_dirs[2])])
+        main(["report", *map(str, run_dirs), "--output", str(root / "all.html")])
+    return *run_dirs, root / "all.html", data
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +180,26 @@ def test_the_page_has_the_numbers_of_the_run(runs, expected):
     shown = [image["test"] for image in data["explorer"]["images"]]
     found = [image["probabilities"] for image in data["explorer"]["images"]]
     np.testing.assert_allclose(found, expected[0][shown], atol=1e-6)
+
+
+def test_figures_are_in_the_page_with_what_is_in_them(runs):
+    found = re.findall(
+        r'<img src="[^"]+" width="\d+" height="\d+" alt="([^"]+)"', (runs[0] / "report.html").read_text()
+    )
+    assert [said.split(",")[0] for said in found] == [
+        "Loss and accuracy by epoch",
+        "What conv1 makes of the first training image",
+        "Mine",
+    ]
+    assert "<img" not in (runs[2] / "report.html").read_text()
+
+
+def test_a_damaged_figure_is_one_line(runs, tmp_path):
+    shutil.copytree(runs[2], tmp_path / "run")
+    (tmp_path / "run" / "figures").mkdir()
+    (tmp_path / "run" / "figures" / "model.png").write_bytes(b"\x89PNG")
+    with pytest.raises(cnn.RunDirError, match=r"model\.png is not a picture that can be read; python -m cnn look "):
+        report._figures(tmp_path / "run")
 
 
 def test_what_a_run_cannot_report_is_one_line(runs, tmp_path):
@@ -273,7 +296,7 @@ class Opened:
             if said and drawn == f"{said[1].replace(',', '')} {layer}":
                 return int(drawn.split()[0])
             time.sleep(0.02)
-        raise AssertionError(f"{self.find('#prediction').text!r} is not drawn, but {drawn}")
+        raise AssertionError(f"{self.find('#prediction').text!r} is not drawn")
 
     def keys(self, *keys):
         from selenium.webdriver.common.action_chains import ActionChains

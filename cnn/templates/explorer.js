@@ -149,7 +149,8 @@
     context.drawImage(scratch.canvas, 0, 0, canvas.width, canvas.height);
     drawn = {layer, index, values, columns, across, down};
     get("lowest").textContent = layer.lowest[index].toFixed(2);
-    get("highest").textContent = `${layer.highest[index].toFixed(2)}, on one scale for all maps of the image`;
+    get("highest").textContent = layer.highest[index].toFixed(2);
+    get("map").textContent = "One scale for all maps of the image. Point at a map for its values.";
     canvas.setAttribute("aria-label", `The ${count} maps of ${layer.name}`);
   }
 
