@@ -1,5 +1,5 @@
 # Each target is a command that works without make. PYTHON=/path/to/python names another Python for the environment.
-.PHONY: setup data train test lint format peers bench ladder tutorial torture clean
+.PHONY: setup data train browser test lint format peers bench ladder tutorial torture clean
 export PYTHON
 
 setup: ## make .venv/ with all that is needed
@@ -11,7 +11,14 @@ data: setup ## fetch, verify and cache Fashion-MNIST
 train: data ## train the chapter's CNN and look inside it
 	.venv/bin/python -m experiments.fashion_cnn
 
-test: lint data ## everything that is checked
+browser: ## Chromium for the tests of the report, where it is missing and apt may install it
+	@if { command -v chromium || command -v google-chrome; } > /dev/null 2>&1 && command -v chromedriver > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && DEBIAN_FRONTEND=noninteractive sh -c \
+		'apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver' > /dev/null 2>&1; then :; \
+	else echo 'no Chromium: the tests that open the report in it are skipped; on Debian, as root:' \
+		'apt-get install chromium chromium-driver'; fi
+
+test: lint data browser ## everything that is checked
 	.venv/bin/python -m pytest
 
 lint: setup ## style and types

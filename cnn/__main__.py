@@ -56,6 +56,26 @@ def evaluate(run_dir: Path, /) -> None:
     print(f"\nwrote {run_dir}/evaluation.json", *figures, sep="\n")
 
 
+def report(run_dirs: tuple[Path, ...], /, output: Path | None = None) -> None:
+    """Write a page on a run, with its curves, mistakes and layers; of several runs, a page that compares them.
+
+    Args:
+        run_dirs: Directories of finished runs; all others are compared with the first.
+        output: The HTML file; without it, report.html in the run's directory, or comparison.html here.
+    """
+    from cnn.report import write_comparison, write_report
+
+    if not run_dirs:
+        raise ConfigError(
+            "no run is named; python -m cnn report RUN_DIR writes the page of one, of several a comparison"
+        )
+    keep_compiled_programs()
+    if len(run_dirs) == 1:
+        print(f"wrote {write_report(run_dirs[0], output)}")
+    else:
+        print(f"wrote {write_comparison(run_dirs, output or Path('comparison.html'))}")
+
+
 def cost(experiment: str, /, profile: Path | None = None) -> None:
     """Say what a training step costs: compilation, FLOPs, memory, time, and its share of the machine's best.
 
@@ -199,6 +219,7 @@ VERBS = {
     "cost": cost,
     "sweep": sweep,
     "evaluate": evaluate,
+    "report": report,
     "export": export,
     "import": import_,
 }

@@ -1,4 +1,4 @@
-"""What an experiment's ``main()`` calls: command line -> fit -> pictures -> the table of results."""
+"""What an experiment's ``main()`` calls: command line -> fit -> pictures and page -> the table of results."""
 
 import contextlib
 import functools
@@ -175,7 +175,7 @@ def use_bfloat16_units(config: ExperimentConfig, cpuinfo: Path = Path("/proc/cpu
 
 
 def run(config: ExperimentConfig, run_dir: Path) -> None:
-    """Trains, or goes on, or says that the run has finished; draws the figures that are missing; prints the result."""
+    """Trains, or goes on, or says that the run has finished; draws what is missing; prints the result."""
     from cnn.tracking import tracked
     from cnn.train import fit
 
@@ -214,7 +214,19 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
         draw_figures(run_dir, config, result)
         seconds = {**result.summary["seconds"], "figures": time.perf_counter() - begin}
         rundir.write_json(run_dir / rundir.RESULT, {**result.summary, "seconds": seconds})
+        write_page(run_dir)
     print(f"run directory: {run_dir}")
+
+
+def write_page(run_dir: Path) -> None:
+    """Writes report.html, or says why not: the run is complete without it."""
+    from cnn.report import write_report
+
+    print(f"writing {run_dir / rundir.REPORT}", flush=True)
+    try:
+        write_report(run_dir)
+    except Exception as error:
+        warn(f"it is not written: {error}; python -m cnn report {run_dir} tries again")
 
 
 def warn(line: str) -> None:

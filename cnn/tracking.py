@@ -133,7 +133,7 @@ def _epoch(row: dict[str, Any], state: TrainState | None, image: np.ndarray) -> 
 
 def _pictures(state: TrainState, image: np.ndarray, when: str) -> dict[str, bytes]:
     """The kernels and maps of the first convolution, if the network has one."""
-    from cnn import plots
+    from cnn import image_plots
 
     maps = feature_maps(state, image)
     kernels = {name: layer["kernel"] for name in maps if "kernel" in (layer := state.params.get(name, {}))}
@@ -141,8 +141,8 @@ def _pictures(state: TrainState, image: np.ndarray, when: str) -> dict[str, byte
     if first is None:
         return {}
     drawn = {
-        f"kernels/{first}": plots.kernels(np.asarray(kernels[first]), f"Kernels of {first}, {when}"),
-        f"maps/{first}": plots.feature_maps(
+        f"kernels/{first}": image_plots.kernels(np.asarray(kernels[first]), f"Kernels of {first}, {when}"),
+        f"maps/{first}": image_plots.feature_maps(
             np.asarray(maps[first][0]), f"What {first} makes of the first training image, {when}"
         ),
     }

@@ -132,8 +132,9 @@ def test_an_experiment_names_its_device_prints_its_epochs_and_ends_with_the_resu
     assert max(map(len, lines[1:-1])) <= 80
 
 
-def test_an_experiment_draws_its_figures(trained):
+def test_an_experiment_draws_its_figures_and_writes_its_page(trained):
     run_dir, _ = trained
+    assert (run_dir / "report.html").stat().st_size > 100_000
     assert {path.stem for path in (run_dir / "figures").iterdir()} == FIGURES
     assert json.loads((run_dir / "result.json").read_text())["seconds"]["figures"] > 0
 
@@ -167,6 +168,12 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
     assert again.returncode == 0 and "epoch 1/3" not in again.stdout and "epoch 3/3" in again.stdout
     assert "going on with it" in again.stdout
+
+
+def test_a_page_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys):
+    (tmp_path / "report.html").mkdir()
+    run.write_page(tmp_path)
+    assert capsys.readouterr().err.startswith(f"warning: it is not written: --output is '{tmp_path}/report.html'")
 
 
 def test_look_draws_the_figures_again(trained):
@@ -242,6 +249,7 @@ def test_the_verbs_are_listed():
         "cost",
         "sweep",
         "evaluate",
+        "report",
     }
 
 
