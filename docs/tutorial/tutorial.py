@@ -36,7 +36,7 @@ import jax
 import numpy as np
 
 import cnn
-from cnn import plots
+from cnn import image_plots, plots
 
 SUBSET = int(os.environ.get("SUBSET", 0))  # how many images of each split, for a quick look; 0 for all
 
@@ -86,7 +86,7 @@ for name, (images, labels) in splits._asdict().items():
 # %%
 from cnn.data import KOREAN_CLASS_NAMES
 
-plots.sample(splits.train.images[:20], splits.train.labels[:20], names, KOREAN_CLASS_NAMES)
+image_plots.sample(splits.train.images[:20], splits.train.labels[:20], names, KOREAN_CLASS_NAMES)
 
 # %% [markdown]
 # ## The model, and where its parameters are
@@ -266,7 +266,7 @@ assert val.correct == cnn.evaluate(result.state, splits.val, batch_size=100).cor
 # The first validation image, drawn dark on white as in the book:
 
 # %%
-plots.image(splits.val.images[0], f"The first validation image: {names[splits.val.labels[0]]}")
+image_plots.image(splits.val.images[0], f"The first validation image: {names[splits.val.labels[0]]}")
 
 # %% [markdown]
 # ```python
@@ -283,7 +283,7 @@ probabilities = np.asarray(cnn.predict(result.state, splits.val.images[:1]))
 print(probabilities.round(4), "sum", probabilities.sum().round(4))
 
 # %%
-plots.probabilities(splits.val.images[:1], probabilities, splits.val.labels[:1], names)
+image_plots.probabilities(splits.val.images[:1], probabilities, splits.val.labels[:1], names)
 
 # %%
 print("the classes:", ", ".join(names))
@@ -347,10 +347,10 @@ plots.weights_histogram(trained, untrained, "conv1")
 # pictures, blue for negative weights, red for positive ones, first as training left them:
 
 # %%
-plots.kernels(trained, "The 32 kernels of conv1, trained")
+image_plots.kernels(trained, "The 32 kernels of conv1, trained")
 
 # %%
-plots.kernels(untrained, "The 32 kernels of conv1, untrained")
+image_plots.kernels(untrained, "The 32 kernels of conv1, untrained")
 
 # %% [markdown]
 # Both have one scale. Trained kernels are stronger, and many have a direction: red on one side, blue on the other. Such
@@ -375,7 +375,7 @@ for name, output in maps.items():
     print(f"{name:8} {output.shape}")
 
 # %%
-plots.image(ankle_boot[0], f"The first training image: {names[splits.train.labels[0]]}")
+image_plots.image(ankle_boot[0], f"The first training image: {names[splits.train.labels[0]]}")
 
 # %% [markdown]
 # A feature map (특성 맵) is no magic. As the parameters are in our hands, we can compute a point of all 32 maps with
@@ -393,7 +393,7 @@ print("largest difference from cnn.feature_maps:", np.abs(by_hand - maps["conv1"
 # bias: the pixels there are 0, and so is all that they are multiplied with.
 
 # %%
-plots.feature_maps(np.asarray(maps["conv1"][0]), "What the 32 kernels of conv1 make of the ankle boot")
+image_plots.feature_maps(np.asarray(maps["conv1"][0]), "What the 32 kernels of conv1 make of the ankle boot")
 
 # %% [markdown]
 # The second convolution sees these 32 maps, halved by the pooling (풀링), all at the same time. Its 64 maps are of
@@ -401,7 +401,7 @@ plots.feature_maps(np.asarray(maps["conv1"][0]), "What the 32 kernels of conv1 m
 # or the front of its shaft, and some have nothing to say about a boot at all.
 
 # %%
-plots.feature_maps(np.asarray(maps["conv2"][0]), "What the 64 kernels of conv2 make of the ankle boot")
+image_plots.feature_maps(np.asarray(maps["conv2"][0]), "What the 64 kernels of conv2 make of the ankle boot")
 
 # %% [markdown]
 # ## Where to go from here
