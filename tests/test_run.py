@@ -241,6 +241,8 @@ def test_the_verbs_are_listed():
         "cost",
         "sweep",
         "evaluate",
+        "export",
+        "import",
     }
 
 
