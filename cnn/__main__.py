@@ -8,6 +8,7 @@ from typing import Literal
 
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
+from cnn.export import FormatName
 from cnn.run import (
     default_run_dir,
     exit_status,
@@ -131,7 +132,7 @@ def predict(
         raise DataError(f"{unread} of {len(found)} files could not be read; the lines above say why")
 
 
-def export(run_dir: Path, /, format: Literal["safetensors", "stablehlo", "onnx"], output: Path | None = None) -> None:
+def export(run_dir: Path, /, format: FormatName, output: Path | None = None) -> None:
     """Write the best network of a run to a file that can be read, or run, without this project.
 
     Args:

@@ -51,5 +51,5 @@ def import_extra(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f"this needs the package {package}; pip install -c constraints.txt '.[exchange]' brings it"
+            f"this needs the package {package}; pip install -c constraints.txt -e '.[exchange]' brings it"
         ) from error

@@ -155,10 +155,8 @@ def _read_config(file: str | Path, text: str) -> ExperimentConfig:
 def fill_state(state: TrainState, variables: dict[str, Any]) -> TrainState:
     """Returns the state with other ``params`` and ``batch_stats``, which are also its averages where those are kept."""
     # Not the same buffers twice, as steps use a state's buffers up.
-    variables, average = (
-        {"batch_stats": {}, **jax.tree.map(jnp.array, variables)} if wanted else {} for wanted in (True, state.average)
-    )
-    return state.replace(**variables, average=average)
+    filled, average = (jax.tree.map(jnp.array, {"batch_stats": {}, **variables}) for _ in range(2))
+    return state.replace(**filled, average=average if state.average else {})
 
 
 def _leaves(state: TrainState) -> dict[str, Any]:

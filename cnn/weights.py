@@ -25,6 +25,7 @@ from cnn.early_stopping import EarlyStopper
 from cnn.errors import RunDirError, UserError
 from cnn.export import fill_state, load_safetensors
 from cnn.metrics import zero_metrics
+from cnn.prediction import printable
 from cnn.state import TrainState, create_state, initial_state
 from cnn.steps import evaluate
 from cnn.summary import format_table, layer_table
@@ -143,7 +144,7 @@ def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentC
         "test_accuracy": float(test.accuracy),
         "params": sum(row.parameters for row in rows),
         "seconds": seconds,
-        "imported": {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+        "imported": {"file": printable(file.name), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
     }
     # That of a run whose first step is still to come, and whose best state is the one before it.
     stopper, metrics = EarlyStopper()._asdict(), jax.tree.leaves(zero_metrics())

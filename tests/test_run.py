@@ -250,6 +250,8 @@ def test_the_verbs_are_listed():
         "sweep",
         "evaluate",
         "report",
+        "export",
+        "import",
     }
 
 

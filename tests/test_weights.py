@@ -160,6 +160,35 @@ def _layers(*shapes: tuple[int, ...]) -> list[SourceLayer]:
 FITTING = ((3, 3, 1, 4), (3, 3, 4, 4), (196, 8), (8, 10))
 
 
+@pytest.mark.parametrize(
+    ("model", "shapes", "pixels"),
+    [
+        (cnn.DenseConfig(features=()), [(784, 10)], (28, 28, 1)),
+        (cnn.DenseConfig(features=(5, 6)), [(784, 5), (5, 6), (6, 10)], (28, 28, 1)),
+        (
+            cnn.AlexNetConfig(features=3, dense_features=5),
+            [(5, 5, 1, 3), (3, 3, 3, 8), (3, 3, 8, 12), (3, 3, 12, 12), (3, 3, 12, 8), (72, 5), (5, 5), (5, 10)],
+            (3, 3, 8),
+        ),
+    ],
+)
+def test_pixels_that_were_flattened_channels_first_are_found_again(model, shapes, pixels):
+    layers = _layers(*shapes)
+    first = next(layer for layer in layers if layer.kind == "Dense")
+    first.leaves["kernel"][:] = np.arange(len(first.leaves["kernel"]))[:, None]
+    params = weights.match_layers(_abstract(cnn.ExperimentConfig(model=model)), layers, channels_first=True)
+    dense = next(leaves["kernel"] for leaves in params.values() if leaves["kernel"].ndim == 2)
+    height, width, channels = pixels
+    # The place of each pixel among those of its channel, and its channel's among all.
+    wanted = [
+        channel * height * width + row * width + column
+        for row in range(height)
+        for column in range(width)
+        for channel in range(channels)
+    ]
+    np.testing.assert_array_equal(dense[:, 0], wanted)
+
+
 def test_all_that_does_not_match_is_listed():
     state = _abstract(CONFIG)
     conv, wider, _, logits = FITTING
