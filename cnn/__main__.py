@@ -27,7 +27,7 @@ def data(data: DataConfig) -> None:
 
 
 def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None) -> None:
-    """Draw the figures of a finished run again; with --layer or --image, what one layer makes of one image.
+    """Draw the figures of a finished run again; with --layer or --image, one layer: its kernels, and an image in it.
 
     Args:
         run_dir: Directory of the run.

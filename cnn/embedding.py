@@ -14,15 +14,15 @@ STEPS = 750
 _TINY = 1e-12
 
 
-def _squared_distances(points: Array) -> Array:
+def _squared_distances(points: Array | np.ndarray) -> Array:
     """Between all pairs of points [N, D], [N, N]."""
     lengths = (points**2).sum(1)
     products = jnp.matmul(points, points.T, precision=lax.Precision.HIGHEST)
     return jnp.maximum(lengths[:, None] + lengths - 2 * products, 0)
 
 
-def _affinities(points: Array, perplexity: float) -> Array:
-    """How near each pair of points is, [N, N], all adding up to 1: section 2 of the paper, and 3.1 for symmetry."""
+def affinities(points: Array | np.ndarray, perplexity: float) -> Array:
+    """Returns how near each pair of points [N, D] is, [N, N], all adding up to 1: the paper's sections 2 and 3.1."""
     others = 1 - jnp.eye(len(points))
     squared = _squared_distances(points)
     squared = squared / jnp.maximum(squared.mean(), _TINY)
@@ -56,7 +56,7 @@ def embed(points: Array | np.ndarray) -> Array:
     """
     points = jnp.asarray(points, jnp.float32)
     count = len(points)
-    affinities = _affinities(points, min(PERPLEXITY, (count - 1) / 3))
+    wanted = affinities(points, min(PERPLEXITY, (count - 1) / 3))
     # A rate below 50 would take too many steps for few points.
     rate = max(count / 12, 50)
 
@@ -64,7 +64,7 @@ def embed(points: Array | np.ndarray) -> Array:
         plane, velocity, gains = carry
         early = number < STEPS // 3
         nearness = (1 - jnp.eye(count)) / (1 + _squared_distances(plane))
-        forces = (jnp.where(early, 12.0, 1.0) * affinities - nearness / nearness.sum()) * nearness
+        forces = (jnp.where(early, 12.0, 1.0) * wanted - nearness / nearness.sum()) * nearness
         gradient = 4 * (forces.sum(1)[:, None] * plane - forces @ plane)
         gains = jnp.maximum(jnp.where(gradient * velocity < 0, gains + 0.2, gains * 0.8), 0.01)
         velocity = jnp.where(early, 0.5, 0.8) * velocity - rate * gains * gradient

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from cnn.plots import BLUE, GREEN, GREY, VERMILLION, WIDTH, check, styled
 
@@ -218,7 +219,8 @@ def kernels_compared(untrained: np.ndarray, trained: np.ndarray, title: str, nam
         return _matrices((untrained[0, 0], trained[0, 0]), title, names)
     rows = min(inputs, 8)
     several = min(outputs, 32 if rows == 1 else 8)
-    columns = min(several, 8)
+    # Rows as full as can be, of 8 at most.
+    columns = -(-several // -(-several // 8))
     shown = [kernel[:, :, :rows, :several] for kernel in (untrained, trained)]
     scale = _diverging(weight_limit(*shown))
     figure = Figure(figsize=(WIDTH, (5.3 * rows * -(-several // columns) / columns) * height / width + 1.4))
@@ -247,6 +249,8 @@ def _matrices(matrices: Sequence[np.ndarray], title: str, names: Sequence[str]) 
     for axes, matrix, name in zip(panels, matrices, names, strict=True):
         axes.imshow(matrix.T if inputs > outputs else matrix, aspect="auto", **_diverging(weight_limit(*matrices)))
         axes.set(title=name, **labels)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(False)
     _color_bar(figure, panels, panels[0].images[0])
     return figure

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -260,9 +260,12 @@ def _train_by_epoch(run: Run, state: TrainState, progress: Progress, checkpoints
 
 
 def _keep_kernels(run: Run, layer: str | None, state: TrainState, epoch: int) -> None:
-    """Keeps a layer's kernels, which take milliseconds, for the picture of them over the epochs."""
+    """Keeps a layer's kernels for the picture of them over the epochs, which takes milliseconds."""
     if layer is not None:
-        rundir.write_kernels(run.run_dir, epoch, whole(state.evaluated.params[layer]["kernel"]))
+        kernels = whole(state.evaluated.params[layer]["kernel"])
+        # No run stops for a picture; of a full disk, the checkpoint that follows says what is lost.
+        with suppress(RunDirError, OSError):
+            rundir.write_kernels(run.run_dir, epoch, kernels)
 
 
 def _stop_if_asked(run: Run, number: int, state: TrainState) -> None:

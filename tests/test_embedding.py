@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.manifold import trustworthiness
 
-from cnn.embedding import _affinities, embed
+from cnn.embedding import affinities, embed
 
 
 def _groups(count=150, groups=3, dimensions=20):
@@ -31,7 +31,7 @@ def test_groups_stay_groups_and_neighbours_stay_neighbours():
 def test_affinities_are_symmetric_and_have_the_perplexity_that_is_asked_for(perplexity):
     """Of points on a circle, every one sees the others alike, so that the symmetric affinities are the plain ones."""
     angles = np.linspace(0, 2 * np.pi, 100, endpoint=False)
-    found = np.asarray(_affinities(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32), perplexity))
+    found = np.asarray(affinities(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32), perplexity))
     np.testing.assert_allclose(found, found.T, atol=1e-9)
     assert found.sum() == pytest.approx(1, abs=1e-4) and not np.diag(found).any()
     shares = found[0][1:] * 100

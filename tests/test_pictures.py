@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -62,19 +63,21 @@ def test_every_layer_of_every_family_has_maps_or_units_and_its_kernel(model, con
     state = jax.eval_shape(initial_state(dataclasses.replace(config, model=model)), jax.random.key(0))
     state = state.replace(params=jax.tree.map(lambda leaf: np.zeros(leaf.shape), state.params))
     layers = cnn.layer_table(state)
-    maps = {row.name: np.arange(math.prod(row.output_shape[1:])).reshape(1, *row.output_shape[1:]) for row in layers}
+    shapes: dict[str, Any] = {row.name: row.output_shape[1:] for row in layers}
+    maps = {name: np.arange(math.prod(shape)).reshape(1, *shape) for name, shape in shapes.items()}
     pixels, drawn = None, set()
     for row in layers:
-        pixels = row.output_shape[1:3] if len(row.output_shape) == 4 else pixels
+        shape = shapes[row.name]
+        pixels = shape[:2] if len(shape) == 3 else pixels
         found = pictures._layer_maps(maps, row.name)
-        wanted = (*pixels, row.output_shape[-1]) if pixels and len(row.output_shape) > 2 else row.output_shape[1:]
+        wanted = (*pixels, shape[-1]) if pixels and len(shape) > 1 else shape
         assert found.shape == wanted and found.ravel().tolist() == maps[row.name].ravel().tolist()
         if found.ndim not in drawn:
             assert pictures._layer_figure(maps, row.name, "it", [str(i) for i in range(10)]).axes
             drawn.add(found.ndim)
         if "kernel" in state.params.get(row.name, {}):
             kernel = pictures._layer_kernel(state, layers, row.name)
-            assert kernel.ndim == 4 and kernel.shape[3] == row.output_shape[-1]
+            assert kernel.ndim == 4 and kernel.shape[3:] == shape[-1:]
             assert kernel.size == state.params[row.name]["kernel"].size
 
 

@@ -418,8 +418,8 @@ def test_an_embedding_has_a_colour_and_a_name_for_each_class_that_is_there():
     assert texts(axes) == ["T-shirt/top", "Ankle boot"]
     # It is turned, no more: distances stay.
     turned = np.concatenate([first.get_offsets(), last.get_offsets()])
-    apart = [np.linalg.norm(points[:, None] - points, axis=-1) for points in (turned, POINTS)]
-    np.testing.assert_allclose(*apart, atol=1e-6)
+    now, before = (np.linalg.norm(points[:, None] - points, axis=-1) for points in (turned, POINTS))
+    np.testing.assert_allclose(now, before, atol=1e-6)
 
 
 def test_a_class_in_two_parts_is_named_in_one_of_them_and_not_between():

@@ -211,7 +211,7 @@ def test_another_model_optimizer_or_dtype_is_refused_with_the_leaves_that_differ
 
 def test_verify_says_what_is_whole_and_what_is_not(begun, tmp_path):
     run_dir = _copy(begun, tmp_path)
-    names = ["config.json", "metrics.jsonl", *(f"checkpoints/{epoch * STEPS}" for epoch in (2, 3))]
+    names = ["config.json", "metrics.jsonl", "kernels.jsonl", *(f"checkpoints/{epoch * STEPS}" for epoch in (2, 3))]
     assert verification.verify(run_dir) == dict.fromkeys(names, "")
     flip_a_bit(_data_file(run_dir / "checkpoints" / str(2 * STEPS)))
     (run_dir / "metrics.jsonl").write_text("{}\n")
