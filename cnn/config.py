@@ -350,7 +350,7 @@ class LogConfig:
     """What is written besides numbers."""
 
     figures: bool = True
-    """Draw figures/*.png at the end."""
+    """Draw figures/*.png and write report.html at the end."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""

@@ -26,7 +26,7 @@ from cnn.evaluation import (
     scale_temperature,
 )
 from cnn.explorer import embed
-from cnn.page import UPLOT, escaped, fill, interval_drawing, page, picture_url, reliability_drawing, table
+from cnn.page import UPLOT, escaped, fill, interval_drawing, page, percent, picture_url, reliability_drawing, table
 from cnn.prediction import printable
 from cnn.steps import predict
 from cnn.train import Result, load_result
@@ -47,6 +47,9 @@ _FIGURES = {
     "reliability": "How often the network is right when it is so sure",
 }
 """What is in the figures, by a pattern of their files' names; in this order they are shown, and others after them."""
+
+
+_AGAIN = "the same command writes it"
 
 
 class Evaluated(NamedTuple):
@@ -78,8 +81,9 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
       UserError: the directory holds no finished run, or its images are not there, or the page cannot be written.
       DamagedError: the checkpoint is damaged.
     """
+    rundir.read_description(run_dir)
     output = _writable(output or run_dir / rundir.REPORT)
-    rundir.write_text(output, run_page(_evaluated(run_dir)))
+    rundir.write_text(output, run_page(_evaluated(run_dir)), _AGAIN)
     return output
 
 
@@ -90,7 +94,7 @@ def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.h
       UserError: a directory holds no finished run, or they are of different data, or the page cannot be written.
       DamagedError: a checkpoint is damaged.
     """
-    output = _writable(output)
+    labels = run_labels(run_dirs)
     digests = [rundir.read_description(run_dir)["data_sha256"] for run_dir in run_dirs]
     for run_dir, digest in zip(run_dirs, digests, strict=True):
         if digest != digests[0]:
@@ -98,7 +102,8 @@ def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.h
                 f"{run_dir} is of other data than {run_dirs[0]} (SHA-256 {digest[:8]}, not {digests[0][:8]}); "
                 "only runs on the same images can be compared"
             )
-    rundir.write_text(output, comparison_page([_evaluated(run_dir) for run_dir in run_dirs]))
+    output = _writable(output)
+    rundir.write_text(output, comparison_page([_evaluated(run_dir) for run_dir in run_dirs], labels), _AGAIN)
     return output
 
 
@@ -179,12 +184,13 @@ def run_page(run: Evaluated) -> str:
         uplot=UPLOT,
         credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean else "",
     )
-    return page(f"{config.name}: {values['accuracy']:.1%} of the test images", body, data, "charts.js", "explorer.js")
+    return page(
+        f"{config.name}: {percent(values['accuracy'], 1)} of the test images", body, data, "charts.js", "explorer.js"
+    )
 
 
-def comparison_page(runs: Sequence[Evaluated]) -> str:
-    """Returns the page that compares runs with the first of them; all have the same test images."""
-    labels = run_labels([run.run_dir for run in runs])
+def comparison_page(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:
+    """Returns the page that compares runs, by their labels, with the first of them; all have the same test images."""
     epochs = sorted({row["epoch"] for run in runs for row in run.result.history})
 
     def values(run: Evaluated, key: str) -> list[float | None]:
@@ -285,9 +291,9 @@ def _cards(result: Result, values: dict[str, Any]) -> str:
     summary = result.summary
     low, high = values["accuracy_interval"]
     cards = {
-        "Test accuracy": (f"{values['accuracy']:.2%}", f"95 % interval {low:.2%} to {high:.2%}"),
+        "Test accuracy": (percent(values["accuracy"]), f"95 % interval {percent(low)} to {percent(high)}"),
         "Test loss": (f"{summary['test_loss']:.4f}", "nats an image"),
-        "Validation loss": (f"{summary['val_loss']:.4f}", f"accuracy {summary['val_accuracy']:.2%}"),
+        "Validation loss": (f"{summary['val_loss']:.4f}", f"accuracy {percent(summary['val_accuracy'])}"),
         "Best epoch": (summary["best_epoch"], f"of {summary['stopped_epoch']} trained"),
         "Parameters": (f"{summary['params']:,}", "trained values"),
         "Seconds": (
@@ -296,7 +302,7 @@ def _cards(result: Result, values: dict[str, Any]) -> str:
         ),
     }
     if "tta_test_accuracy" in summary:
-        cards["Test accuracy, TTA"] = (f"{summary['tta_test_accuracy']:.2%}", "the mean of an image and its variants")
+        cards["Test accuracy, TTA"] = (percent(summary["tta_test_accuracy"]), "the mean of an image and its variants")
     lines = (f"<div><dt>{name}</dt><dd>{big}<small>{small}</small></dd></div>" for name, (big, small) in cards.items())
     return f'<dl class="cards">{"".join(lines)}</dl>'
 
@@ -336,7 +342,7 @@ def _epoch_table(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
         )
         for row in history
     )
-    return f'<div class="scroll" tabindex="-1">{table(heads, rows)}</div>'
+    return f'<div class="scroll">{table(heads, rows)}</div>'
 
 
 def _confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
@@ -385,8 +391,8 @@ def _comparison_table(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:
             more = f"<small>{loss - runs[0].result.summary['test_loss']:+.4f}</small>"
         lines.append(
             f'<tr class="{kind}"><th scope="row">{escaped(label)}<small>{escaped(run.config.name)}</small></th>'
-            f"<td>{right / count:.2%}<small>{low:.2%} to {high:.2%}</small></td><td>{loss:.4f}{more}</td>"
-            f'<td>{beside}</td><td>{drawing}</td><td class="verdict text">{verdict}</td>'
+            f"<td>{percent(right / count)}<small>{percent(low)} to {percent(high)}</small></td>"
+            f'<td>{loss:.4f}{more}</td><td>{beside}</td><td>{drawing}</td><td class="verdict text">{verdict}</td>'
             f"<td>{run.result.summary['params']:,}</td><td>{sum(run.result.summary['seconds'].values()):,.0f}</td></tr>"
         )
     heads = (

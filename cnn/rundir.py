@@ -44,10 +44,10 @@ _ROW = {
 }
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, way_out: str = "the same command goes on from the last checkpoint") -> None:
     """Writes a file so that a reader finds the old text or the new one, whatever happens meanwhile.
 
-    Of many processes, the first writes.
+    Of many processes, the first writes. If none can, the way out is said.
 
     Raises:
       RunDirError: the directory is read-only, full, or gone.
@@ -64,9 +64,7 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunDirError(
-            f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from the last checkpoint"
-        ) from error
+        raise RunDirError(f"cannot write {path}: {error.strerror}; mend that, and {way_out}") from error
 
 
 def write_json(path: Path, values: Any) -> None:
