@@ -120,7 +120,7 @@ def fill(template: str, /, **values: Any) -> str:
     return Template(_asset(template)).substitute(values)
 
 
-def page(title: str, body: str, data: dict[str, Any], *scripts: str) -> str:
+def whole_page(title: str, body: str, data: dict[str, Any], *scripts: str) -> str:
     """Returns the whole page, in which only these styles and scripts are used, by their digests, and nothing is loaded.
 
     Args:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import cnn
-from cnn import evaluation, explorer, report
+from cnn import comparison, evaluation, explorer, report
 from cnn.__main__ import main
 from cnn.data import KOREAN_CLASS_NAMES
 from tests.helpers import narrow
@@ -239,7 +239,7 @@ def test_the_comparison_has_differences_and_only_the_fields_that_differ(runs):
 
 @pytest.mark.parametrize(("interval", "kind"), [((0.1, 0.2), "better"), ((-0.2, -0.1), "worse"), ((-0.1, 0.1), "")])
 def test_a_difference_is_more_than_noise_if_its_interval_has_no_0(interval, kind):
-    words, found = report.difference_verdict(*interval)
+    words, found = comparison.difference_verdict(*interval)
     assert found == kind and words.startswith("yes" if kind else "no")
 
 
