@@ -64,7 +64,8 @@ def report(run_dirs: tuple[Path, ...], /, output: Path | None = None) -> None:
         run_dirs: Directories of finished runs; all others are compared with the first.
         output: The HTML file; without it, report.html in the run's directory, or comparison.html here.
     """
-    from cnn.report import write_comparison, write_report
+    from cnn.comparison import write_comparison
+    from cnn.report import write_report
 
     if not run_dirs:
         raise ConfigError(

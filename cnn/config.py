@@ -350,7 +350,7 @@ class LogConfig:
     """What is written besides numbers."""
 
     figures: bool = True
-    """Draw figures/*.png at the end."""
+    """Draw figures/*.png and write report.html at the end."""
     tracker: Literal["none", "tensorboard", "mlflow"] = "none"
     """What gets each epoch's numbers, weights and pictures, too, as a directory of its name in the run directory."""
 

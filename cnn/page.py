@@ -26,6 +26,11 @@ def escaped(value: Any) -> str:
     return html.escape(str(value))
 
 
+def percent(share: float, digits: int = 2) -> str:
+    """Returns a share as percent, in one word."""
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", words: bool = False) -> str:
     """Returns a table.
 
@@ -70,7 +75,8 @@ def reliability_drawing(bins: Mapping[str, Reliability]) -> str:
             if share > 0:
                 radius = 3 + 11 * share**0.5
                 where = f'cx="{left + confidence * side:.1f}" cy="{top + side - accuracy * side:.1f}" r="{radius:.1f}"'
-                said = f"{escaped(title)}: {confidence:.1%} sure, {accuracy:.1%} right, {share:.1%} of the images"
+                said = f"{escaped(title)}: {percent(confidence, 1)} sure, {percent(accuracy, 1)} right, "
+                said += f"{percent(share, 1)} of the images"
                 parts.append(f'<circle class="bins{number}" {where}><title>{said}</title></circle>')
     size = f'viewBox="0 0 {left + side + 20} {top + side + 44}"'
     said = "Reliability diagram: how often the network is right, by how sure it is"
@@ -114,7 +120,7 @@ def fill(template: str, /, **values: Any) -> str:
     return Template(_asset(template)).substitute(values)
 
 
-def page(title: str, body: str, data: dict[str, Any], *scripts: str) -> str:
+def whole_page(title: str, body: str, data: dict[str, Any], *scripts: str) -> str:
     """Returns the whole page, in which only these styles and scripts are used, by their digests, and nothing is loaded.
 
     Args:

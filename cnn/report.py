@@ -1,4 +1,4 @@
-"""Run directories -> one HTML page that needs nothing else: results, curves, where a network is wrong, a look inside.
+"""A run directory -> one HTML page that needs nothing else: results, curves, where a network is wrong, a look inside.
 
 Here is what a page says; ``page`` knows how it is written, and ``explorer`` what it holds of the network.
 """
@@ -16,17 +16,9 @@ from cnn import rundir
 from cnn.config import ExperimentConfig
 from cnn.data import KOREAN_CLASS_NAMES, Splits, load_data, model_class_names
 from cnn.errors import ConfigError, RunDirError
-from cnn.evaluation import (
-    RESAMPLES,
-    accuracy_interval,
-    difference_interval,
-    evaluation,
-    fit_temperature,
-    reliability,
-    scale_temperature,
-)
+from cnn.evaluation import evaluation, fit_temperature, reliability, scale_temperature
 from cnn.explorer import embed
-from cnn.page import UPLOT, escaped, fill, interval_drawing, page, picture_url, reliability_drawing, table
+from cnn.page import UPLOT, escaped, fill, percent, picture_url, reliability_drawing, table, whole_page
 from cnn.prediction import printable
 from cnn.steps import predict
 from cnn.train import Result, load_result
@@ -47,6 +39,9 @@ _FIGURES = {
     "reliability": "How often the network is right when it is so sure",
 }
 """What is in the figures, by a pattern of their files' names; in this order they are shown, and others after them."""
+
+AGAIN = "the same command writes it"
+"""The way out of a page that cannot be written."""
 
 
 class Evaluated(NamedTuple):
@@ -78,39 +73,31 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
       UserError: the directory holds no finished run, or its images are not there, or the page cannot be written.
       DamagedError: the checkpoint is damaged.
     """
-    output = _writable(output or run_dir / rundir.REPORT)
-    rundir.write_text(output, run_page(_evaluated(run_dir)))
+    rundir.read_description(run_dir)
+    output = check_output(output or run_dir / rundir.REPORT)
+    rundir.write_text(output, run_page(evaluate_test(run_dir)), AGAIN)
     return output
 
 
-def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.html")) -> Path:
-    """Writes a page that compares runs with the first of them, and returns its path.
+def check_output(output: Path) -> Path:
+    """Returns the path of a page, if a file can be there: to be found out before anything is computed.
 
     Raises:
-      UserError: a directory holds no finished run, or they are of different data, or the page cannot be written.
-      DamagedError: a checkpoint is damaged.
+      ConfigError: it is a directory, or would lie in none.
     """
-    output = _writable(output)
-    digests = [rundir.read_description(run_dir)["data_sha256"] for run_dir in run_dirs]
-    for run_dir, digest in zip(run_dirs, digests, strict=True):
-        if digest != digests[0]:
-            raise RunDirError(
-                f"{run_dir} is of other data than {run_dirs[0]} (SHA-256 {digest[:8]}, not {digests[0][:8]}); "
-                "only runs on the same images can be compared"
-            )
-    rundir.write_text(output, comparison_page([_evaluated(run_dir) for run_dir in run_dirs]))
-    return output
-
-
-def _writable(output: Path) -> Path:
-    """The path, if a file can be there: found out before anything is computed."""
     if output.is_dir() or not output.parent.is_dir():
         what = "is a directory" if output.is_dir() else f"would lie in {output.parent}, which is no directory"
         raise ConfigError(f"--output is {str(output)!r}, which {what}; name a file, such as report.html")
     return output
 
 
-def _evaluated(run_dir: Path) -> Evaluated:
+def evaluate_test(run_dir: Path) -> Evaluated:
+    """Returns a run with what its best network makes of its test images.
+
+    Raises:
+      UserError: the directory holds no finished run, or its images are not there.
+      DamagedError: the checkpoint is damaged.
+    """
     config, result = load_result(run_dir)
     splits = load_data(config.data)
     probabilities = np.asarray(predict(result.state, splits.test.images))
@@ -179,44 +166,9 @@ def run_page(run: Evaluated) -> str:
         uplot=UPLOT,
         credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean else "",
     )
-    return page(f"{config.name}: {values['accuracy']:.1%} of the test images", body, data, "charts.js", "explorer.js")
-
-
-def comparison_page(runs: Sequence[Evaluated]) -> str:
-    """Returns the page that compares runs with the first of them; all have the same test images."""
-    labels = run_labels([run.run_dir for run in runs])
-    epochs = sorted({row["epoch"] for run in runs for row in run.result.history})
-
-    def values(run: Evaluated, key: str) -> list[float | None]:
-        by_epoch = {row["epoch"]: row[key] for row in run.result.history}
-        return [by_epoch.get(epoch) for epoch in epochs]
-
-    curves = {
-        split: {
-            "epochs": epochs,
-            "best": None,
-            **{
-                measure: [
-                    {"label": label, "values": values(run, f"{split}_{measure}")}
-                    for label, run in zip(labels, runs, strict=True)
-                ]
-                for measure in ("loss", "accuracy")
-            },
-        }
-        for split in ("val", "train")
-    }
-    body = fill(
-        "comparison.html",
-        title=f"{len(runs)} runs compared",
-        first=escaped(labels[0]),
-        dataset=escaped(runs[0].config.data.name),
-        test_images=f"{len(runs[0].right):,}",
-        resamples=f"{RESAMPLES:,}",
-        results=_comparison_table(runs, labels),
-        config=_difference_table([run.config for run in runs], labels),
-        uplot=UPLOT,
+    return whole_page(
+        f"{config.name}: {percent(values['accuracy'], 1)} of the test images", body, data, "charts.js", "explorer.js"
     )
-    return page(f"{', '.join(labels)} compared", body, {"curves": curves}, "charts.js")
 
 
 def config_fields(config: ExperimentConfig) -> dict[str, Any]:
@@ -224,16 +176,6 @@ def config_fields(config: ExperimentConfig) -> dict[str, Any]:
     groups = dataclasses.asdict(config)
     del groups["name"]
     return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
-
-
-def run_labels(run_dirs: Sequence[Path]) -> list[str]:
-    """Returns a name for each run: as many of the last parts of their paths as tell them apart."""
-    paths = [run_dir.resolve() for run_dir in run_dirs]
-    for parts in range(1, max(len(path.parts) for path in paths) + 1):
-        labels = [printable("/".join(path.parts[-parts:])) for path in paths]
-        if len(set(labels)) == len(labels):
-            return labels
-    raise ConfigError(f"{run_dirs[0]} is named more than once; name different runs")
 
 
 def _figures(run_dir: Path) -> str:
@@ -285,9 +227,9 @@ def _cards(result: Result, values: dict[str, Any]) -> str:
     summary = result.summary
     low, high = values["accuracy_interval"]
     cards = {
-        "Test accuracy": (f"{values['accuracy']:.2%}", f"95 % interval {low:.2%} to {high:.2%}"),
+        "Test accuracy": (percent(values["accuracy"]), f"95 % interval {percent(low)} to {percent(high)}"),
         "Test loss": (f"{summary['test_loss']:.4f}", "nats an image"),
-        "Validation loss": (f"{summary['val_loss']:.4f}", f"accuracy {summary['val_accuracy']:.2%}"),
+        "Validation loss": (f"{summary['val_loss']:.4f}", f"accuracy {percent(summary['val_accuracy'])}"),
         "Best epoch": (summary["best_epoch"], f"of {summary['stopped_epoch']} trained"),
         "Parameters": (f"{summary['params']:,}", "trained values"),
         "Seconds": (
@@ -296,7 +238,7 @@ def _cards(result: Result, values: dict[str, Any]) -> str:
         ),
     }
     if "tta_test_accuracy" in summary:
-        cards["Test accuracy, TTA"] = (f"{summary['tta_test_accuracy']:.2%}", "the mean of an image and its variants")
+        cards["Test accuracy, TTA"] = (percent(summary["tta_test_accuracy"]), "the mean of an image and its variants")
     lines = (f"<div><dt>{name}</dt><dd>{big}<small>{small}</small></dd></div>" for name, (big, small) in cards.items())
     return f'<dl class="cards">{"".join(lines)}</dl>'
 
@@ -336,7 +278,7 @@ def _epoch_table(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
         )
         for row in history
     )
-    return f'<div class="scroll" tabindex="-1">{table(heads, rows)}</div>'
+    return f'<div class="scroll">{table(heads, rows)}</div>'
 
 
 def _confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
@@ -365,53 +307,3 @@ def _class_table(classes: Mapping[str, Mapping[str, float]], korean: Sequence[st
         for (name, values), other in zip(classes.items(), also, strict=True)
     )
     return table(("class", *scores, "images"), rows)
-
-
-def _comparison_table(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:
-    intervals = [difference_interval(run.right, runs[0].right) for run in runs]
-    reach = 100 * max(0.001, *(abs(end) for interval in intervals[1:] for end in interval))
-    lines = []
-    for place, (run, label, interval) in enumerate(zip(runs, labels, intervals, strict=True)):
-        right, count = int(run.right.sum()), len(run.right)
-        low, high = accuracy_interval(right, count)
-        difference = 100 * float(run.right.mean() - runs[0].right.mean())
-        loss = run.result.summary["test_loss"]
-        verdict, kind, beside, drawing, more = "the first", "", "", "", ""
-        if place:
-            verdict, kind = difference_verdict(*interval)
-            ends = 100 * interval[0], 100 * interval[1]
-            beside = f"{difference:+.2f}<small>{ends[0]:+.2f} to {ends[1]:+.2f}</small>"
-            drawing = interval_drawing(difference, ends, reach)
-            more = f"<small>{loss - runs[0].result.summary['test_loss']:+.4f}</small>"
-        lines.append(
-            f'<tr class="{kind}"><th scope="row">{escaped(label)}<small>{escaped(run.config.name)}</small></th>'
-            f"<td>{right / count:.2%}<small>{low:.2%} to {high:.2%}</small></td><td>{loss:.4f}{more}</td>"
-            f'<td>{beside}</td><td>{drawing}</td><td class="verdict text">{verdict}</td>'
-            f"<td>{run.result.summary['params']:,}</td><td>{sum(run.result.summary['seconds'].values()):,.0f}</td></tr>"
-        )
-    heads = (
-        '<th scope="col">run</th><th scope="col">test accuracy</th><th scope="col">test loss</th>'
-        '<th scope="col">difference, points</th><td></td><th scope="col" class="text">more than noise?</th>'
-        '<th scope="col">parameters</th><th scope="col">seconds</th>'
-    )
-    return f'<table class="compared"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-
-
-def difference_verdict(low: float, high: float) -> tuple[str, str]:
-    """Returns in words what an interval of a difference says, and in one: better, worse, or nothing."""
-    if low > 0:
-        return "yes, it is better", "better"
-    return ("yes, it is worse", "worse") if high < 0 else ("no, it may be chance", "")
-
-
-def _difference_table(configs: Sequence[ExperimentConfig], labels: Sequence[str]) -> str:
-    fields = [config_fields(config) for config in configs]
-    values = {name: [of.get(name, "—") for of in fields] for of in fields for name in of}
-    rows = [
-        (f"<code>{escaped(name)}</code>", *map(escaped, of_runs))
-        for name, of_runs in values.items()
-        if any(value != of_runs[0] for value in of_runs)
-    ]
-    if not rows:
-        return "<p>Nothing: the runs have the same configuration.</p>"
-    return table(("field", *map(escaped, labels)), rows, words=True)

@@ -226,7 +226,8 @@ def write_page(run_dir: Path) -> None:
     try:
         write_report(run_dir)
     except Exception as error:
-        warn(f"it is not written: {error}; python -m cnn report {run_dir} tries again")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warn(f"it is not written: {reason}; python -m cnn report {run_dir} tries again")
 
 
 def warn(line: str) -> None:

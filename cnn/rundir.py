@@ -48,15 +48,15 @@ _ROW = {
 }
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, way_out: str = "the same command goes on from the last checkpoint") -> None:
     """Writes a text as ``write_bytes`` does."""
-    write_bytes(path, text.encode(), "mend that, and the same command goes on from the last checkpoint")
+    write_bytes(path, text.encode(), way_out)
 
 
-def write_bytes(path: Path, content: bytes, way_out: str = "mend that and try again") -> None:
+def write_bytes(path: Path, content: bytes, way_out: str = "try again") -> None:
     """Writes a file so that a reader finds the old content or the new one, whatever happens meanwhile.
 
-    Of many processes, the first writes.
+    Of many processes, the first writes. If none can, the way out is said.
 
     Raises:
       RunDirError: the directory is read-only, full, or gone.
@@ -73,7 +73,7 @@ def write_bytes(path: Path, content: bytes, way_out: str = "mend that and try ag
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunDirError(f"cannot write {path}: {error.strerror}; {way_out}") from error
+        raise RunDirError(f"cannot write {path}: {error.strerror}; mend that, and {way_out}") from error
 
 
 def write_json(path: Path, values: Any) -> None:

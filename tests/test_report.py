@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import cnn
-from cnn import evaluation, explorer, report
+from cnn import comparison, evaluation, explorer, report
 from cnn.__main__ import main
 from cnn.data import KOREAN_CLASS_NAMES
 from tests.helpers import narrow
@@ -168,7 +168,11 @@ def test_a_page_needs_nothing_else_and_is_small(runs):
 def test_the_page_has_the_numbers_of_the_run(runs, expected):
     text, result = (runs[0] / "report.html").read_text(), json.loads((runs[0] / "result.json").read_text())
     low, high = evaluation.accuracy_interval(round(600 * result["test_accuracy"]), 600)
-    for wanted in (f"{result['test_accuracy']:.2%}", f"{low:.2%} to {high:.2%}", f"{result['params']:,}"):
+
+    def percent(share):
+        return f"{100 * share:.2f}\u00a0%"
+
+    for wanted in (percent(result["test_accuracy"]), f"{percent(low)} to {percent(high)}", f"{result['params']:,}"):
         assert wanted in text
     assert all(name in text for name in KOREAN_CLASS_NAMES[:10])
     # Epochs, and the three widths of a narrow network.
@@ -210,7 +214,7 @@ def test_what_a_run_cannot_report_is_one_line(runs, tmp_path):
     with pytest.raises(cnn.ConfigError, match="--output is .*nowhere.* would lie in"):
         main(["report", str(runs[0]), "--output", str(tmp_path / "nowhere" / "page.html")])
     with pytest.raises(cnn.ConfigError, match="named more than once"):
-        report.run_labels([runs[1], runs[1]])
+        main(["report", str(runs[1]), str(runs[1])])
 
 
 def test_runs_on_other_data_are_not_compared(runs, tmp_path):
@@ -235,7 +239,7 @@ def test_the_comparison_has_differences_and_only_the_fields_that_differ(runs):
 
 @pytest.mark.parametrize(("interval", "kind"), [((0.1, 0.2), "better"), ((-0.2, -0.1), "worse"), ((-0.1, 0.1), "")])
 def test_a_difference_is_more_than_noise_if_its_interval_has_no_0(interval, kind):
-    words, found = report.difference_verdict(*interval)
+    words, found = comparison.difference_verdict(*interval)
     assert found == kind and words.startswith("yes" if kind else "no")
 
 

@@ -171,9 +171,10 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
 
 
 def test_a_page_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys):
-    (tmp_path / "report.html").mkdir()
     run.write_page(tmp_path)
-    assert capsys.readouterr().err.startswith(f"warning: it is not written: --output is '{tmp_path}/report.html'")
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: it is not written: cannot read {tmp_path}/config.json")
+    assert warning.endswith(f"; python -m cnn report {tmp_path} tries again\n") and warning.count("\n") == 1
 
 
 def test_look_draws_the_figures_again(trained):
