@@ -105,7 +105,7 @@ def export_run(run_dir: Path, format: FormatName, output: Path | None = None) ->
             raise RunDirError(
                 f"cannot write {directory}: {error.strerror}; mend that, or name another place with --output"
             ) from error
-    rundir.write_bytes(output, content, "try again, or name another place with --output")
+    rundir.write_bytes(output, content, "mend that, or name another place with --output")
     return output
 
 

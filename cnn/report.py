@@ -40,7 +40,7 @@ _FIGURES = {
 }
 """What is in the figures, by a pattern of their files' names; in this order they are shown, and others after them."""
 
-AGAIN = "the same command writes it"
+AGAIN = "mend that, and the same command writes it"
 """The way out of a page that cannot be written."""
 
 

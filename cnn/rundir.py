@@ -48,12 +48,15 @@ _ROW = {
 }
 
 
-def write_text(path: Path, text: str, way_out: str = "the same command goes on from the last checkpoint") -> None:
+GOES_ON = "mend that, and the same command goes on from the last checkpoint"
+
+
+def write_text(path: Path, text: str, way_out: str = GOES_ON) -> None:
     """Writes a text as ``write_bytes`` does."""
     write_bytes(path, text.encode(), way_out)
 
 
-def write_bytes(path: Path, content: bytes, way_out: str = "try again") -> None:
+def write_bytes(path: Path, content: bytes, way_out: str = GOES_ON) -> None:
     """Writes a file so that a reader finds the old content or the new one, whatever happens meanwhile.
 
     Of many processes, the first writes. If none can, the way out is said.
@@ -73,7 +76,7 @@ def write_bytes(path: Path, content: bytes, way_out: str = "try again") -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunDirError(f"cannot write {path}: {error.strerror}; mend that, and {way_out}") from error
+        raise RunDirError(f"cannot write {path}: {error.strerror}; {way_out}") from error
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -176,7 +176,7 @@ def test_the_page_has_the_numbers_of_the_run(runs, expected):
         assert wanted in text
     assert all(name in text for name in KOREAN_CLASS_NAMES[:10])
     # Epochs, and the three widths of a narrow network.
-    assert "4 of 43 fields differ from the defaults" in text
+    assert re.search(r"\b4 of \d\d fields differ from the defaults", text)
     data = _data(runs[0] / "report.html")
     labels = runs[-1].test.labels
     wanted = evaluation.confusion_matrix(labels, expected[0].argmax(1), 10)

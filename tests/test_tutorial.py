@@ -50,7 +50,8 @@ def _code(notebook):
 def test_every_cell_runs_and_shows_what_it_shows_in_the_notebook(tmp_path, source, notebook):
     path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUN, str(TUTORIAL / "tutorial.py")],
+        # Now and then, jaxlib cannot serialize what it has compiled, and goes on without.
+        [sys.executable, "-W", "error", "-W", "ignore:Error writing", "-c", RUN, str(TUTORIAL / "tutorial.py")],
         capture_output=True,
         text=True,
         cwd=tmp_path,
