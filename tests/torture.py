@@ -29,7 +29,7 @@ loading, compiling, training and saving fall into it on a slow machine too."""
 CONFIG = cnn.ExperimentConfig(
     model=cnn.ModelConfig(conv1_features=4, conv2_features=8, dense_features=16),
     optim=cnn.OptimConfig(batch_size=8),
-    train=cnn.TrainConfig(epochs=6, patience=6, checkpoint_steps=5),
+    train=cnn.TrainConfig(epochs=3, patience=3, checkpoint_steps=5),
 )
 
 
