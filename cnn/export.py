@@ -47,12 +47,13 @@ def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
     shape = symbolic_shape(", ".join(["B", *map(str, config.data.image_shape)]))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
     # Without the places in the source of all operations, which would name directories of this machine.
-    limit = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    name = "jax_traceback_in_locations_limit"
+    limit = getattr(jax.config, name)
+    jax.config.update(name, 0)
     try:
         return bytes(export(jax.jit(probabilities), platforms=PLATFORMS)(images).serialize())
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", limit)
+        jax.config.update(name, limit)
 
 
 def to_onnx(state: TrainState, config: ExperimentConfig) -> bytes:
