@@ -32,15 +32,17 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
-FULLY_COMPILED = {"test_layers", "test_steps", "test_fused", "test_cost"}
-"""Tests of the programs themselves. Elsewhere XLA's optimizer is told to do little, as it took half of the time; the
-processes that tests start as a user would are compiled as a user's are."""
+FULLY_COMPILED = {"test_layers", "test_run", "test_steps"}
+"""Tests of the programs themselves, and of the commands as a user types them. Elsewhere XLA's optimizer is told to do
+little, here and in the processes that tests start: it took half of the time."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation(request):
+    little = request.module.__name__.split(".")[-1] not in FULLY_COMPILED
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(little)
     jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", request.module.__name__.split(".")[-1] not in FULLY_COMPILED)
+    jax.config.update("jax_disable_most_optimizations", little)
 
 
 def shrink(split: cnn.Split, count: int) -> cnn.Split:

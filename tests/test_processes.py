@@ -68,7 +68,7 @@ def _start(run_dir, number, *options, port=None, cluster=_by_options) -> list[An
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **variables},
+            env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
         )
         for more_options, variables in told
     ]

@@ -95,8 +95,6 @@ print(json.dumps(results))
 def results():
     # jaxlib fails to serialize some of what it compiles for many devices, and warns.
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    # Steps are few here, and programs many: half of the time. How they are shared out is not the optimizer's matter.
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
     worker = subprocess.run(
         [sys.executable, "-W", "error", "-c", WORKER],
         cwd=ROOT,
