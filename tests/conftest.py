@@ -29,12 +29,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # as JAX does not write them atomically.
 COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
-FULLY_COMPILED = {"test_layers", "test_run", "test_steps"}
-"""Tests of the programs themselves, and of the commands as a user types them. Elsewhere XLA's optimizer is told to do
-little, here and in the processes that tests start: it took half of the time."""
+FULLY_COMPILED = {"test_cost", "test_fused", "test_layers", "test_resume", "test_run", "test_steps"}
+"""Tests of the programs themselves, of the bits that they come to, and of the commands as a user types them. Elsewhere
+XLA's optimizer is told to do little, here and in the processes that tests start: it took half of the time."""
 
 
 @pytest.fixture(scope="module", autouse=True)
