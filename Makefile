@@ -52,7 +52,7 @@ tutorial: data ## docs/tutorial/tutorial.ipynb, made of the .py beside it and ru
 	rm -rf docs/tutorial/runs
 	.venv/bin/python docs/tutorial/build.py
 
-torture: data ## kill training 200 times at random moments, and compare what it comes to; a quarter of an hour
+torture: data ## kill training 200 times at random moments, and compare what it comes to; ten minutes
 	.venv/bin/python -m tests.torture 200
 
 format: setup ## put the code into the one format
