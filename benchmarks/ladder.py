@@ -1,10 +1,10 @@
 """Every rung of the ladder with several seeds, and what a step of it costs.
 
-python -m benchmarks.ladder [--rungs softmax dense ...] [--seeds 5] [--directory runs/ladder]
+python -m benchmarks.ladder [--rungs softmax dense ...] [--seeds 5] [--directory runs/ladder] [--rows-of FILE]
 
 A seed is a run of ``cnn.sweep`` in a directory of its own, so that the same command goes on where it was stopped.
 Numbers are those of the best epoch by validation loss; the test images are read once a run. A rung that is not named
-keeps what it had.
+keeps what it had. What was trained on an accelerator is brought to the machine whose seconds count by --rows-of.
 """
 
 import json
@@ -16,34 +16,44 @@ from benchmarks.measure import RESULTS, machine, origin, run_main, summary, writ
 from cnn.__main__ import load_experiment
 from cnn.cost import step_cost
 from cnn.run import keep_compiled_programs
+from cnn.sharding import find_devices
 from cnn.state import epoch_steps
 from cnn.sweeps import NUMBERS, ROW
 
 RUNGS = (
     *("softmax", "dense", "fashion_cnn", "fashion_fast", "fashion_full"),
-    *("alexnet", "resnet20", "efficientnet", "vit"),
+    *("alexnet", "resnet20", "efficientnet", "vit", "fashion_best"),
 )
 """Modules of ``experiments``, from the first to the last."""
 
 
-def runs(experiment: str, seeds: int, directory: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Returns the rows of seeds 0, 1, ... and their origin; ``benchmarks.seeds`` has some of the rungs already."""
+def train(experiment: str, seeds: int, directory: Path, together: bool | None) -> dict[str, Any]:
+    """Returns the rows of seeds 0, 1, ..., where they are from and on what they were trained.
+
+    ``benchmarks.seeds`` has some of the rungs already.
+    """
     measured = json.loads((RESULTS / "seeds.json").read_text())
     if experiment in measured["runs"]:
-        return measured["runs"][experiment], measured["origins"][experiment]
+        return {"rows": measured["runs"][experiment], "origin": measured["origins"][experiment], "device": "cpu"}
     config = load_experiment(f"experiments.{experiment}")
-    (variant,) = cnn.sweep(config, {}, range(seeds), directory, report=lambda line: print(experiment, line, flush=True))
-    return variant.rows, origin()
+    (variant,) = cnn.sweep(
+        config,
+        {},
+        range(seeds),
+        directory,
+        report=lambda line: print(experiment, line, flush=True),
+        together=together,
+    )
+    return {"rows": variant.rows, "origin": origin(), "device": find_devices(config.train.device)[0].device_kind}
 
 
-def climb(experiment: str, seeds: int, directory: Path) -> dict[str, Any]:
-    """Trains a rung, if it has not been, and returns what is known of it."""
+def climb(experiment: str, trained: dict[str, Any]) -> dict[str, Any]:
+    """Measures what a step of a rung costs, and returns what is known of it."""
     config = load_experiment(f"experiments.{experiment}")
-    found, begun = runs(experiment, seeds, directory)
     layers = cnn.layer_table(cnn.create_state(config))
     # The fastest of three, as what else the machine does only adds to it.
     step_seconds = min(step_cost(config)["step_seconds"] for _ in range(3))
-    rows = [{name: row[name] for name in ("seed", *ROW) if name in row} for row in found]
+    rows = [{name: row[name] for name in ("seed", *ROW) if name in row} for row in trained["rows"]]
     return {
         "parameters": sum(layer.parameters for layer in layers),
         "flops": sum(layer.flops for layer in layers),
@@ -52,26 +62,38 @@ def climb(experiment: str, seeds: int, directory: Path) -> dict[str, Any]:
         "epoch_seconds": step_seconds * epoch_steps(config),
         "summary": {name: summary([row[name] for row in rows]) for name in NUMBERS},
         "rows": rows,
-        "origin": begun,
+        "origin": trained["origin"],
+        "device": trained["device"],
         "machine": machine(),
     }
 
 
-def main(rungs: tuple[str, ...] = RUNGS, seeds: int = 5, directory: Path = Path("runs/ladder")) -> None:
+def main(
+    rungs: tuple[str, ...] = RUNGS,
+    seeds: int = 5,
+    directory: Path = Path("runs/ladder"),
+    together: bool | None = None,
+    rows_of: Path | None = None,
+    results: Path = RESULTS,
+) -> None:
     """Climb, print a line for each run, and write ladder.json.
 
     Args:
         rungs: Modules of experiments.
         seeds: How many of each rung.
         directory: For the runs.
+        together: Train the seeds of a rung in one call; by default on an accelerator.
+        rows_of: A ladder.json of another machine, whose seeds are taken, so that here only a step's cost is measured.
+        results: Directory for the JSON file.
     """
     keep_compiled_programs()
-    before = RESULTS / "ladder.json"
+    before, other = results / "ladder.json", json.loads(rows_of.read_text())["rungs"] if rows_of else {}
     kept: dict[str, Any] = json.loads(before.read_text())["rungs"] if before.exists() else {}
     for rung in rungs:
-        kept[rung] = climb(rung, seeds, directory / rung)
+        kept[rung] = climb(rung, other[rung] if rows_of else train(rung, seeds, directory / rung, together))
         ordered = {name: kept[name] for name in RUNGS if name in kept}
-        write_result("ladder", {"origins": {name: ordered[name]["origin"] for name in ordered}, "rungs": ordered})
+        origins = {name: ordered[name]["origin"] for name in ordered}
+        write_result("ladder", {"origins": origins, "rungs": ordered}, results)
 
 
 if __name__ == "__main__":

@@ -127,12 +127,12 @@ class DenseConfig:
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """A residual network of three stages, each of which halves the image and doubles the features."""
+    """A residual network, each of whose stages after the first halves the image and doubles the features."""
 
     family: Literal["resnet"] = "resnet"
     """Family of models, which an experiment chooses."""
-    blocks: Annotated[int, integer(1)] = 3
-    """Blocks of two convolutions in each stage; n make a ResNet of 6 n + 2 layers."""
+    blocks: Annotated[tuple[int, ...], integers(1, shortest=1)] = (3, 3, 3)
+    """Blocks of two convolutions in each stage; (n, n, n) make a ResNet of 6 n + 2 layers."""
     features: Annotated[int, integer(1)] = 16
     """Kernels of each convolution in the first stage."""
     classes: Annotated[int, integer(2)] = 10

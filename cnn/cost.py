@@ -12,7 +12,7 @@ import numpy as np
 from cnn.config import ExperimentConfig
 from cnn.data import Split
 from cnn.sharding import find_devices
-from cnn.state import create_state
+from cnn.state import TrainState, create_state
 from cnn.steps import Batch, train_epoch, train_step
 
 
@@ -53,7 +53,8 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
     split = jax.device_put(Split(images, rng.integers(0, config.model.classes, len(images), np.int32)), device)
 
     begin = time.perf_counter()
-    traced = train_step.trace(state, Batch(split.images[:batch_size], split.labels[:batch_size]))
+    batch = Batch(split.images[:batch_size], split.labels[:batch_size])
+    traced = train_step.trace(state, batch)
     middle = time.perf_counter()
     lowered = traced.lower()
     end = time.perf_counter()
@@ -64,9 +65,7 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
         "compile_seconds": time.perf_counter() - end,
     }
     memory: Any = compiled.memory_analysis()
-    # Winograd's algorithm needs fewer, in a loop that XLA counts once; what is lowered for a TPU has neither.
-    plain = traced.lower(lowering_platforms=("tpu",))
-    flops, moved = _analysis(plain)["flops"], _analysis(compiled)["bytes accessed"]
+    flops, moved = plain_flops(state, batch), _analysis(compiled)["bytes accessed"]
 
     epoch = train_epoch.lower(state, split, batch_size=batch_size).compile()
     state, _ = jax.block_until_ready(epoch(state, split))
@@ -84,6 +83,17 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
         "matmul_flops_per_second": rate,
         "share_of_matmul": flops / step_seconds / rate,
     }
+
+
+def plain_flops(state: TrainState, batch: Batch) -> float:
+    """Returns the FLOPs of a training step in its plain formulation.
+
+    Winograd's algorithm needs fewer, in a loop that XLA counts once; what is lowered for a TPU has neither. It is
+    counted by the CPU's XLA, which every installation of JAX has: those of other devices count compiled programs alone.
+    """
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return _analysis(train_step.trace(*shapes).lower(lowering_platforms=("tpu",)))["flops"]
 
 
 def _analysis(program: Any) -> dict[str, float]:

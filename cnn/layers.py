@@ -108,7 +108,9 @@ class GlobalAveragePool(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         """Returns [B, C]."""
-        return inputs.mean(tuple(range(1, inputs.ndim - 1)))
+        # Without the barrier, jaxlib 0.12 makes one loop of the mean and the layers before it, which on CPUs gives NaN
+        # for a ResNet in bfloat16.
+        return lax.optimization_barrier(inputs).mean(tuple(range(1, inputs.ndim - 1)))
 
 
 class DepthwiseConv(nn.Module):

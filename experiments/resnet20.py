@@ -9,15 +9,16 @@ Test accuracy:  0.9432
 
 import dataclasses
 
-from cnn.config import AugmentConfig, ResNetConfig, TrainConfig
+from cnn.config import AugmentConfig, DataConfig, ResNetConfig, TrainConfig
 from cnn.run import main
 from experiments.fashion_full import CONFIG as FULL
 
 CONFIG = dataclasses.replace(
     FULL,
     name="resnet20",
-    model=ResNetConfig(),
-    augment=AugmentConfig(flip=True, shift=2),
+    data=DataConfig(val_fraction=1 / 12),
+    model=ResNetConfig(dtype="bfloat16"),
+    augment=AugmentConfig(flip=True, shift=2, erase=0.25),
     train=TrainConfig(epochs=22, patience=22),
 )
 

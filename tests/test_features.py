@@ -58,7 +58,7 @@ def test_captured_logits_are_those_of_predict(state, small):
 @pytest.fixture(scope="module")
 def resnet(config, small):
     """The layer before the mean and the logits is a block, so that Grad-CAM of it has a closed form."""
-    state = cnn.create_state(dataclasses.replace(config, model=cnn.ResNetConfig(blocks=1, features=4)))
+    state = cnn.create_state(dataclasses.replace(config, model=cnn.ResNetConfig(blocks=(1, 1, 1), features=4)))
     return cnn.train_epoch(state, small.train, batch_size=50)[0]
 
 

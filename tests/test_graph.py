@@ -21,7 +21,7 @@ MODELS = {
     # A row of seven pixels is left over by its last pooling.
     "alexnet": cnn.AlexNetConfig(features=6, dense_features=8),
     # Blocks that halve the image, and one that does not.
-    "resnet": cnn.ResNetConfig(blocks=1, features=2),
+    "resnet": cnn.ResNetConfig(blocks=(1, 1, 1), features=2),
     "efficientnet": cnn.EfficientNetConfig(features=(4, 8), blocks=1),
     # Three pixels are left over by its patches.
     "vit": cnn.ViTConfig(patch_size=5, features=8, blocks=1, heads=2),

@@ -51,7 +51,7 @@ def test_look_draws_what_a_layer_makes_of_a_file_and_its_kernels(finished, small
 FAMILIES = {
     "cnn": NARROW,
     "softmax": cnn.DenseConfig(features=()),
-    "resnet": cnn.ResNetConfig(blocks=1, features=4),
+    "resnet": cnn.ResNetConfig(blocks=(1, 1, 1), features=4),
     "vit": cnn.ViTConfig(blocks=1, features=8, heads=2),
     "efficientnet": cnn.EfficientNetConfig(features=(4, 6), blocks=1),
 }

@@ -63,7 +63,8 @@ for data, model in [(1, 1), (2, 1), (4, 1), (8, 1), (2, 4)]:
 # Augmentation draws for each image, and statistics and averages are those of the whole batch.
 for data in (1, 4):
     normalized = dataclasses.replace(
-        config(data), model=cnn.ResNetConfig(blocks=1, features=4), augment=cnn.AugmentConfig(shift=2, mixup=0.5),
+        config(data), model=cnn.ResNetConfig(blocks=(1, 1, 1), features=4),
+        augment=cnn.AugmentConfig(shift=2, mixup=0.5),
         optim=cnn.OptimConfig(name="sgd", batch_size=50, average_decay=0.9))
     mesh = cnn.make_mesh(normalized.mesh)
     state = cnn.create_state(normalized, 330, mesh)

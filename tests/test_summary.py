@@ -47,7 +47,7 @@ def test_widths_dropout_and_classes_are_configuration(config):
     ("model", "first", "last"),
     [
         (cnn.ModelConfig(), "conv1", "dense"),
-        (cnn.ResNetConfig(blocks=1, features=4), "conv", "pool"),
+        (cnn.ResNetConfig(blocks=(1, 1, 1), features=4), "conv", "pool"),
         (cnn.ViTConfig(blocks=1, features=8), "patches", "pool"),
         (cnn.DenseConfig(features=()), None, "flatten"),
     ],

@@ -33,7 +33,7 @@ def test_layers_are_taken_by_name_and_every_layer_is_named():
 
 def test_running_statistics_are_taken_with_their_layer_and_averages_instead_of_parameters(config, small):
     optim = dataclasses.replace(config.optim, average_decay=0.5)
-    resnet = dataclasses.replace(config, model=cnn.ResNetConfig(blocks=1, features=4), optim=optim)
+    resnet = dataclasses.replace(config, model=cnn.ResNetConfig(blocks=(1, 1, 1), features=4), optim=optim)
     source, _ = cnn.train_step(cnn.create_state(resnet), cnn.Batch(small.train.images[:8], small.train.labels[:8]))
     taken, _ = cnn.take_layers(cnn.create_state(resnet), source, ["*"])
     assert _equal(taken.params, source.average["params"]) and not _equal(taken.params, source.params)

@@ -215,7 +215,7 @@ def test_values_that_are_not_finite_and_other_kinds_of_layers_are_refused():
     layers[1].leaves["bias"][0] = np.inf
     with pytest.raises(cnn.UserError, match="not finite, in conv2"):
         weights.match_layers(_abstract(CONFIG), layers)
-    resnet = _abstract(cnn.ExperimentConfig(model=cnn.ResNetConfig(blocks=1, features=2)))
+    resnet = _abstract(cnn.ExperimentConfig(model=cnn.ResNetConfig(blocks=(1, 1, 1), features=2)))
     with pytest.raises(cnn.UserError, match="BatchNorm; only Conv and Dense can be imported"):
         weights.match_layers(resnet, layers)
 

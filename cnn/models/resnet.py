@@ -27,10 +27,10 @@ class ResNet(nn.Module):
             return BatchNorm(activation, name=norm)(x, train=train, mask=mask)
 
         x = conv_norm(images_BxHxWxC.astype(config.dtype), ("conv", "norm"), config.features)
-        for index in range(3 * config.blocks):
-            stage, place = divmod(index, config.blocks)
+        places = [(stage, place) for stage, blocks in enumerate(config.blocks) for place in range(blocks)]
+        for index, (stage, place) in enumerate(places, 1):
             features, stride = config.features * 2**stage, 2 if stage and not place else 1
-            block, shortcut = f"block{index + 1}", x
+            block, shortcut = f"block{index}", x
             x = conv_norm(x, (f"{block}_conv1", f"{block}_norm1"), features, stride)
             x = conv_norm(x, (f"{block}_conv2", f"{block}_norm2"), features, activation=None)
             x = Add(name=block)(x, shortcut)
