@@ -15,7 +15,7 @@ import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
 from cnn.__main__ import load_experiment
 from cnn.cost import step_cost
-from cnn.run import keep_compiled_programs
+from cnn.run import keep_compiled_programs, use_bfloat16_units
 from cnn.sharding import find_devices
 from cnn.state import epoch_steps
 from cnn.sweeps import NUMBERS, ROW
@@ -87,6 +87,8 @@ def main(
         results: Directory for the JSON file.
     """
     keep_compiled_programs()
+    for rung in rungs:
+        use_bfloat16_units(load_experiment(f"experiments.{rung}"))
     before, other = results / "ladder.json", json.loads(rows_of.read_text())["rungs"] if rows_of else {}
     kept: dict[str, Any] = json.loads(before.read_text())["rungs"] if before.exists() else {}
     for rung in rungs:

@@ -1,10 +1,10 @@
 """A residual network of at most 0.35 million parameters, trained for as long as it gains: for an accelerator.
 
 Command:        python -m experiments.fashion_best
-Time:           not measured; on two CPU cores about ten hours a seed
+Time:           40 seconds a seed on an NVIDIA H200; not for two CPU cores
 Parameters:     343,418
-Val accuracy:   not measured
-Test accuracy:  not measured
+Val accuracy:   0.9607 +- 0.0018 (10 seeds, benchmarks/results/fashion_best.json)
+Test accuracy:  0.9506 +- 0.0019, and 0.9531 +- 0.0012 with test-time augmentation
 """
 
 import dataclasses
