@@ -71,7 +71,7 @@ def test_an_experiment_can_be_written_as_shown(tmp_path):
 
 def test_every_picture_and_file_that_is_named_is_there():
     named = re.findall(r"\]\((docs/[^)#]+)", README)
-    assert len(named) == 11
+    assert len(named) == 12
     assert all((ROOT / path).is_file() for path in named)
 
 
