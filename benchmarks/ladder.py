@@ -4,7 +4,8 @@ python -m benchmarks.ladder [--rungs softmax dense ...] [--seeds 5] [--directory
 
 A seed is a run of ``cnn.sweep`` in a directory of its own, so that the same command goes on where it was stopped.
 Numbers are those of the best epoch by validation loss; the test images are read once a run. A rung that is not named
-keeps what it had. What was trained on an accelerator is brought to the machine whose seconds count by --rows-of.
+keeps what it had. What was trained on an accelerator is brought to the machine whose seconds count by --rows-of. The
+rungs of a command compute in one type, as XLA is told once a process how to compute in bfloat16.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
 from cnn.__main__ import load_experiment
+from cnn.config import ExperimentConfig
 from cnn.cost import step_cost
 from cnn.run import keep_compiled_programs, use_bfloat16_units
 from cnn.sharding import find_devices
@@ -26,30 +28,28 @@ RUNGS = (
 )
 """Modules of ``experiments``, from the first to the last."""
 
+BFLOAT16 = ("resnet20", "fashion_best")
+"""Those that compute in bfloat16, each in a command of its own."""
 
-def train(experiment: str, seeds: int, directory: Path, together: bool | None) -> dict[str, Any]:
+
+def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool | None) -> dict[str, Any]:
     """Returns the rows of seeds 0, 1, ..., where they are from and on what they were trained.
 
     ``benchmarks.seeds`` has some of the rungs already.
     """
     measured = json.loads((RESULTS / "seeds.json").read_text())
-    if experiment in measured["runs"]:
-        return {"rows": measured["runs"][experiment], "origin": measured["origins"][experiment], "device": "cpu"}
-    config = load_experiment(f"experiments.{experiment}")
-    (variant,) = cnn.sweep(
-        config,
-        {},
-        range(seeds),
-        directory,
-        report=lambda line: print(experiment, line, flush=True),
-        together=together,
-    )
+    if config.name in measured["runs"]:
+        return {"rows": measured["runs"][config.name], "origin": measured["origins"][config.name], "device": "cpu"}
+
+    def report(line: str) -> None:
+        print(config.name, line, flush=True)
+
+    (variant,) = cnn.sweep(config, {}, range(seeds), directory, report=report, together=together)
     return {"rows": variant.rows, "origin": origin(), "device": find_devices(config.train.device)[0].device_kind}
 
 
-def climb(experiment: str, trained: dict[str, Any]) -> dict[str, Any]:
+def climb(config: ExperimentConfig, trained: dict[str, Any]) -> dict[str, Any]:
     """Measures what a step of a rung costs, and returns what is known of it."""
-    config = load_experiment(f"experiments.{experiment}")
     layers = cnn.layer_table(cnn.create_state(config))
     # The fastest of three, as what else the machine does only adds to it.
     step_seconds = min(step_cost(config)["step_seconds"] for _ in range(3))
@@ -69,7 +69,7 @@ def climb(experiment: str, trained: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(
-    rungs: tuple[str, ...] = RUNGS,
+    rungs: tuple[str, ...] = tuple(rung for rung in RUNGS if rung not in BFLOAT16),
     seeds: int = 5,
     directory: Path = Path("runs/ladder"),
     together: bool | None = None,
@@ -86,13 +86,18 @@ def main(
         rows_of: A ladder.json of another machine, whose seeds are taken, so that here only a step's cost is measured.
         results: Directory for the JSON file.
     """
+    configs = {rung: load_experiment(f"experiments.{rung}") for rung in rungs}
+    if len({config.model.dtype for config in configs.values()}) > 1:
+        raise cnn.ConfigError(
+            f"--rungs are {', '.join(rungs)}, but must compute in one type; name those in bfloat16 apart"
+        )
+    for config in configs.values():
+        use_bfloat16_units(config)
     keep_compiled_programs()
-    for rung in rungs:
-        use_bfloat16_units(load_experiment(f"experiments.{rung}"))
     before, other = results / "ladder.json", json.loads(rows_of.read_text())["rungs"] if rows_of else {}
     kept: dict[str, Any] = json.loads(before.read_text())["rungs"] if before.exists() else {}
-    for rung in rungs:
-        kept[rung] = climb(rung, other[rung] if rows_of else train(rung, seeds, directory / rung, together))
+    for rung, config in configs.items():
+        kept[rung] = climb(config, other[rung] if rows_of else train(config, seeds, directory / rung, together))
         ordered = {name: kept[name] for name in RUNGS if name in kept}
         origins = {name: ordered[name]["origin"] for name in ordered}
         write_result("ladder", {"origins": origins, "rungs": ordered}, results)

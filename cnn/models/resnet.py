@@ -8,7 +8,7 @@ from cnn.layers import Add, BatchNorm, Conv, Dense, GlobalAveragePool
 
 
 class ResNet(nn.Module):
-    """Three stages of blocks of two convolutions and a shortcut; ResNet-20 has 269,434 parameters for 28 x 28 x 1.
+    """Stages of blocks of two convolutions and a shortcut; ResNet-20, of three, has 269,434 parameters for 28 x 28 x 1.
 
     Changed from the paper: images of 28 x 28 x 1, so that the stages see 28, 14 and 7 pixels instead of 32, 16 and 8;
     Glorot's random kernels instead of He's, which normalization makes the same.
