@@ -14,7 +14,6 @@ import cnn
 from cnn import data, sources
 from experiments import fashion_cnn
 
-jax.config.update("jax_debug_key_reuse", True)
 # No test is about time; the first example of a jitted function compiles it.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -37,13 +36,19 @@ FULLY_COMPILED = {"test_cost", "test_fused", "test_layers", "test_resume", "test
 """Tests of the programs themselves, of the bits that they come to, and of the commands as a user types them. Elsewhere
 XLA's optimizer is told to do little, here and in the processes that tests start: it took half of the time."""
 
+KEYS_CHECKED = {"test_augment", "test_fused", "test_models", "test_state", "test_steps"}
+"""Tests of all that draws at random, in which JAX raises where a key is used twice. Elsewhere it took a tenth of the
+time."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation(request):
-    little = request.module.__name__.split(".")[-1] not in FULLY_COMPILED
+    name = request.module.__name__.split(".")[-1]
+    little = name not in FULLY_COMPILED
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(little)
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", little)
+    jax.config.update("jax_debug_key_reuse", name in KEYS_CHECKED)
 
 
 def shrink(split: cnn.Split, count: int) -> cnn.Split:

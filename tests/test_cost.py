@@ -4,14 +4,23 @@ import json
 
 import pytest
 
+import cnn
 from cnn import cost
 from cnn.cost import format_cost, matmul_rate, step_cost
 from cnn.state import create_state
 from cnn.summary import layer_table
+from experiments import fashion_cnn
 
 
-def test_the_steps_flops_are_those_of_its_matrix_products(config, tmp_path):
-    found = step_cost(config, steps=3, profile=tmp_path)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A step of the shipped experiment, and the directory of its profile."""
+    profile = tmp_path_factory.mktemp("profile")
+    return step_cost(fashion_cnn.CONFIG, steps=3, profile=profile), profile
+
+
+def test_the_steps_flops_are_those_of_its_matrix_products(measured):
+    (found, profile), config = measured, fashion_cnn.CONFIG
     forward = {row.name: row.flops for row in layer_table(create_state(config))}
     # Backward costs twice the forward pass, but nothing asks for the gradient of the images.
     products = config.optim.batch_size * (3 * sum(forward.values()) - forward["conv1"])
@@ -24,16 +33,13 @@ def test_the_steps_flops_are_those_of_its_matrix_products(config, tmp_path):
     # Parameters, two moments and a batch of images.
     assert found["argument_bytes"] == pytest.approx(3 * 4 * 333_526 + 32 * 784, rel=0.01)
     assert found["flops_per_byte"] == pytest.approx(found["flops"] / found["bytes"])
-    (trace,) = tmp_path.rglob("*.trace.json.gz")
+    (trace,) = profile.rglob("*.trace.json.gz")
     assert "ThunkExecutor::Execute" in {event.get("name") for event in json.load(gzip.open(trace))["traceEvents"]}
 
 
-def test_a_larger_batch_costs_in_proportion(config):
-    def flops(batch_size):
-        larger = dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=batch_size))
-        return step_cost(larger, steps=1)["flops"]
-
-    assert flops(64) == pytest.approx(2 * flops(32), rel=0.01)
+def test_a_larger_batch_costs_in_proportion(measured):
+    larger = dataclasses.replace(fashion_cnn.CONFIG, optim=cnn.OptimConfig(batch_size=64))
+    assert step_cost(larger, steps=1)["flops"] == pytest.approx(2 * measured[0]["flops"], rel=0.01)
 
 
 def test_the_rate_is_operations_over_seconds(monkeypatch):

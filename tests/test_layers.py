@@ -42,14 +42,24 @@ def _reference_conv(images, kernel, strides, padding):
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _check_conv(images_shape, kernel_shape, strides, padding, seed=0):
-    images, kernel = _random(seed, images_shape, kernel_shape)
-    ours, our_vjp = jax.vjp(lambda x, k: conv(x, k, strides, padding), images, kernel)
-    theirs, their_vjp = jax.vjp(lambda x, k: _reference_conv(x, k, strides, padding), images, kernel)
-    _assert_close(ours, theirs)
-    (grads,) = _random(seed + 1, theirs.shape)
-    for our_gradient, their_gradient in zip(our_vjp(grads), their_vjp(grads), strict=True):
-        _assert_close(our_gradient, their_gradient)
+def _with_gradients(function, *operands, seed=1):
+    """A function's outputs, and its gradients along a random direction, in one program: many small ones are slow."""
+
+    def outputs_and_gradients(grads, *operands):
+        outputs, vjp = jax.vjp(function, *operands)
+        return outputs, *vjp(grads)
+
+    outputs = jax.eval_shape(function, *operands)
+    (grads,) = _random(seed, outputs.shape)
+    return jax.jit(outputs_and_gradients)(grads.astype(outputs.dtype), *operands)
+
+
+def _check_conv(images_shape, kernel_shape, strides, padding):
+    images, kernel = _random(0, images_shape, kernel_shape)
+    ours = _with_gradients(lambda x, k: conv(x, k, strides, padding), images, kernel)
+    theirs = _with_gradients(lambda x, k: _reference_conv(x, k, strides, padding), images, kernel)
+    for our_array, their_array in zip(ours, theirs, strict=True):
+        _assert_close(our_array, their_array)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
@@ -72,18 +82,14 @@ def test_conv_and_its_gradients_equal_lax_for_any_shape(data):
 @pytest.mark.parametrize(("size", "strides"), [((8, 6), (1, 1)), ((7, 9), (2, 2)), ((5, 5), (1, 3))])
 def test_depthwise_conv_and_its_gradients_equal_lax(size, strides):
     images, kernel = _random(0, (3, *size, 5), (3, 3, 1, 5))
-    ours, our_vjp = jax.vjp(lambda x, k: depthwise_conv(x, k, strides), images, kernel)
-    theirs, their_vjp = jax.vjp(
-        lambda x, k: lax.conv_general_dilated(
-            x, k, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=5
-        ),
-        images,
-        kernel,
-    )
-    _assert_close(ours, theirs)
-    (grads,) = _random(1, theirs.shape)
-    for our_gradient, their_gradient in zip(our_vjp(grads), their_vjp(grads), strict=True):
-        _assert_close(our_gradient, their_gradient)
+
+    def reference(x, k):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, k, strides, "SAME", dimension_numbers=dimensions, feature_group_count=5)
+
+    ours = _with_gradients(lambda x, k: depthwise_conv(x, k, strides), images, kernel)
+    for our_array, their_array in zip(ours, _with_gradients(reference, images, kernel), strict=True):
+        _assert_close(our_array, their_array)
 
 
 def test_depthwise_conv_in_bfloat16_is_the_float32_sum_rounded_once():
@@ -188,15 +194,13 @@ def test_conv_of_a_known_picture():
     assert total[0, :, :, 0].tolist() == [[8, 15, 12], [21, 36, 27], [20, 33, 24]]
 
 
-def _check_pool(images, window, seed=0):
+def _check_pool(images, window):
     def reference(x):
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *window, 1), "VALID")
 
-    ours, our_vjp = jax.vjp(lambda x: max_pool(x, window), images)
-    theirs, their_vjp = jax.vjp(reference, images)
-    np.testing.assert_array_equal(ours, theirs)
-    (grads,) = _random(seed, theirs.shape)
-    np.testing.assert_array_equal(our_vjp(grads)[0], their_vjp(grads)[0])
+    ours = _with_gradients(lambda x: max_pool(x, window), images)
+    for our_array, their_array in zip(ours, _with_gradients(reference, images), strict=True):
+        np.testing.assert_array_equal(our_array, their_array)
 
 
 @settings(max_examples=25)
@@ -244,8 +248,8 @@ def test_the_models_gradients_equal_the_plain_formulations(config, small):
         logits: Any = state.model.apply({"params": params}, x, train=False)
         return logits
 
-    ours = jax.grad(loss(our_logits))(state.params)
-    theirs = jax.grad(loss(plain_logits))(state.params)
+    ours = jax.jit(jax.grad(loss(our_logits)))(state.params)
+    theirs = jax.jit(jax.grad(loss(plain_logits)))(state.params)
     errors = jax.tree.map(lambda a, b: jnp.linalg.norm(a - b) / jnp.linalg.norm(b), ours, theirs)
     assert max(jax.tree.leaves(errors)) < 1e-5
 
