@@ -42,8 +42,8 @@ bench: peers ## the numbers of the README and docs/; two to three hours on two c
 
 ladder: data ## the numbers of docs/ladder.md; a day on two cores, and it goes on where it was stopped
 	.venv/bin/python -m benchmarks.ladder
-	.venv/bin/python -m benchmarks.ladder --rungs resnet20 --seeds 3
-	.venv/bin/python -m benchmarks.ladder --rungs fashion_best --rows-of benchmarks/results/fashion_best.json
+	.venv/bin/python -m benchmarks.ladder --rungs resnet20
+	.venv/bin/python -m benchmarks.ladder --rungs fashion_best --rows-of benchmarks/results/accelerator.json
 	.venv/bin/python -m benchmarks.ablation
 	.venv/bin/python -m benchmarks.transfer
 	.venv/bin/python -m benchmarks.draw

@@ -17,16 +17,26 @@ IMAGES = Path("docs/images")
 def ladder(result: dict[str, Any]) -> Any:
     """Returns test accuracy over the FLOPs of training; the line joins those that no cheaper one beats."""
     figure, axes = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
-    points = []
-    for name, rung in result["rungs"].items():
-        # Forward, and about twice that backward.
-        flops = 3 * rung["flops"] * rung["train_images"] * rung["epochs"]
-        accuracy = rung["summary"]["test_accuracy"]
-        points.append((flops, accuracy["mean"]))
-        axes.errorbar(flops, accuracy["mean"], accuracy["std"], fmt="o", color="C0", capsize=3)
-        axes.annotate(name, points[-1], (6, -11), textcoords="offset points", fontsize=9)
-    front = [point for point in sorted(points) if all(point[1] > other[1] for other in points if other[0] < point[0])]
-    axes.plot(*zip(*front, strict=True), ":", color="gray")
+    # Forward, and about twice that backward.
+    flops = {name: 3 * rung["flops"] * rung["train_images"] * rung["epochs"] for name, rung in result["rungs"].items()}
+    accuracy = {name: rung["summary"]["test_accuracy"] for name, rung in result["rungs"].items()}
+    front: list[str] = []
+    for name in sorted(flops, key=lambda name: flops[name]):
+        if not front or accuracy[name]["mean"] > accuracy[front[-1]]["mean"]:
+            front.append(name)
+    axes.plot([flops[name] for name in front], [accuracy[name]["mean"] for name in front], ":", color="gray")
+    for name, values in accuracy.items():
+        axes.errorbar(flops[name], values["mean"], values["std"], fmt="o", color="C0", capsize=3)
+        # Above the line if it is on it, else below the point.
+        offset, side = ((-7, 4), "right") if name in front else ((6, -11), "left")
+        axes.annotate(
+            name,
+            (flops[name], values["mean"]),
+            offset,
+            textcoords="offset points",
+            fontsize=9,
+            horizontalalignment=side,
+        )
     axes.set(xscale="log", xlabel="FLOPs of training, if it takes all of its epochs", ylabel="test accuracy")
     axes.margins(x=0.2)
     axes.grid(alpha=0.2)

@@ -48,6 +48,17 @@ def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool 
     return {"rows": variant.rows, "origin": origin(), "device": find_devices(config.train.device)[0].device_kind}
 
 
+def trained_elsewhere(path: Path, rungs: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the rungs of a file of another machine; raises ConfigError unless they are there."""
+    try:
+        found = json.loads(path.read_text())["rungs"]
+    except (OSError, ValueError, KeyError) as error:
+        raise cnn.ConfigError(f"--rows-of is {path}, but must be a ladder.json of another machine") from error
+    if missing := [rung for rung in rungs if rung not in found]:
+        raise cnn.ConfigError(f"--rungs are {', '.join(rungs)}, but {path} has no {missing[0]}; name some it has")
+    return found
+
+
 def climb(config: ExperimentConfig, trained: dict[str, Any]) -> dict[str, Any]:
     """Measures what a step of a rung costs, and returns what is known of it."""
     layers = cnn.layer_table(cnn.create_state(config))
@@ -94,7 +105,7 @@ def main(
     for config in configs.values():
         use_bfloat16_units(config)
     keep_compiled_programs()
-    before, other = results / "ladder.json", json.loads(rows_of.read_text())["rungs"] if rows_of else {}
+    before, other = results / "ladder.json", trained_elsewhere(rows_of, rungs) if rows_of else {}
     kept: dict[str, Any] = json.loads(before.read_text())["rungs"] if before.exists() else {}
     for rung, config in configs.items():
         kept[rung] = climb(config, other[rung] if rows_of else train(config, seeds, directory / rung, together))

@@ -33,13 +33,11 @@ def spread(values: dict[str, float], digits: int) -> str:
 
 def footnote(result: dict[str, Any]) -> str:
     """Returns what a number must carry: commands and days, machine and versions."""
-    machine = result["machine"]
+    machine, device = result["machine"], result.get("device", "cpu")
     vectors = "/".join(machine["vector_extensions"])
+    place = f"{machine['cores']} cores of {machine['processor']} ({vectors})" if device == "cpu" else f"one {device}"
     origins = [f"`{origin['command']}`, {origin['date']}" for origin in result.get("origins", {"": result}).values()]
-    return (
-        f"{'; '.join(dict.fromkeys(origins))}; {machine['cores']} cores of {machine['processor']} ({vectors}), "
-        f"Python {machine['python']}, jax {machine['versions']['jax']}"
-    )
+    return f"{'; '.join(dict.fromkeys(origins))}; {place}, Python {machine['python']}, jax {machine['versions']['jax']}"
 
 
 def seeds_table(result: dict[str, Any]) -> str:
@@ -277,9 +275,17 @@ def ladder_table(result: dict[str, Any]) -> str:
         ]
         for name, rung in result["rungs"].items()
     ]
+    places: dict[str, list[str]] = {}
+    for name, rung in result["rungs"].items():
+        places.setdefault(rung.get("device", "cpu"), []).append(f"`{name}`")
+    elsewhere = "".join(
+        f"Trained on one {device}, which the seconds are not of: {', '.join(names)}. "
+        for device, names in places.items()
+        if device != "cpu"
+    )
     notes = (
         "Mean ± standard deviation over n seeds, of the epoch with the lowest val loss; FLOPs of the forward pass, "
-        f"seconds of training alone, on an idle machine. {footnote(result)}."
+        f"seconds of training alone, on an idle machine. {elsewhere}{footnote(result)}."
     )
     return table(header, rows, notes)
 

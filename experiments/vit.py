@@ -1,10 +1,10 @@
-"""A vision transformer for small images, by the recipe of ``fashion_full``, in 12 epochs.
+"""A vision transformer for small images, by the recipe of ``fashion_full``, in 30 epochs.
 
 Command:        python -m experiments.vit
-Time:           not measured
+Time:           about 40 minutes on two cores of an AMD EPYC with AVX-512, 80.3 s an epoch
 Parameters:     205,834
-Val accuracy:   not measured
-Test accuracy:  not measured
+Val accuracy:   0.9082 +- 0.0031 (5 seeds, benchmarks/results/ladder.json)
+Test accuracy:  0.9069 +- 0.0021
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ CONFIG = dataclasses.replace(
     name="vit",
     model=ViTConfig(),
     augment=AugmentConfig(flip=True, shift=2),
-    train=TrainConfig(epochs=12, patience=12),
+    train=TrainConfig(epochs=30, patience=30),
 )
 
 if __name__ == "__main__":
