@@ -4,7 +4,7 @@ import importlib
 import inspect
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
@@ -78,19 +78,34 @@ def report(run_dirs: tuple[Path, ...], /, output: Path | None = None) -> None:
         print(f"wrote {write_comparison(run_dirs, output or Path('comparison.html'))}")
 
 
-def cost(experiment: str, /, profile: Path | None = None) -> None:
+def cost(arguments: list[str]) -> None:
     """Say what a training step costs: compilation, FLOPs, memory, time, and its share of the machine's best.
 
-    Args:
-        experiment: Module of the experiment, such as experiments.fashion_cnn.
-        profile: Directory for a trace of some steps, which Perfetto, chrome://tracing and XProf open.
+    usage: python -m cnn cost EXPERIMENT [--profile DIRECTORY] [--FIELD VALUE] ...
+
+      EXPERIMENT     Module of the experiment, such as experiments.fashion_cnn.
+      --profile      Directory for a trace of some steps, which Perfetto, chrome://tracing and XProf open.
+      --FIELD        Any field of the configuration, such as --optim.batch_size 128 or --model.dtype bfloat16.
     """
+    import tyro
+
     from cnn.cost import format_cost, step_cost
 
-    config = load_experiment(experiment)
-    print(format_cost(step_cost(config, profile=profile), f"a step of {experiment}, {config.optim.batch_size} images"))
-    if profile:
-        print(f"wrote a trace to {profile}; open its .trace.json.gz in Perfetto")
+    name, *rest = arguments or ["--"]
+    if name.startswith("-"):
+        raise ConfigError("no experiment is named; python -m cnn cost experiments.fashion_cnn names one")
+
+    experiment = load_experiment(name)
+
+    def measure(
+        config: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = experiment, profile: Path | None = None
+    ) -> None:
+        use_bfloat16_units(config)
+        print(format_cost(step_cost(config, profile=profile), f"a step of {name}, {config.optim.batch_size} images"))
+        if profile:
+            print(f"wrote a trace to {profile}; open its .trace.json.gz in Perfetto")
+
+    parse_options(measure, f"python -m cnn cost {name}", rest)()
 
 
 def verify(run_dir: Path, /) -> None:
@@ -234,9 +249,10 @@ def main(arguments: list[str]) -> None:
         print("usage: python -m cnn VERB ...; python -m cnn VERB --help tells more\n")
         for name, function in VERBS.items():
             print(f"  {name:10}{(function.__doc__ or '').splitlines()[0]}")
-    elif verb == "sweep":
-        # Its options are lists of values for the fields of an experiment.
-        print(inspect.getdoc(sweep)) if {"-h", "--help"} & set(rest) else sweep(rest)
+    elif verb in ("sweep", "cost"):
+        # Their options are fields of an experiment.
+        asked = {"-h", "--help"} & set(rest if verb == "sweep" else rest[:1])
+        print(inspect.getdoc(VERBS[verb])) if asked else VERBS[verb](rest)
     elif verb in VERBS:
         parse_options(VERBS[verb], f"python -m cnn {verb}", rest)()
     else:

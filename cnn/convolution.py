@@ -241,8 +241,10 @@ def _max_pool(images, window):
 
 def _max_pool_forward(images, window):
     (down, right), (height, width) = window, images.shape[1:3]
+    # Exact, and on a CPU three times as fast as comparing bfloat16.
+    compared = images.astype(jnp.float32) if images.dtype == jnp.bfloat16 else images
     places = [
-        images[:, top : height - height % down : down, left : width - width % right : right]
+        compared[:, top : height - height % down : down, left : width - width % right : right]
         for top in range(down)
         for left in range(right)
     ]
@@ -251,7 +253,7 @@ def _max_pool_forward(images, window):
     for index in reversed(range(len(places))):
         winner = jnp.where(places[index] == maxima, winner.dtype.type(index), winner)
     # Both are written to memory: XLA would rather compute the maxima anew for each pixel of the gradient.
-    maxima, winner = lax.optimization_barrier((maxima, winner))
+    maxima, winner = lax.optimization_barrier((maxima.astype(images.dtype), winner))
     return maxima, (winner, jnp.zeros((height % down, width % right, 0)))
 
 

@@ -17,9 +17,12 @@ zeros, ones = nn.initializers.zeros_init(), nn.initializers.ones_init()
 
 
 def _parameters(layer: nn.Module, kernel_shape: tuple[int, ...], dtype: Any, bias: bool = True) -> tuple[Array, Any]:
-    """A layer's kernel and bias, kept in float32, as the inputs' type: a layer computes in what it is given."""
+    """A layer's kernel, kept in float32, as the inputs' type, in which it computes; and its bias, which stays float32.
+
+    The bias is added in float32: its gradient is a sum over all pixels, which bfloat16 would round, and XLA be slow at.
+    """
     kernel = layer.param("kernel", nn.initializers.glorot_uniform(), kernel_shape)
-    return kernel.astype(dtype), layer.param("bias", zeros, kernel_shape[-1:]).astype(dtype) if bias else 0
+    return kernel.astype(dtype), layer.param("bias", zeros, kernel_shape[-1:]) if bias else 0
 
 
 class Conv(nn.Module):
@@ -38,7 +41,7 @@ class Conv(nn.Module):
         """Returns [B, H', W', features]."""
         shape = (*self.kernel_size, images_BxHxWxC.shape[-1], self.features)
         kernel, bias = _parameters(self, shape, images_BxHxWxC.dtype, self.use_bias)
-        outputs = conv(images_BxHxWxC, kernel, self.strides, self.padding) + bias
+        outputs = (conv(images_BxHxWxC, kernel, self.strides, self.padding) + bias).astype(images_BxHxWxC.dtype)
         return self.activation(outputs) if self.activation else outputs
 
 
@@ -217,7 +220,7 @@ class Dense(nn.Module):
         """Returns [B, features]; what axes lie between stay."""
         shape = (inputs_BxD.shape[-1], self.features)
         kernel, bias = _parameters(self, shape, inputs_BxD.dtype)
-        outputs = inputs_BxD @ kernel + bias
+        outputs = (inputs_BxD @ kernel + bias).astype(inputs_BxD.dtype)
         return self.activation(outputs) if self.activation else outputs
 
 
