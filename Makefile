@@ -31,7 +31,7 @@ peers: data ## an environment for Keras and PyTorch, which bench measures
 
 bench: peers ## the numbers of the README and docs/; two to three hours on two cores
 	.venv/bin/python -m benchmarks.epoch
-	.venv/bin/python -m benchmarks.epoch --precision bfloat16 --rounds 1 --images 12000
+	.venv/bin/python -m benchmarks.epoch --precision bfloat16 --rounds 3 --images 12000
 	.venv/bin/python -m benchmarks.inference
 	.venv/bin/python -m benchmarks.time_to_result
 	.venv/bin/python -m benchmarks.startup
@@ -40,11 +40,11 @@ bench: peers ## the numbers of the README and docs/; two to three hours on two c
 	.venv/bin/python -m benchmarks.seeds
 	.venv/bin/python -m benchmarks.readme
 
-ladder: data ## the numbers of docs/ladder.md; a day on two cores, and it goes on where it was stopped
-	.venv/bin/python -m benchmarks.ladder
-	.venv/bin/python -m benchmarks.ladder --rungs resnet20
-	.venv/bin/python -m benchmarks.ladder --rungs fashion_best --rows-of benchmarks/results/accelerator.json
-	.venv/bin/python -m benchmarks.ablation
+# The rungs of --rows-of, and benchmarks.ablation, are trained on an accelerator.
+ladder: data ## the numbers of docs/ladder.md; some hours on two cores, and it goes on where it was stopped
+	.venv/bin/python -m benchmarks.ladder --rungs softmax dense fashion_cnn fashion_fast fashion_full
+	.venv/bin/python -m benchmarks.ladder --rungs alexnet efficientnet vit --rows-of benchmarks/results/accelerator.json
+	.venv/bin/python -m benchmarks.ladder --rungs resnet20 fashion_best --rows-of benchmarks/results/accelerator.json
 	.venv/bin/python -m benchmarks.transfer
 	.venv/bin/python -m benchmarks.draw
 	.venv/bin/python -m benchmarks.readme

@@ -8,14 +8,18 @@ keeps what it had. What was trained on an accelerator is brought to the machine 
 rungs of a command compute in one type, as XLA is told once a process how to compute in bfloat16.
 """
 
+import dataclasses
 import json
+import platform
 from pathlib import Path
 from typing import Any
+
+import jax
 
 import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
 from cnn.__main__ import load_experiment
-from cnn.config import ExperimentConfig
+from cnn.config import ExperimentConfig, differences, from_dict, to_dict
 from cnn.cost import step_cost
 from cnn.run import keep_compiled_programs, use_bfloat16_units
 from cnn.sharding import find_devices
@@ -29,7 +33,7 @@ RUNGS = (
 """Modules of ``experiments``, from the first to the last."""
 
 BFLOAT16 = ("resnet20", "fashion_best")
-"""Those that compute in bfloat16, each in a command of its own."""
+"""Those that compute in bfloat16, in commands apart from the others."""
 
 
 def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool | None) -> dict[str, Any]:
@@ -45,17 +49,25 @@ def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool 
         print(config.name, line, flush=True)
 
     (variant,) = cnn.sweep(config, {}, range(seeds), directory, report=report, together=together)
-    return {"rows": variant.rows, "origin": origin(), "device": find_devices(config.train.device)[0].device_kind}
+    device = find_devices(config.train.device)[0].device_kind
+    versions = {"python": platform.python_version(), "jax": jax.__version__}
+    return {"rows": variant.rows, "origin": origin(), "device": device, "trained_with": versions}
 
 
-def trained_elsewhere(path: Path, rungs: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the rungs of a file of another machine; raises ConfigError unless they are there."""
+def trained_elsewhere(path: Path, configs: dict[str, ExperimentConfig]) -> dict[str, Any]:
+    """Returns the rungs of a file of another machine; raises ConfigError unless it trained them as they are here."""
     try:
         found = json.loads(path.read_text())["rungs"]
-    except (OSError, ValueError, KeyError) as error:
+        trained = {rung: from_dict(found[rung]["config"]) for rung in configs if rung in found}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise cnn.ConfigError(f"--rows-of is {path}, but must be a ladder.json of another machine") from error
-    if missing := [rung for rung in rungs if rung not in found]:
-        raise cnn.ConfigError(f"--rungs are {', '.join(rungs)}, but {path} has no {missing[0]}; name some it has")
+    for rung, config in configs.items():
+        if rung not in trained:
+            raise cnn.ConfigError(f"--rungs are {', '.join(configs)}, but {path} has no {rung}; name some that it has")
+        # Seed, device and fusing change nothing that is compared.
+        train = dataclasses.replace(config.train, epochs=trained[rung].train.epochs)
+        if changed := differences(dataclasses.replace(trained[rung], train=train, log=config.log), config):
+            raise cnn.ConfigError(f"{path} has {rung} with another {changed[0]}; train it again")
     return found
 
 
@@ -75,6 +87,8 @@ def climb(config: ExperimentConfig, trained: dict[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "origin": trained["origin"],
         "device": trained["device"],
+        "trained_with": trained.get("trained_with"),
+        "config": to_dict(config),
         "machine": machine(),
     }
 
@@ -105,7 +119,7 @@ def main(
     for config in configs.values():
         use_bfloat16_units(config)
     keep_compiled_programs()
-    before, other = results / "ladder.json", trained_elsewhere(rows_of, rungs) if rows_of else {}
+    before, other = results / "ladder.json", trained_elsewhere(rows_of, configs) if rows_of else {}
     kept: dict[str, Any] = json.loads(before.read_text())["rungs"] if before.exists() else {}
     for rung, config in configs.items():
         kept[rung] = climb(config, other[rung] if rows_of else train(config, seeds, directory / rung, together))

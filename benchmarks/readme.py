@@ -277,11 +277,12 @@ def ladder_table(result: dict[str, Any]) -> str:
     ]
     places: dict[str, list[str]] = {}
     for name, rung in result["rungs"].items():
-        places.setdefault(rung.get("device", "cpu"), []).append(f"`{name}`")
+        if rung.get("device", "cpu") != "cpu":
+            versions = rung["trained_with"]
+            place = f"one {rung['device']} with Python {versions['python']} and jax {versions['jax']}"
+            places.setdefault(place, []).append(f"`{name}`")
     elsewhere = "".join(
-        f"Trained on one {device}, which the seconds are not of: {', '.join(names)}. "
-        for device, names in places.items()
-        if device != "cpu"
+        f"Trained on {place}, which the seconds are not of: {', '.join(names)}. " for place, names in places.items()
     )
     notes = (
         "Mean ± standard deviation over n seeds, of the epoch with the lowest val loss; FLOPs of the forward pass, "

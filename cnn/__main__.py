@@ -91,15 +91,20 @@ def cost(arguments: list[str]) -> None:
 
     from cnn.cost import format_cost, step_cost
 
-    name, *rest = arguments or ["--"]
-    if name.startswith("-"):
-        raise ConfigError("no experiment is named; python -m cnn cost experiments.fashion_cnn names one")
-
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError("the experiment comes first; python -m cnn cost experiments.fashion_cnn names one")
+    name, *rest = arguments
     experiment = load_experiment(name)
 
     def measure(
         config: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = experiment, profile: Path | None = None
     ) -> None:
+        """Say what a training step costs.
+
+        Args:
+            config: The experiment.
+            profile: Directory for a trace of some steps, which Perfetto, chrome://tracing and XProf open.
+        """
         use_bfloat16_units(config)
         print(format_cost(step_cost(config, profile=profile), f"a step of {name}, {config.optim.batch_size} images"))
         if profile:

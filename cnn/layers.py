@@ -19,7 +19,8 @@ zeros, ones = nn.initializers.zeros_init(), nn.initializers.ones_init()
 def _parameters(layer: nn.Module, kernel_shape: tuple[int, ...], dtype: Any, bias: bool = True) -> tuple[Array, Any]:
     """A layer's kernel, kept in float32, as the inputs' type, in which it computes; and its bias, which stays float32.
 
-    The bias is added in float32: its gradient is a sum over all pixels, which bfloat16 would round, and XLA be slow at.
+    What is added to many numbers is added in float32, here and below: its gradient is the sum of theirs, and XLA's
+    sum in bfloat16 comes to no more than 256 ones on a CPU.
     """
     kernel = layer.param("kernel", nn.initializers.glorot_uniform(), kernel_shape)
     return kernel.astype(dtype), layer.param("bias", zeros, kernel_shape[-1:]) if bias else 0
@@ -139,7 +140,8 @@ class Scale(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWxC: Array, factors_BxC: Array) -> Array:
         """Returns [B, H, W, C]."""
-        return images_BxHxWxC * factors_BxC[:, None, None]
+        factors = factors_BxC[:, None, None].astype(jnp.float32)
+        return (images_BxHxWxC * factors).astype(images_BxHxWxC.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -169,7 +171,7 @@ class PositionEmbedding(nn.Module):
         """Returns [B, H * W, C]."""
         batch, height, width, channels = images_BxHxWxC.shape
         position = self.param("position", nn.initializers.normal(0.02), (height * width, channels))
-        return images_BxHxWxC.reshape(batch, -1, channels) + position.astype(images_BxHxWxC.dtype)
+        return (images_BxHxWxC.reshape(batch, -1, channels) + position).astype(images_BxHxWxC.dtype)
 
 
 class Attention(nn.Module):

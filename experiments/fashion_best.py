@@ -1,7 +1,7 @@
 """A residual network of at most 0.35 million parameters, trained for 100 epochs: for an accelerator.
 
 Command:        python -m experiments.fashion_best
-Time:           about a minute a seed on an NVIDIA H100; not for two CPU cores
+Time:           about a minute a seed on an NVIDIA H100 that four runs share; not for two CPU cores
 Parameters:     343,418
 Val accuracy:   0.9627 +- 0.0012 (10 seeds, benchmarks/results/ladder.json)
 Test accuracy:  0.9511 +- 0.0012, and 0.9537 +- 0.0014 with test-time augmentation

@@ -12,7 +12,7 @@ from jax import lax
 
 import cnn
 from cnn.convolution import conv, depthwise_conv, max_pool
-from cnn.layers import Add, Attention, BatchNorm, LayerNorm
+from cnn.layers import Add, Attention, BatchNorm, Conv, Dense, LayerNorm, PositionEmbedding, Scale
 
 
 def _assert_close(ours, theirs):
@@ -210,7 +210,28 @@ def test_max_pool_and_its_gradient_equal_reduce_window_ties_included(data):
     shape = (2, window[0] + data.draw(st.integers(0, 6)), window[1] + data.draw(st.integers(0, 6)), 3)
     # Few values, so that most windows have several equal maxima.
     values = np.random.default_rng(data.draw(st.integers(0, 9))).integers(-1, 2, shape)
-    _check_pool(jnp.asarray(values, jnp.float32), window)
+    _check_pool(jnp.asarray(values, data.draw(st.sampled_from([jnp.float32, jnp.bfloat16]))), window)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "parameter", "count"),
+    [
+        (Conv(4, activation=None), (2, 28, 28, 1), "bias", 2 * 28 * 28),
+        (Dense(4, activation=None), (600, 8), "bias", 600),
+        (PositionEmbedding(), (600, 2, 2, 4), "position", 600),
+    ],
+)
+def test_a_parameter_learns_from_the_whole_sum_of_bfloat16_gradients(layer, shape, parameter, count):
+    inputs = jnp.ones(shape, jnp.bfloat16)
+    params = layer.init(jax.random.key(0), inputs)["params"]
+    grads = jax.grad(lambda params: layer.apply({"params": params}, inputs).astype(jnp.float32).sum())(params)
+    assert (grads[parameter] == count).all()
+
+
+def test_a_factor_learns_from_the_whole_sum_of_bfloat16_gradients():
+    images, factors = jnp.ones((2, 28, 28, 3), jnp.bfloat16), jnp.ones((2, 3), jnp.bfloat16)
+    grads = jax.grad(lambda factors: jnp.asarray(Scale().apply({}, images, factors)).astype(jnp.float32).sum())(factors)
+    assert (grads == 28 * 28).all()
 
 
 def test_max_pool_of_a_whole_map_equals_reduce_window():

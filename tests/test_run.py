@@ -192,6 +192,8 @@ def test_look_draws_the_figures_again(trained):
     [
         (["cnn", "lok"], "'lok' is not a verb of python -m cnn; the verbs are data, look, predict, verify, cost"),
         (["cnn", "cost", "experiments.fashion_cn"], "cannot import 'experiments.fashion_cn'"),
+        (["cnn", "cost", "--profile", "trace", "experiments.fashion_cnn"], "the experiment comes first"),
+        (["cnn", "cost", "experiments.fashion_cnn", "--model.dtype", "float16"], "--help lists"),
         (["cnn", "cost", "json"], "'json' has no CONFIG"),
         (["cnn", "look", "no-such-directory"], "no-such-directory/config.json: No such file"),
         (["cnn", "look"], "--help lists"),

@@ -63,13 +63,13 @@ for data, model in [(1, 1), (2, 1), (4, 1), (8, 1), (2, 4)]:
 # Augmentation draws for each image, and statistics and averages are those of the whole batch.
 for data in (1, 4):
     normalized = dataclasses.replace(
-        config(data), model=cnn.ResNetConfig(blocks=(1,), features=4),
+        config(data), model=cnn.ResNetConfig(blocks=(1, 1), features=4),
         augment=cnn.AugmentConfig(shift=2, mixup=0.5),
         optim=cnn.OptimConfig(name="sgd", batch_size=50, average_decay=0.9))
     mesh = cnn.make_mesh(normalized.mesh)
     state = cnn.create_state(normalized, 330, mesh)
     state, metrics = cnn.train_epoch(state, sharding.replicate(small, mesh).train, batch_size=50)
-    variances = state.evaluated.batch_stats["block1_norm2"]["variance"]
+    variances = state.evaluated.batch_stats["block2_norm2"]["variance"]
     results[f"normalized {data}"] = [float(metrics.loss), *map(float, variances)]
 
 # What eight have begun, one goes on with, and the other way round.
