@@ -39,7 +39,7 @@ def ladder(result: dict[str, Any]) -> Any:
             horizontalalignment=side,
         )
     axes.set(xscale="log", xlabel="FLOPs of training, if it takes all of its epochs", ylabel="test accuracy")
-    axes.margins(x=0.12)
+    axes.margins(x=0.17)
     axes.set_title("mean ± standard deviation of the seeds; dotted, the best for its cost", fontsize=10)
     axes.grid(alpha=0.2)
     return figure

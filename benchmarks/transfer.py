@@ -30,7 +30,7 @@ TRUNK = ("conv*", "dense")
 WAYS: dict[str, dict[str, Any]] = {
     "from scratch": {},
     "trunk at the same rate": {},
-    "trunk at a tenth of it": {"learning_rate": 1e-2, "learning_rate_multipliers": ("conv*=0.1", "dense=0.1")},
+    "trunk at a tenth of the rate": {"learning_rate": 1e-2, "learning_rate_multipliers": ("conv*=0.1", "dense=0.1")},
     "trunk frozen": {"learning_rate": 1e-2, "learning_rate_multipliers": ("conv*=0", "dense=0")},
 }
 """The trunk's rate is the same wherever it is trained; the logits, which begin at random, have ten times as much in the

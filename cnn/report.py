@@ -32,11 +32,14 @@ _FIGURES = {
     "model": "The layers of the network with their shapes and parameters",
     "weights_histogram": "How the weights of the first layer are distributed, untrained and trained",
     r"kernels_(\w+)_(trained|untrained)": r"The kernels of \1, \2",
+    r"kernels_(\w+)_by_epoch": r"The kernels of \1 that training changed most, by epoch",
     "first_image": "The first training image, large",
     r"feature_maps_(\w+)": r"What \1 makes of the first training image",
     "probabilities": "Six test images, each with the probabilities of its classes",
     "confusion_matrix": "Which classes are taken for which",
     "reliability": "How often the network is right when it is so sure",
+    "top_losses": "The test images with the highest loss",
+    "embedding": "A map of test images by what the last hidden layer makes of them, by t-SNE",
 }
 """What is in the figures, by a pattern of their files' names; in this order they are shown, and others after them."""
 

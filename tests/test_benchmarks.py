@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import epoch, roofline, time_to_result
+import cnn
+from benchmarks import epoch, ladder, roofline, time_to_result
 from benchmarks.protocol import images_per_second
+from experiments import resnet20
 from experiments.fashion_cnn import CONFIG
 
 ROOT = Path(__file__).parents[1]
@@ -83,3 +85,29 @@ def test_the_flops_of_the_chapters_network():
     # Forward 0.45 + 7.23 + 0.63 + 0.002 million, three times, less the gradient of the images.
     products = {"conv1": 28 * 28 * 9 * 32, "conv2": 14 * 14 * 288 * 64, "dense": 3136 * 100, "logits": 1000}
     assert roofline.flops_per_image(CONFIG) == 2 * (3 * sum(products.values()) - products["conv1"])
+
+
+ACCELERATOR = ROOT / "benchmarks" / "results" / "accelerator.json"
+
+
+def test_seeds_of_another_machine_are_taken_if_they_were_trained_as_the_experiment_says():
+    found = ladder.trained_elsewhere(ACCELERATOR, {"resnet20": resnet20.CONFIG})
+    assert [row["seed"] for row in found["resnet20"]["rows"]] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "rung", "message"),
+    [
+        (None, "resnet20", "must be a ladder.json of another machine"),
+        ("[]", "resnet20", "must be a ladder.json of another machine"),
+        ('{"rungs": {}}', "resnet20", "has no resnet20"),
+        (ACCELERATOR.read_text(), "vit", "has vit with another"),
+    ],
+)
+def test_seeds_of_another_machine_are_refused_otherwise(tmp_path, content, rung, message):
+    path = tmp_path / "ladder.json"
+    if content is not None:
+        path.write_text(content)
+    # Of another family than vit's.
+    with pytest.raises(cnn.ConfigError, match=message):
+        ladder.trained_elsewhere(path, {rung: resnet20.CONFIG})
