@@ -22,6 +22,8 @@ jax.config.update("jax_platforms", "cpu")
 os.environ["JAX_PLATFORMS"] = "cpu"
 # What importing cnn before JAX sets; here JAX came first, and the processes that tests start would inherit its own.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+# As in pyproject.toml: now and then, jaxlib cannot serialize what it has compiled, and goes on without.
+os.environ["PYTHONWARNINGS"] = "ignore:Error writing persistent compilation cache entry"
 # A shell's background jobs ignore it, and so would the processes that tests start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Many tests, and the processes that they start, compile the same programs; each of pytest's processes keeps its own,
