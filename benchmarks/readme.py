@@ -281,12 +281,10 @@ def ladder_table(result: dict[str, Any]) -> str:
             versions = rung["trained_with"]
             place = f"one {rung['device']} with Python {versions['python']} and jax {versions['jax']}"
             places.setdefault(place, []).append(f"`{name}`")
-    elsewhere = "".join(
-        f"Trained on {place}, which the seconds are not of: {', '.join(names)}. " for place, names in places.items()
-    )
+    elsewhere = "".join(f"Trained on {place}: {', '.join(names)}. " for place, names in places.items())
     notes = (
         "Mean ± standard deviation over n seeds, of the epoch with the lowest val loss; FLOPs of the forward pass, "
-        f"seconds of training alone, on an idle machine. {elsewhere}{footnote(result)}."
+        f"seconds of training alone, on two idle cores. {elsewhere}{footnote(result)}."
     )
     return table(header, rows, notes)
 
@@ -309,14 +307,14 @@ def ablation_table(result: dict[str, Any]) -> str:
             ]
         )
     count = len(next(iter(result["variants"].values()))["rows"])
-    header = ["recipe", "changed", "val loss", "val accuracy", "points", "test accuracy"]
+    header = ["recipe", "changed", "val loss", "val accuracy", "its points over the full recipe", "test accuracy"]
     notes = f"{count} seeds each, {result['epochs']} epochs of `{result['experiment']}`. {footnote(result)}."
     return table(header, rows, notes)
 
 
 def transfer_table(result: dict[str, Any]) -> str:
     """Returns test accuracy by images a class, for each task and way to begin."""
-    rows, header = [], ["task", "begun", "few", "more", "most"]
+    rows, header = [], ["task", "begun", "few images a class", "more", "most"]
     for task, ways in result["tasks"].items():
         for way, counts in ways.items():
             cells = [f"{count}: {spread(values, 3)}" for count, values in counts.items()]

@@ -150,7 +150,7 @@ def predict(
         print(line, flush=True)
         unread += not is_read
     if unread:
-        raise DataError(f"{unread} of {len(found)} files could not be read; the lines above say why")
+        raise DataError(f"{unread} of the {len(found)} could not be read; the lines above say why")
 
 
 def export(run_dir: Path, /, format: FormatName, output: Path | None = None) -> None:

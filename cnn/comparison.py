@@ -24,8 +24,8 @@ def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.h
     for run_dir, digest in zip(run_dirs, digests, strict=True):
         if digest != digests[0]:
             raise RunDirError(
-                f"{run_dir} is of other data than {run_dirs[0]} (SHA-256 {digest[:8]}, not {digests[0][:8]}); "
-                "only runs on the same images can be compared"
+                f"{run_dir} is of other data, or another split of it, than {run_dirs[0]} "
+                f"(SHA-256 {digest[:8]}, not {digests[0][:8]}); only runs on the same images can be compared"
             )
     output = check_output(output)
     rundir.write_text(output, comparison_page([evaluate_test(run_dir) for run_dir in run_dirs], labels), AGAIN)

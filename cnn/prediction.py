@@ -47,7 +47,8 @@ def _read_bytes(path: str | os.PathLike) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a regular file")
+            is_directory = stat.S_ISDIR(status.st_mode)
+            raise ValueError("a directory without a PNG or JPEG file" if is_directory else "not a regular file")
         if status.st_size > MOST_BYTES:
             raise ValueError(f"{status.st_size:,} bytes, but at most {MOST_BYTES:,} are read")
         with open(descriptor, "rb", closefd=False) as file:

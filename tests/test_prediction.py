@@ -126,7 +126,7 @@ def test_what_is_no_file_is_one_line_that_says_why(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for name, message in {
         "missing": "No such file",
-        ".": "Is a directory|not a regular file",
+        ".": "a directory without a PNG or JPEG file",
         "fifo": "not a regular",
     }.items():
         with pytest.raises(cnn.DataError, match=message):
@@ -177,7 +177,7 @@ def test_a_files_failure_is_its_own_line_and_the_rest_go_on(run_dir, small, tmp_
     assert command.returncode == 2
     assert (
         command.stderr.decode()
-        == f"error: {len(HOSTILE) + 3} of {len(paths)} files could not be read; the lines above say why\n"
+        == f"error: {len(HOSTILE) + 3} of the {len(paths)} could not be read; the lines above say why\n"
     )
     assert len(lines) == len(paths)
     state, _ = cnn.load_best(run_dir)

@@ -222,7 +222,10 @@ def test_runs_on_other_data_are_not_compared(runs, tmp_path):
     shutil.copytree(runs[1], other)
     text = (other / "config.json").read_text()
     (other / "config.json").write_text(re.sub(r'"data_sha256": "\w', '"data_sha256": "_', text))
-    with pytest.raises(cnn.RunDirError, match=r"other is of other data than .*; only runs on the same images can be"):
+    with pytest.raises(
+        cnn.RunDirError,
+        match=r"other is of other data, or another split of it, than .*; only runs on the same",
+    ):
         main(["report", str(runs[1]), str(other), "--output", str(tmp_path / "page.html")])
     assert not (tmp_path / "page.html").exists()
 
