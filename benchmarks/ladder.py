@@ -10,11 +10,8 @@ rungs of a command compute in one type, as XLA is told once a process how to com
 
 import dataclasses
 import json
-import platform
 from pathlib import Path
 from typing import Any
-
-import jax
 
 import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
@@ -49,8 +46,8 @@ def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool 
         print(config.name, line, flush=True)
 
     (variant,) = cnn.sweep(config, {}, range(seeds), directory, report=report, together=together)
-    device = find_devices(config.train.device)[0].device_kind
-    versions = {"python": platform.python_version(), "jax": jax.__version__}
+    device, here = find_devices(config.train.device)[0].device_kind, machine()
+    versions = {"python": here["python"], "jax": here["versions"]["jax"]}
     return {"rows": variant.rows, "origin": origin(), "device": device, "trained_with": versions}
 
 

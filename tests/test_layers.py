@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -42,7 +43,7 @@ def _reference_conv(images, kernel, strides, padding):
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _with_gradients(function, *operands, seed=1):
+def _with_gradients(function, *operands):
     """A function's outputs, and its gradients along a random direction, in one program: many small ones are slow."""
 
     def outputs_and_gradients(grads, *operands):
@@ -50,16 +51,21 @@ def _with_gradients(function, *operands, seed=1):
         return outputs, *vjp(grads)
 
     outputs = jax.eval_shape(function, *operands)
-    (grads,) = _random(seed, outputs.shape)
+    (grads,) = _random(1, outputs.shape)
     return jax.jit(outputs_and_gradients)(grads.astype(outputs.dtype), *operands)
 
 
+def _check_same(ours, theirs, *operands, check=_assert_close):
+    """Two functions and their gradients."""
+    for our_array, their_array in zip(
+        _with_gradients(ours, *operands), _with_gradients(theirs, *operands), strict=True
+    ):
+        check(our_array, their_array)
+
+
 def _check_conv(images_shape, kernel_shape, strides, padding):
-    images, kernel = _random(0, images_shape, kernel_shape)
-    ours = _with_gradients(lambda x, k: conv(x, k, strides, padding), images, kernel)
-    theirs = _with_gradients(lambda x, k: _reference_conv(x, k, strides, padding), images, kernel)
-    for our_array, their_array in zip(ours, theirs, strict=True):
-        _assert_close(our_array, their_array)
+    ours, theirs = (partial(function, strides=strides, padding=padding) for function in (conv, _reference_conv))
+    _check_same(ours, theirs, *_random(0, images_shape, kernel_shape))
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
@@ -87,9 +93,7 @@ def test_depthwise_conv_and_its_gradients_equal_lax(size, strides):
         dimensions = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(x, k, strides, "SAME", dimension_numbers=dimensions, feature_group_count=5)
 
-    ours = _with_gradients(lambda x, k: depthwise_conv(x, k, strides), images, kernel)
-    for our_array, their_array in zip(ours, _with_gradients(reference, images, kernel), strict=True):
-        _assert_close(our_array, their_array)
+    _check_same(lambda x, k: depthwise_conv(x, k, strides), reference, images, kernel)
 
 
 def test_depthwise_conv_in_bfloat16_is_the_float32_sum_rounded_once():
@@ -198,9 +202,7 @@ def _check_pool(images, window):
     def reference(x):
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *window, 1), "VALID")
 
-    ours = _with_gradients(lambda x: max_pool(x, window), images)
-    for our_array, their_array in zip(ours, _with_gradients(reference, images), strict=True):
-        np.testing.assert_array_equal(our_array, their_array)
+    _check_same(lambda x: max_pool(x, window), reference, images, check=np.testing.assert_array_equal)
 
 
 @settings(max_examples=25)
