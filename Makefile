@@ -37,6 +37,7 @@ bench: peers ## the numbers of the README and docs/; two to three hours on two c
 	.venv/bin/python -m benchmarks.startup
 	.venv/bin/python -m benchmarks.roofline
 	.venv/bin/python -m benchmarks.scaling
+	.venv/bin/python -m benchmarks.devices
 	.venv/bin/python -m benchmarks.seeds
 	.venv/bin/python -m benchmarks.readme
 

@@ -172,7 +172,8 @@ def time_to_result_table(result: dict[str, Any]) -> str:
     for mark in result["marks"].values():
         header += [f"val loss ≤ {mark['val_loss']}, accuracy ≥ {mark['val_accuracy']}", "reached", "over the notebook"]
     notes = (
-        "Medians; of a run that does not reach a mark its whole time counts, so that the median may be too low (≥). "
+        "Medians; of a run that does not reach a mark its whole time counts, so that the median may be too low (≥), "
+        "and of such a median no ratio is given (—). "
         "The marks are the published results of the notebook's second and first edition. "
         f"{footnote(result)}."
     )
@@ -246,6 +247,28 @@ def scaling_table(result: dict[str, Any]) -> str:
         f"A step on one device, measured: {measured} images. The gradients are "
         f"{result['gradient_bytes'] / 1e6:.2f} MB. The share is what is left of the devices' rate; a batch that is "
         f"smaller than the last column's loses more than half of it. {footnote(result)}."
+    )
+    return table(header, lines, notes)
+
+
+def devices_table(result: dict[str, Any]) -> str:
+    """Returns what an epoch comes to on several devices."""
+    header = ["layers in", "devices", "train loss", "correct", "val loss", "correct"]
+    lines = [
+        [
+            row["dtype"],
+            str(row["devices"]),
+            f"{row['train_loss']:.8f}",
+            f"{row['train_correct']:,}",
+            f"{row['val_loss']:.8f}",
+            f"{row['val_correct']:,}",
+        ]
+        for row in result["rows"]
+    ]
+    images = result["images"]
+    notes = (
+        f"One epoch of {images['train']:,} images in batches of {result['batch_size']}, one seed, and "
+        f"{images['val']:,} validation images. {footnote(result)}."
     )
     return table(header, lines, notes)
 
@@ -336,6 +359,7 @@ TABLES = {
     "startup": startup_table,
     "roofline": roofline_table,
     "scaling": scaling_table,
+    "devices": devices_table,
 }
 
 

@@ -150,7 +150,8 @@ def predict(
         print(line, flush=True)
         unread += not is_read
     if unread:
-        raise DataError(f"{unread} of the {len(found)} could not be read; the lines above say why")
+        which = f"{unread} of the {len(found)}" if len(found) > 1 else "the file"
+        raise DataError(f"{which} could not be read; the lines above say why")
 
 
 def export(run_dir: Path, /, format: FormatName, output: Path | None = None) -> None:
@@ -207,8 +208,10 @@ def sweep(arguments: list[str]) -> None:
         raise ConfigError(f"--seeds is {seeds!r}, but must be an integer of at least 1")
     default = Path("runs", config.name, f"sweep-{'-'.join(grid) or 'seeds'}")
     directory = Path(str(run_dir)) if run_dir is not None else default
-    for variant in sweeps.variants(config, grid):
+    variants = sweeps.variants(config, grid)
+    for variant in variants:
         use_bfloat16_units(variant.config)
+    print(f"{len(variants)} combinations, {seeds} seeds each, in {directory}", flush=True)
     keep_compiled_programs()
     try:
         found = sweeps.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))

@@ -214,7 +214,8 @@ def _fetch(name: DatasetName, work: Path, allow_apt: bool) -> tuple[Arrays, str]
     causes = []
     for origin, attempt in attempts.items():
         if not Path(origin).is_dir():
-            print(f"getting {name} from {origin}, once, in about half a minute", file=sys.stderr, flush=True)
+            failed = "".join(f"{cause}; " for cause in causes[-1:])
+            print(f"{failed}getting {name} from {origin}, once, in about half a minute", file=sys.stderr, flush=True)
         try:
             return attempt(), origin
         except DataError as error:

@@ -186,7 +186,7 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
         print(f"{config.name} on {device_name(devices)}, run directory {run_dir}", flush=True)
     finished, begun = (run_dir / rundir.RESULT).exists(), (run_dir / rundir.HISTORY).exists()
     if begun and not finished and is_first():
-        print(f"found the beginning of a run, its epochs in {run_dir / rundir.HISTORY}; going on with it", flush=True)
+        print(f"found the beginning of a run; its epochs so far: {run_dir / rundir.HISTORY}", flush=True)
     try:
         with tracked(config, run_dir, warn=warn) as track, progress(config.train.epochs) as report:
             result = fit(config, run_dir, report=report, warn=warn, track=track)

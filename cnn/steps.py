@@ -96,7 +96,7 @@ def loss_and_metrics(
     check_labels(batch.images, batch.labels)
     mask = jnp.ones(batch.labels.shape, bool) if batch.mask is None else batch.mask
     inputs, labels = scale(state, batch.images), jnp.asarray(batch.labels)
-    targets = jax.nn.one_hot(labels, state.model.config.classes)
+    targets = jax.nn.one_hot(labels, state.model.config.classes, dtype=jnp.float32)
     if dropout_key is not None:
         inputs, targets = augment(stream_key(state.key, Stream.AUGMENT, state.step), inputs, targets, state.augment)
         targets = optax.smooth_labels(targets, state.optim.label_smoothing)

@@ -244,7 +244,7 @@ def test_a_damaged_installed_package_is_passed_over_and_told(installed):
         load_data(CONFIG)
 
 
-def test_prepare_falls_back_on_the_package_that_apt_fetches(monkeypatch, tiny, cache):
+def test_prepare_falls_back_on_the_package_that_apt_fetches(monkeypatch, tiny, cache, capsys):
     calls = []
 
     def fetch_with_tfds(name, directory, archives=None):
@@ -258,6 +258,7 @@ def test_prepare_falls_back_on_the_package_that_apt_fetches(monkeypatch, tiny, c
     with pytest.raises(DataError, match="no network"):
         load_data(CONFIG)  # Training does not call apt.
     assert prepare(CONFIG) == f"fashion_mnist: 20 + 6 images from the package no-such-package, in {cache}, digests ok"
+    assert "\nno network; getting fashion_mnist from the package no-such-package, once" in capsys.readouterr().err
     assert calls == [None, None, tiny]
     assert prepare(CONFIG).endswith("digests ok")
     assert len(calls) == 3

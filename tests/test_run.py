@@ -167,7 +167,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
     assert message.startswith("stopped at step ") and message.count("\n") == 1
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
     assert again.returncode == 0 and "epoch 1/3" not in again.stdout and "epoch 3/3" in again.stdout
-    assert "going on with it" in again.stdout
+    assert "found the beginning of a run" in again.stdout
 
 
 def test_a_page_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys):

@@ -19,6 +19,7 @@ import dataclasses, json, sys, tempfile
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
 import cnn
+from benchmarks.devices import epoch
 from cnn import sharding
 from cnn.config import MeshConfig
 from tests.helpers import NARROW
@@ -88,6 +89,11 @@ def interrupted(first, second):
         return [row["val_loss"] for row in cnn.fit(config(second), run_dir, small).history]
 
 results["restarts"] = [interrupted(8, 1), interrupted(1, 8)]
+
+# Hundreds of steps, over which float32's rounding errors grow.
+longer = real._replace(train=cnn.Split(real.train.images[:6_399], real.train.labels[:6_399]), val=small.val)
+batches = dataclasses.replace(config(1), optim=cnn.OptimConfig(batch_size=32))
+results["float64"] = [epoch(batches, longer, devices, "float64") for devices in (1, 8)]
 print(json.dumps(results))
 """
 
@@ -118,6 +124,18 @@ def test_losses_are_those_of_one_device(results, mesh):
     assert many["step"] == pytest.approx(one["step"], rel=1e-5)
     assert many["fit"] == pytest.approx(one["fit"], rel=1e-5)
     np.testing.assert_allclose(many["probabilities"], one["probabilities"], rtol=1e-4, atol=1e-6)
+
+
+def test_in_float64_the_losses_of_hundreds_of_steps_are_those_of_one_device(results):
+    one, many = results["float64"]
+    assert many.pop("devices") == 8 and one.pop("devices") == 1
+    # What the losses are put out in is float32.
+    assert many == {
+        **one,
+        "train_loss": pytest.approx(one["train_loss"], rel=1e-6),
+        "val_loss": pytest.approx(one["val_loss"], rel=1e-6),
+    }
+    assert one["train_correct"] > 1_000
 
 
 def test_augmentation_statistics_and_averages_are_those_of_one_device(results):

@@ -100,7 +100,7 @@ def torture(kills: int, directory: Path, seed: int = 0) -> dict[str, int]:
         while True:
             process = start(run_dir)
             if counts["kills"] < kills:
-                time.sleep(rng.uniform(0, seconds_to_kill))
+                process.join(rng.uniform(0, seconds_to_kill))
                 process.kill()
             status = finish(process)
             if status == 0:
@@ -118,7 +118,7 @@ def torture(kills: int, directory: Path, seed: int = 0) -> dict[str, int]:
                 assert max(steps, default=-1) >= latest, (steps, latest)
                 latest = max(steps, default=-1)
                 counts["after a checkpoint"] += latest > 0
-            if latest <= 0:
+            if not counts["after a checkpoint"]:
                 # The machine has become slower than it was when the whole run was timed.
                 seconds_to_kill *= 1.1
         counts["runs that finished"] += 1
