@@ -1,5 +1,6 @@
 """Checkpoints: the best, the latest and the one before, by orbax, which no other module imports."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -102,9 +103,12 @@ def _directory(checkpoints: Any, step: int) -> Path:
 
 
 def steps(checkpoints: Any) -> list[int]:
-    """Returns the steps of the finished checkpoints, the latest first."""
-    found = (checkpoint.step for checkpoint in checkpoints.checkpoints)
-    return sorted((step for step in found if (_directory(checkpoints, step) / MANIFEST).exists()), reverse=True)
+    """Returns the steps of the finished checkpoints, the latest first.
+
+    Those with a manifest, whatever orbax makes of them: to it, one that has lost a file may be none.
+    """
+    finished = (path.parent.name for path in Path(checkpoints.directory).glob(f"*/{MANIFEST}"))
+    return sorted((int(name) for name in finished if name.isdecimal()), reverse=True)
 
 
 def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
@@ -170,6 +174,10 @@ def _remove_unfinished(checkpoints: Any) -> None:
     checkpoints.reload()
 
 
+_DAMAGE = (errno.EIO, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+"""What a disk says of a bad sector, and of a file that is missing or something else."""
+
+
 @contextmanager
 def _reading(directory: Path) -> Iterator[None]:
     """Raises DamagedError for what is not whole, and RunDirError for what cannot be read though it may be whole."""
@@ -178,6 +186,8 @@ def _reading(directory: Path) -> Iterator[None]:
     except (UserError, DamagedError, jax.errors.JaxRuntimeError, MemoryError):
         raise
     except OSError as error:
+        if error.errno in _DAMAGE:
+            raise DamagedError(f"the checkpoint {directory} is damaged ({error.strerror})") from error
         raise RunDirError(
             f"cannot read the checkpoint {directory}: {error.strerror}; mend that and try again"
         ) from error
@@ -263,6 +273,8 @@ def load_latest(
             problem = error
         # All processes take the same one.
         if not highest(problem is not None):
+            if latest and step == found[0] and (lost := _lost(run_dir, latest[1])):
+                warn(f"{lost}; that of step {step} is taken")
             _remove_unfinished(checkpoints)
             return latest
         if step != found[-1]:
@@ -270,14 +282,31 @@ def load_latest(
             warn(f"{problem}; it is moved to {aside}, and the one before it is taken")
             with first_goes_first():
                 if is_first():
-                    aside.mkdir(exist_ok=True)
-                    shutil.rmtree(aside / str(step), ignore_errors=True)
-                    shutil.move(_directory(checkpoints, step), aside / str(step))
+                    _move(_directory(checkpoints, step), aside)
             checkpoints.reload()
     raise DamagedError(
         f"no checkpoint of {run_dir} is whole, and nothing is trained anew there by itself; "
         f"python -m cnn verify {run_dir} says what is damaged; bring back a copy, or name another --run-dir"
     )
+
+
+def _move(directory: Path, aside: Path) -> None:
+    try:
+        aside.mkdir(exist_ok=True)
+        shutil.rmtree(aside / directory.name, ignore_errors=True)
+        shutil.move(directory, aside / directory.name)
+    except OSError as error:
+        raise RunDirError(
+            f"cannot move {directory}, which is damaged, to {aside}: {error.strerror}; mend that, or move it yourself"
+        ) from error
+
+
+def _lost(run_dir: Path, progress: dict[str, Any]) -> str:
+    """What is said if the latest checkpoint has fewer epochs than metrics.jsonl, which is written after it; else ""."""
+    history = run_dir / rundir.HISTORY
+    written = len(history.read_bytes().splitlines()) if history.exists() else 0
+    found = len(progress["history"])
+    return f"the latest checkpoint of {run_dir} is missing: of {written} epochs, {found}" if found < written else ""
 
 
 def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
@@ -290,7 +319,10 @@ def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
       DamagedError: it is not whole.
     """
     run_dir, found = Path(checkpoints.directory).parent, steps(checkpoints)
-    best = _read_description(checkpoints, found[0])["progress"]["best_step"] if found else 0
+    progress = _read_description(checkpoints, found[0])["progress"] if found else {"best_step": 0, "history": []}
+    if found and (lost := _lost(run_dir, progress)):
+        raise DamagedError(f"{lost}; so nobody can tell which is the best; bring back a copy")
+    best = progress["best_step"]
     # Weights that were imported are the best before any step.
     if best == 0 and best not in found:
         raise RunDirError(f"{run_dir} has no finished epoch; repeat the command of its run to go on with it")

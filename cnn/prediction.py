@@ -29,6 +29,9 @@ MOST_PIXELS = 40_000_000
 BATCH = 128
 """Files that are read and classified at a time."""
 
+DECODERS = 2
+"""Files that are decoded at a time: a large one takes half a gigabyte meanwhile."""
+
 
 def printable(path: str | os.PathLike) -> str:
     """Returns a file's name on one line, whatever bytes it is made of."""
@@ -162,7 +165,7 @@ def predict_files(
     names = model_class_names(config)
     blank = Read(np.zeros(config.data.image_shape, np.uint8), False)
     read = partial(_read_or_error, shape=config.data.image_shape, invert=invert)
-    with ThreadPoolExecutor() as threads, warnings.catch_warnings():
+    with ThreadPoolExecutor(DECODERS) as threads, warnings.catch_warnings():
         # As of read_image; here, as threads share what is ignored.
         warnings.simplefilter("ignore")
         for start in range(0, len(files), BATCH):

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -64,6 +65,10 @@ def _first_message(box: str) -> str:
 
 def exit_status(command: Callable[[], None]) -> int:
     """Runs a command and returns its exit status; what the user can mend is a line on stderr, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold what the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         command()
     except UserError as error:
@@ -77,6 +82,10 @@ def exit_status(command: Callable[[], None]) -> int:
     except BrokenPipeError:
         # Who read our output has gone; the interpreter must not try to write the rest when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # Such as a full disk under the file that our output goes to.
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -120,9 +129,25 @@ def main(config: ExperimentConfig) -> None:
             raise ConfigError("--coordinator, --processes and --process-index are for --distributed; add it")
         run(config, run_dir or default_run_dir(config.name))
 
-    program = f"python -m experiments.{config.name}"
-    status = exit_status(lambda: parse_options(experiment, program, sys.argv[1:])())
-    if status in (1, 2) and jax.distributed.is_initialized():
+    agreed = False
+
+    def command() -> None:
+        nonlocal agreed
+        try:
+            parse_options(experiment, f"python -m experiments.{config.name}", sys.argv[1:])()
+            agreed = True
+        except Stopped:
+            agreed = True
+            raise
+
+    try:
+        status = exit_status(command)
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        status = 1
+    if not agreed and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         # To leave in order would be to wait for processes that may be waiting for this one.

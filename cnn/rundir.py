@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -32,9 +32,9 @@ TRANSFER = "transfer.txt"
 DAMAGED = "damaged"
 LOCK = ".lock"
 
-# A run that differs in these alone is the same run: where the images lie, on how many devices it runs, how often it
-# saves, and what is drawn at the end.
-_IRRELEVANT = ("data.source", "log.", "mesh.", "train.checkpoint_steps")
+# A run that differs in these alone is the same run: where the images lie, on which and how many devices it runs, how
+# often it saves, and what is drawn at the end.
+_IRRELEVANT = ("data.source", "log.", "mesh.", "train.checkpoint_steps", "train.device")
 
 _RESULT = {
     **dict.fromkeys(("best_epoch", "stopped_epoch", "params"), int),
@@ -185,17 +185,23 @@ def read_history(run_dir: Path) -> list[dict[str, Any]]:
 
 def own_directory(run_dir: Path, name: str) -> Path:
     """Returns a directory in the run directory; raises RunDirError if it is a link, which could lead anywhere."""
-    path = run_dir / name
-    if path.is_symlink():
-        raise RunDirError(f"{path} is a symbolic link, which a run does not follow; name another directory")
+    _check_link(path := run_dir / name)
+    if path.exists() and not path.is_dir():
+        raise RunDirError(f"{path} is no directory; name another --run-dir")
     return path
 
 
+def _check_link(path: Path) -> None:
+    if path.is_symlink():
+        raise RunDirError(f"{path} is a symbolic link, which a run does not follow; name another directory")
+
+
 @contextmanager
-def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[None]:
+def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], None]]:
     """Holds the directory for this run: makes it, or finds a part of the same run in it.
 
-    Of many processes the first does, for all.
+    Gives a function that raises RunDirError if it is another one by now: if it was removed, and another run has begun
+    in its place, that run must not get what this one writes. Of many processes the first does all this, for all.
 
     Raises:
       RunDirError: it holds something else, or a run of another configuration, is in use, or cannot be written to.
@@ -206,15 +212,29 @@ def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[None]:
         with first_goes_first():
             if is_first():
                 lock = _locked(run_dir, config)
-        yield
+        yield lambda: _check_held(lock, run_dir)
     finally:
         if lock is not None:
             # Nothing is left of a run that was refused before it wrote anything.
             with suppress(OSError):
-                if made and os.listdir(run_dir) == [LOCK]:
+                if made and _is_held(lock, run_dir) and os.listdir(run_dir) == [LOCK]:
                     (run_dir / LOCK).unlink()
                     run_dir.rmdir()
             os.close(lock)
+
+
+def _is_held(lock: int, run_dir: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(lock), os.stat(run_dir / LOCK))
+    return False
+
+
+def _check_held(lock: int | None, run_dir: Path) -> None:
+    # If it has vanished, what is to be written next says so.
+    if lock is not None and run_dir.exists() and not _is_held(lock, run_dir):
+        raise RunDirError(
+            f"{run_dir} is not this run's any more, as it was removed, or its {LOCK} was; name another with --run-dir"
+        )
 
 
 def _locked(run_dir: Path, config: ExperimentConfig) -> int:
@@ -276,7 +296,9 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
     elif entries:
         raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
     for name in (CHECKPOINTS, FIGURES, DAMAGED, EXPORT):
-        own_directory(run_dir, name)
+        if (directory := own_directory(run_dir, name)).exists():
+            for entry in directory.iterdir():
+                _check_link(entry)
 
 
 def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:

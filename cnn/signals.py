@@ -27,6 +27,9 @@ def noted() -> Iterator[Callable[[], int]]:
 
     def watch():
         while number := os.read(reader, 1):
+            # All signals come here that Python handles, those of the user's own handlers too.
+            if number[0] not in handled:
+                continue
             if received[0]:
                 os._exit(128 + number[0])
             received[0] = number[0]

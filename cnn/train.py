@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ def fit(
     rundir.check_entries(run_dir, config)
     if rundir.read_result(run_dir) is not None:
         return load_result(run_dir)[1]
-    with rundir.claimed(run_dir, config):
+    with rundir.claimed(run_dir, config) as check_claim:
         with timed(seconds, "data"):
             with first_goes_first():
                 splits = check_splits(config, splits or load_data(config.data))
@@ -83,10 +84,8 @@ def fit(
                 check_beginning(config, train_images)
             rundir.describe(run_dir, config, data_digest(splits), train_images, mesh.devices.ravel())
             on_device = replicate(splits, mesh)
-        run = Run(
-            config, run_dir, lambda: create_state(config, train_images, mesh), on_device, seconds, report, warn, track
-        )
-        return _fit(run)
+        begin = partial(create_state, config, train_images, mesh)
+        return _fit(Run(config, run_dir, check_claim, begin, on_device, seconds, report, warn, track))
 
 
 class Run(NamedTuple):
@@ -94,6 +93,8 @@ class Run(NamedTuple):
 
     config: ExperimentConfig
     run_dir: Path
+    check_claim: Callable[[], None]
+    """Raises RunDirError if the directory is another run's by now."""
     begin: Callable[[], TrainState]
     """Makes the random state before the first step, which steps use up."""
     splits: Splits
@@ -132,6 +133,8 @@ def _no_progress() -> Progress:
 
 def _save(run: Run, checkpoints: Any, state: TrainState, progress: Progress) -> None:
     with timed(run.seconds, "checkpoint"):
+        with first_goes_first():
+            run.check_claim()
         values = {
             "history": progress.history,
             "stopper": progress.stopper._asdict(),
@@ -168,7 +171,7 @@ def _warn_of_best(run: Run, checkpoints: Any, state: TrainState) -> None:
         except RunDirError:
             return
         except DamagedError as error:
-            run.warn(str(error))
+            run.warn(f"{error}; nothing is lost if an epoch to come is better")
 
 
 def _fit(run: Run) -> Result:
@@ -190,6 +193,8 @@ def _fit(run: Run) -> Result:
     with timed(run.seconds, "eval"):
         test_metrics = jax.device_get(evaluate(best, run.splits.test))
         tta_metrics = jax.device_get(evaluate_views(best, run.splits.test)) if config.augment.test_time else None
+    if not math.isfinite(test_metrics.loss):
+        raise FloatingPointError("the loss on the test images is no number; the checkpoints are kept")
     best_row = progress.history[progress.stopper.best_epoch - 1]
     summary = {
         "best_epoch": progress.stopper.best_epoch,
@@ -240,12 +245,12 @@ def _train_by_epoch(run: Run, state: TrainState, progress: Progress, checkpoints
                 # All processes agree, so that all save at the same step.
                 number = highest(signal_received())
                 if done < epoch_steps and (number or done % stride == 0):
-                    _check_finite(run, train, checkpoints, metrics, done)
+                    _check_finite(run, train, checkpoints, metrics, int(state.step))
                     _save(run, checkpoints, state, Progress(history, stopper, metrics, spent))
                     _stop_if_asked(run, number, state)
             with timed(spent, "eval"):
                 val_metrics = jax.block_until_ready(evaluate_val(state, splits.val))
-            _check_finite(run, train, checkpoints, metrics, done)
+            _check_finite(run, train, checkpoints, metrics, int(state.step))
             row = epoch_row(run, len(history) + 1, jax.device_get((metrics, val_metrics)), spent)
             stopper = update_stopper(stopper, row["epoch"], row["val_loss"])
             add_seconds(run.seconds, spent)
@@ -263,8 +268,9 @@ def _keep_kernels(run: Run, layer: str | None, state: TrainState, epoch: int) ->
     """Keeps a layer's kernels for the picture of them over the epochs, which takes milliseconds."""
     if layer is not None:
         kernels = whole(state.evaluated.params[layer]["kernel"])
-        # No run stops for a picture; of a full disk, the checkpoint that follows says what is lost.
+        # No run stops for a picture; what is wrong with the directory, the checkpoint that follows says.
         with suppress(RunDirError, OSError):
+            run.check_claim()
             rundir.write_kernels(run.run_dir, epoch, kernels)
 
 
@@ -273,23 +279,25 @@ def _stop_if_asked(run: Run, number: int, state: TrainState) -> None:
         raise Stopped(number, f"stopped at step {int(state.step)}, which is saved in {run.run_dir}")
 
 
-def _check_finite(run: Run, train: Any, checkpoints: Any, metrics: Metrics, done: int) -> None:
-    """Raises FloatingPointError with the step and the images of the first loss that is no number.
+def _check_finite(run: Run, train: Any, checkpoints: Any, metrics: Metrics, reached: int) -> None:
+    """Raises FloatingPointError with the step and the images of the first loss that is no number, if there is one.
 
-    The steps are taken again, one by one, from the last checkpoint; so the loop itself need not look.
+    The steps until the one that was reached are taken again, one by one, from the last checkpoint; so the loop itself
+    need not look.
     """
     if math.isfinite(jax.device_get(metrics.loss_sum)):
         return
     state, progress = _load_latest(run, checkpoints, run.begin())
-    first, total = int(state.step) - len(progress.history) * run.epoch_steps, progress.metrics
-    for batch in range(first, done):
+    total = progress.metrics
+    for step in range(int(state.step), reached):
         state, total = train(state, total, run.splits.train, np.int32(1))
-        if not math.isfinite(jax.device_get(total.loss_sum)) or batch == done - 1:
+        if not math.isfinite(jax.device_get(total.loss_sum)) or step == reached - 1:
+            epoch, batch = divmod(step, run.epoch_steps)
             images = len(run.splits.train.labels)
-            order = epoch_order(state.key, len(progress.history), images, run.config.optim.batch_size)
+            order = epoch_order(state.key, epoch, images, run.config.optim.batch_size)
             indices = np.asarray(order[batch])[: images - batch * order.shape[1]]
             raise FloatingPointError(
-                f"the loss is no longer a number at step {int(state.step)}, in epoch {len(progress.history) + 1}, "
+                f"the loss is no longer a number at step {step + 1}, in epoch {epoch + 1}, "
                 f"on the training images {', '.join(map(str, indices))}; the checkpoints before it are kept; "
                 "try a lower --optim.learning_rate in another --run-dir"
                 f"{'' if run.config.train.nan_policy == 'skip' else ', or --train.nan_policy skip'}"

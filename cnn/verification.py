@@ -31,21 +31,20 @@ def verify(run_dir: Path) -> dict[str, str]:
         raise RunDirError(f"{run_dir} holds no {rundir.CONFIG}; name a directory that a run has written")
     description = check(rundir.CONFIG, lambda: rundir.read_description(run_dir))
     finished = (run_dir / rundir.RESULT).exists()
-    if finished:
-        check(rundir.RESULT, lambda: rundir.read_result(run_dir))
+    result = check(rundir.RESULT, lambda: rundir.read_result(run_dir)) if finished else None
     begun = finished or (run_dir / rundir.HISTORY).exists()
-    if begun:
-        check(rundir.HISTORY, lambda: rundir.read_history(run_dir))
+    history = check(rundir.HISTORY, lambda: rundir.read_history(run_dir)) if begun else None
     if (run_dir / rundir.KERNELS).exists():
         check(rundir.KERNELS, lambda: rundir.read_kernels(run_dir))
-    whole_ones = []
+    whole_ones, saved = [], None
     if description and (run_dir / rundir.CHECKPOINTS).is_dir():
         like = create_state(description["config"], description["train_images"])
         with open_checkpoints(run_dir) as checkpoints:
             for step in reversed(steps(checkpoints)):
                 name = f"{rundir.CHECKPOINTS}/{step}"
-                check(name, lambda step=step: load(checkpoints, step, like))
-                whole_ones += [step] if not found[name] else []
+                loaded = check(name, lambda step=step: load(checkpoints, step, like))
+                whole_ones += [step] if loaded else []
+                saved = loaded[1]["history"] if loaded else None
             if whole_ones and not any(found.values()):
                 try:
                     load_best_of(checkpoints, like)
@@ -55,4 +54,11 @@ def verify(run_dir: Path) -> dict[str, str]:
                     pass
     if description and begun and not whole_ones:
         found[rundir.CHECKPOINTS] = "none is whole"
+    if saved is not None and history is not None:
+        both = min(len(history), len(saved))
+        # A process that was killed may not have come to write the last row.
+        if history[:both] != saved[:both] or (finished and len(history) < len(saved)):
+            found[rundir.HISTORY] = "it is not what the latest checkpoint says of the epochs"
+    if saved and result and result["val_loss"] not in [row["val_loss"] for row in saved]:
+        found[rundir.RESULT] = "its val_loss is that of no epoch"
     return found

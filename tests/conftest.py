@@ -34,7 +34,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
-FULLY_COMPILED = {"test_cost", "test_fused", "test_layers", "test_resume", "test_run", "test_steps"}
+FULLY_COMPILED = {"test_cost", "test_fused", "test_layers", "test_programs", "test_resume", "test_run"}
 """Tests of the programs themselves, of the bits that they come to, and of the commands as a user types them. Elsewhere
 XLA's optimizer is told to do little, here and in the processes that tests start: it took half of the time."""
 

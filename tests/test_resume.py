@@ -143,9 +143,11 @@ def test_whatever_is_damaged_in_the_latest_checkpoint_no_wrong_number_is_taken(b
         jax.tree.map(np.testing.assert_array_equal, state.params, wanted_state.params)
         jax.tree.map(np.testing.assert_array_equal, state.opt_state, wanted_state.opt_state)
         assert progress == wanted_progress
-        if state.step == 2 * STEPS and (run_dir / "damaged").exists():
+        if state.step == 2 * STEPS:
             fell_back += 1
-            assert len(warnings) == 1 and f"checkpoints/{3 * STEPS} is damaged" in warnings[0]
+            # Without its manifest it is none, and only metrics.jsonl knows of it.
+            problem = "of 3 epochs, 2" if file.name == checkpoint.MANIFEST and damage == Path.unlink else "is damaged"
+            assert len(warnings) == 1 and problem in warnings[0]
         shutil.rmtree(run_dir)
     assert fell_back >= 8  # files, of which a bit, a half or all went
 
@@ -231,10 +233,41 @@ def test_a_lost_best_checkpoint_is_not_replaced_by_another(begun, tmp_path):
     with pytest.raises(cnn.DamagedError, match=f"checkpoints/{3 * STEPS} is damaged"):
         cnn.load_best(run_dir)
     shutil.rmtree(run_dir / "checkpoints" / str(3 * STEPS))
-    assert cnn.load_best(run_dir)[0].step == 2 * STEPS  # that was the best until then
+    # Step 32 was the best until then, but is not the run's.
+    with pytest.raises(cnn.DamagedError, match="the latest checkpoint of .* is missing: of 3 epochs, 2"):
+        cnn.load_best(run_dir)
     shutil.rmtree(run_dir / "checkpoints" / str(2 * STEPS))
     with pytest.raises(cnn.RunDirError, match="has no checkpoint"):
         cnn.load_best(run_dir)
+
+
+def _remove(name):
+    return lambda directory: (directory / name).unlink()
+
+
+@pytest.mark.parametrize("lose", [_remove("commit_success.txt"), _remove(checkpoint.MANIFEST), shutil.rmtree])
+def test_a_latest_checkpoint_that_is_lost_is_told_of_and_no_other_is_the_best(
+    begun, expected, config, small, tmp_path, lose
+):
+    run_dir, warnings = _copy(begun, tmp_path), []
+    lose(run_dir / "checkpoints" / str(3 * STEPS))
+    assert any(verification.verify(run_dir).values())
+    with pytest.raises(cnn.DamagedError):
+        cnn.load_best(run_dir)
+    train.fit(narrow(config, epochs=4, patience=4), run_dir, small, warn=warnings.append)
+    assert len(warnings) == 1
+    shutil.rmtree(run_dir / "damaged", ignore_errors=True)
+    assert outcome(run_dir) == expected
+    assert not any(verification.verify(run_dir).values())
+
+
+def test_verify_compares_the_epochs_with_the_latest_checkpoint(begun, tmp_path):
+    run_dir = _copy(begun, tmp_path)
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run_dir / "metrics.jsonl").write_text("".join(lines[:2]))  # as if killed before the last one
+    assert not any(verification.verify(run_dir).values())
+    (run_dir / "metrics.jsonl").write_text(lines[0].replace('"train_loss": ', '"train_loss": 1') + lines[1])
+    assert [name for name, problem in verification.verify(run_dir).items() if problem] == ["metrics.jsonl"]
 
 
 # Run directories
@@ -263,15 +296,33 @@ def test_what_is_read_from_a_run_directory_is_checked(begun, tmp_path, name, con
         read(run_dir)
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "figures"])
+@pytest.mark.parametrize("name", ["checkpoints", "figures", f"checkpoints/{2 * STEPS}", "damaged"])
 def test_a_link_in_a_run_directory_is_not_followed(begun, config, small, tmp_path, name):
     run_dir, outside = _copy(begun, tmp_path), tmp_path / "outside"
     outside.mkdir()
+    (outside / checkpoint.MANIFEST).write_text("{}")
     shutil.rmtree(run_dir / name, ignore_errors=True)
     (run_dir / name).symlink_to(outside)
     with pytest.raises(cnn.RunDirError, match=f"{name} is a symbolic link"):
         train.fit(narrow(config, epochs=4, patience=4), run_dir, small)
-    assert not list(outside.iterdir())
+    assert [path.name for path in outside.iterdir()] == [checkpoint.MANIFEST]
+    (run_dir / name).unlink()
+    (run_dir / "damaged").write_text("no directory")
+    with pytest.raises(cnn.RunDirError, match="damaged is no directory"):
+        train.fit(narrow(config, epochs=4, patience=4), run_dir, small)
+
+
+def test_a_run_whose_directory_was_replaced_writes_nothing_into_its_successors(config, small, tmp_path):
+    run_dir = tmp_path / "run"
+
+    def replace(row):
+        shutil.rmtree(run_dir)
+        run_dir.mkdir()
+        (run_dir / ".lock").touch()
+
+    with pytest.raises(cnn.RunDirError, match="is not this run's any more"):
+        train.fit(narrow(config), run_dir, small, replace)
+    assert [path.name for path in run_dir.iterdir()] == [".lock"]
 
 
 def test_a_run_directorys_name_does_not_lead_out_of_its_root(tmp_path):
@@ -482,10 +533,13 @@ def test_handlers_are_put_back_and_what_is_ignored_stays_so():
         assert received() == signal.SIGTERM
     assert [signal.getsignal(number) for number in signals.STOPPING] == before
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    of_the_users = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
         with signals.noted() as received:
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.1)
             assert received() == 0
     finally:
         signal.signal(signal.SIGINT, before[1])
+        signal.signal(signal.SIGUSR1, of_the_users)

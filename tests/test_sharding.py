@@ -64,13 +64,13 @@ for data, model in [(1, 1), (2, 1), (4, 1), (8, 1), (2, 4)]:
 # Augmentation draws for each image, and statistics and averages are those of the whole batch.
 for data in (1, 4):
     normalized = dataclasses.replace(
-        config(data), model=cnn.ResNetConfig(blocks=(1, 1), features=4),
+        config(data), model=cnn.ResNetConfig(blocks=(1,), features=4),
         augment=cnn.AugmentConfig(shift=2, mixup=0.5),
         optim=cnn.OptimConfig(name="sgd", batch_size=50, average_decay=0.9))
     mesh = cnn.make_mesh(normalized.mesh)
     state = cnn.create_state(normalized, 330, mesh)
     state, metrics = cnn.train_epoch(state, sharding.replicate(small, mesh).train, batch_size=50)
-    variances = state.evaluated.batch_stats["block2_norm2"]["variance"]
+    variances = state.evaluated.batch_stats["block1_norm2"]["variance"]
     results[f"normalized {data}"] = [float(metrics.loss), *map(float, variances)]
 
 # What eight have begun, one goes on with, and the other way round.
@@ -90,8 +90,8 @@ def interrupted(first, second):
 
 results["restarts"] = [interrupted(8, 1), interrupted(1, 8)]
 
-# Hundreds of steps, over which float32's rounding errors grow.
-longer = real._replace(train=cnn.Split(real.train.images[:6_399], real.train.labels[:6_399]), val=small.val)
+# A hundred steps, over which float32's rounding errors grow.
+longer = real._replace(train=cnn.Split(real.train.images[:3_199], real.train.labels[:3_199]), val=small.val)
 batches = dataclasses.replace(config(1), optim=cnn.OptimConfig(batch_size=32))
 results["float64"] = [epoch(batches, longer, devices, "float64") for devices in (1, 8)]
 print(json.dumps(results))
@@ -126,7 +126,7 @@ def test_losses_are_those_of_one_device(results, mesh):
     np.testing.assert_allclose(many["probabilities"], one["probabilities"], rtol=1e-4, atol=1e-6)
 
 
-def test_in_float64_the_losses_of_hundreds_of_steps_are_those_of_one_device(results):
+def test_in_float64_the_losses_of_a_hundred_steps_are_those_of_one_device(results):
     one, many = results["float64"]
     assert many.pop("devices") == 8 and one.pop("devices") == 1
     # What the losses are put out in is float32.
@@ -135,7 +135,7 @@ def test_in_float64_the_losses_of_hundreds_of_steps_are_those_of_one_device(resu
         "train_loss": pytest.approx(one["train_loss"], rel=1e-6),
         "val_loss": pytest.approx(one["val_loss"], rel=1e-6),
     }
-    assert one["train_correct"] > 1_000
+    assert one["train_correct"] > 500
 
 
 def test_augmentation_statistics_and_averages_are_those_of_one_device(results):

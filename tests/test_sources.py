@@ -239,9 +239,10 @@ def change(directory, name, function):
             ),
             "t10k-images.*: found SHA-256 [0-9a-f]{64}, expected [0-9a-f]{64}",
         ),
-        (lambda d: (d / "train-images-idx3-ubyte").mkdir(), "train-images-idx3-ubyte cannot be read.*directory"),
+        (lambda d: (d / "train-images-idx3-ubyte").mkdir(), "train-images-idx3-ubyte cannot be read.*no regular file"),
+        (lambda d: os.mkfifo(d / "train-images-idx3-ubyte"), "train-images-idx3-ubyte cannot be read.*no regular file"),
     ],
-    ids=["missing", "truncated", "not gzip", "short", "train and t10k", "images and labels", "tampered", "directory"],
+    ids="missing,truncated,not gzip,short,train and t10k,images and labels,tampered,directory,FIFO".split(","),
 )
 def test_a_bad_directory_is_refused_with_file_found_and_expected(tmp_path, tiny, damage, message):
     directory = write(tmp_path / "idx", archives("fashion_mnist", tiny("fashion_mnist")))

@@ -321,6 +321,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
         timeout=120,
     )
     assert run.stdout.startswith("cannot write the checkpoint of step 14"), run.stdout + run.stderr
+    assert "the same command goes on from step 7, which is whole" in run.stdout
     assert len(run.stdout.splitlines()) == 1 and not run.stderr
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["7"]
     assert cnn.load_best(tmp_path)[0].step == 7
