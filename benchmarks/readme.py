@@ -232,7 +232,8 @@ def scaling_table(result: dict[str, Any]) -> str:
             f"{row['devices']} by {row['link']}",
             f"{1000 * row['all_reduce_seconds']:.2f}",
             *(f"{share:.0%}" for share in row["efficiency"].values()),
-            f"{row['images_a_device_at_half'] * row['devices']:,}",
+            # Where one image a device is enough, none loses half.
+            f"{row['images_a_device_at_half'] * row['devices']:,}" if row["images_a_device_at_half"] > 1 else "none",
         ]
         for row in many
     ]

@@ -154,7 +154,9 @@ def test_sigterm_to_one_saves_on_all_at_the_same_step_and_another_number_goes_on
     assert _next_epoch(one) == step // STEPS + 1
 
 
-@pytest.mark.parametrize(("victim", "how"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)])
+@pytest.mark.parametrize(
+    ("victim", "how"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP), (0, signal.SIGSTOP)]
+)
 def test_when_one_is_killed_or_stops_all_end_and_a_restart_goes_on(start, tmp_path, victim, how):
     run_dir, long = tmp_path / "run", ("--train.epochs", "500")
     started = start(run_dir, 2, *long)
@@ -167,6 +169,9 @@ def test_when_one_is_killed_or_stops_all_end_and_a_restart_goes_on(start, tmp_pa
     assert time.monotonic() - begin < 2 * processes.HEARTBEAT_SECONDS
     assert not any(verification.verify(run_dir).values())
     epochs = len(_history(run_dir))
+    # One that is stopped is alive, and if it is the first, the directory is its own.
+    started[victim].kill()
+    started[victim].wait()
     [one] = start(run_dir, 1, *long)
     assert _next_epoch(one) == epochs + 1
 

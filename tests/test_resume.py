@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ STEPS = 16
 
 
 class Interrupted(Exception):
+    pass
+
+
+def _interrupt():
+    raise Interrupted
+
+
+def _nothing(*arguments):
     pass
 
 
@@ -419,6 +428,22 @@ def test_a_loss_that_is_no_number_is_found_to_the_step_and_its_images(config, sm
             break
     assert f"at step {step}, in epoch 1" in str(error.value)
     assert f"training images {', '.join(map(str, order[step - 1]))};" in str(error.value)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_though_the_latest_checkpoint_is_damaged(config, small, tmp_path):
+    """Then the steps are taken again from the one before, here from within the epoch before."""
+    often = narrow(config, checkpoint_steps=5)
+    with pytest.raises(Interrupted):
+        train.fit(often, tmp_path / "run", small, lambda row: _interrupt())
+    flip_a_bit(_data_file(tmp_path / "run" / "checkpoints" / str(STEPS)))
+    warnings: list[str] = []
+    begin, steps = partial(cnn.create_state, often, 500), partial(cnn.train_steps, batch_size=32)
+    run = train.Run(often, tmp_path / "run", _nothing, begin, small, {}, _nothing, warnings.append, _nothing)
+    metrics = cnn.Metrics(np.float32(np.nan), np.int32(0), np.int32(0))
+    with checkpoint.open_checkpoints(tmp_path / "run") as checkpoints:
+        with pytest.raises(FloatingPointError, match="at step 20, in epoch 2"):
+            train._check_finite(run, steps, checkpoints, metrics, 20)
+    assert len(warnings) == 1 and f"checkpoints/{STEPS} is damaged" in warnings[0]
 
 
 def test_skipping_leaves_the_parameters_as_they_were_and_counts_nothing(config, small):

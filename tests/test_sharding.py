@@ -83,12 +83,12 @@ def after_one(row):
 def interrupted(first, second):
     with tempfile.TemporaryDirectory() as run_dir:
         try:
-            cnn.fit(config(first), run_dir, small, report=after_one)
+            cnn.fit(config(*first), run_dir, small, report=after_one)
         except Interrupted:
             pass
-        return [row["val_loss"] for row in cnn.fit(config(second), run_dir, small).history]
+        return [row["val_loss"] for row in cnn.fit(config(*second), run_dir, small).history]
 
-results["restarts"] = [interrupted(8, 1), interrupted(1, 8)]
+results["restarts"] = [interrupted((8, 1), (1, 1)), interrupted((1, 1), (2, 4)), interrupted((2, 4), (8, 1))]
 
 # A hundred steps, over which float32's rounding errors grow.
 longer = real._replace(train=cnn.Split(real.train.images[:3_199], real.train.labels[:3_199]), val=small.val)
