@@ -1,6 +1,6 @@
 """What an epoch comes to on one device and on several, in float32 and with the layers in float64.
 
-python -m benchmarks.devices [--devices 1 8] [--images 48000] [--results DIR]
+python -m benchmarks.devices [--devices 1 2 8] [--images 48000] [--results DIR]
 
 The devices are those that JAX makes of a CPU. They add up in another order than one does, and training makes much of a
 rounding error: in float64, where it begins a billion times smaller, what is left of a difference would be a fault.
@@ -40,7 +40,7 @@ def epoch(config: cnn.ExperimentConfig, splits: cnn.Splits, devices: int, dtype:
         }
 
 
-def main(devices: tuple[int, ...] = (1, 8), images: int = 48_000, results: Path = RESULTS) -> None:
+def main(devices: tuple[int, ...] = (1, 2, 8), images: int = 48_000, results: Path = RESULTS) -> None:
     """Train and validate for an epoch, print what it comes to, and write devices.json.
 
     Args:

@@ -1,6 +1,5 @@
 """Checkpoints: the best, the latest and the one before, by orbax, which no other module imports."""
 
-import errno
 import hashlib
 import json
 import logging
@@ -107,7 +106,9 @@ def steps(checkpoints: Any) -> list[int]:
 
     Those with a manifest, whatever orbax makes of them: to it, one that has lost a file may be none.
     """
-    finished = (path.parent.name for path in Path(checkpoints.directory).glob(f"*/{MANIFEST}"))
+    finished = [path.parent.name for path in Path(checkpoints.directory).glob(f"*/{MANIFEST}")]
+    # Orbax knows what was there when it was opened; another process may have saved since.
+    checkpoints.reload()
     return sorted((int(name) for name in finished if name.isdecimal()), reverse=True)
 
 
@@ -174,10 +175,6 @@ def _remove_unfinished(checkpoints: Any) -> None:
     checkpoints.reload()
 
 
-_DAMAGE = (errno.EIO, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
-"""What a disk says of a bad sector, and of a file that is missing or something else."""
-
-
 @contextmanager
 def _reading(directory: Path) -> Iterator[None]:
     """Raises DamagedError for what is not whole, and RunDirError for what cannot be read though it may be whole."""
@@ -186,11 +183,11 @@ def _reading(directory: Path) -> Iterator[None]:
     except (UserError, DamagedError, jax.errors.JaxRuntimeError, MemoryError):
         raise
     except OSError as error:
-        if error.errno in _DAMAGE:
-            raise DamagedError(f"the checkpoint {directory} is damaged ({error.strerror})") from error
-        raise RunDirError(
-            f"cannot read the checkpoint {directory}: {error.strerror}; mend that and try again"
-        ) from error
+        problem = error.strerror or first_cause(error)
+        # What is there is something else than what was saved.
+        if isinstance(error, (IsADirectoryError, NotADirectoryError)):
+            raise DamagedError(f"the checkpoint {directory} is damaged ({problem})") from error
+        raise RunDirError(f"cannot read the checkpoint {directory}: {problem}; mend that and try again") from error
     # Orbax says by exceptions of many types that something is not as it should be.
     except Exception as error:
         raise DamagedError(f"the checkpoint {directory} is damaged ({first_cause(error)})") from error
@@ -261,7 +258,8 @@ def load_latest(
       RunDirError: they are those of another model, or cannot be read.
       DamagedError: none is whole.
     """
-    run_dir, found = Path(checkpoints.directory).parent, steps(checkpoints)
+    run_dir = Path(checkpoints.directory).parent
+    written, found = _epochs_written(run_dir), steps(checkpoints)
     if not found and not (run_dir / rundir.HISTORY).exists():
         _remove_unfinished(checkpoints)
         return None
@@ -273,8 +271,8 @@ def load_latest(
             problem = error
         # All processes take the same one.
         if not highest(problem is not None):
-            if latest and step == found[0] and (lost := _lost(run_dir, latest[1])):
-                warn(f"{lost}; that of step {step} is taken")
+            if latest and step == found[0] and len(latest[1]["history"]) < written:
+                warn(f"the latest checkpoint of {run_dir} is missing; that of step {step} is taken")
             _remove_unfinished(checkpoints)
             return latest
         if step != found[-1]:
@@ -294,19 +292,20 @@ def _move(directory: Path, aside: Path) -> None:
     try:
         aside.mkdir(exist_ok=True)
         shutil.rmtree(aside / directory.name, ignore_errors=True)
-        shutil.move(directory, aside / directory.name)
+        directory.rename(aside / directory.name)
     except OSError as error:
         raise RunDirError(
             f"cannot move {directory}, which is damaged, to {aside}: {error.strerror}; mend that, or move it yourself"
         ) from error
 
 
-def _lost(run_dir: Path, progress: dict[str, Any]) -> str:
-    """What is said if the latest checkpoint has fewer epochs than metrics.jsonl, which is written after it; else ""."""
+def _epochs_written(run_dir: Path) -> int:
+    """The rows of metrics.jsonl, each written after its epoch's checkpoint: to be read before those are listed."""
     history = run_dir / rundir.HISTORY
-    written = len(history.read_bytes().splitlines()) if history.exists() else 0
-    found = len(progress["history"])
-    return f"the latest checkpoint of {run_dir} is missing: of {written} epochs, {found}" if found < written else ""
+    try:
+        return sum(bool(line.strip()) for line in history.read_bytes().splitlines()) if history.exists() else 0
+    except OSError as error:
+        raise RunDirError(f"cannot read {history}: {error.strerror}; mend that and try again") from error
 
 
 def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
@@ -318,14 +317,17 @@ def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
       RunDirError: no epoch has been finished, or it is that of another model, or cannot be read.
       DamagedError: it is not whole.
     """
-    run_dir, found = Path(checkpoints.directory).parent, steps(checkpoints)
+    run_dir = Path(checkpoints.directory).parent
+    written, found = _epochs_written(run_dir), steps(checkpoints)
     progress = _read_description(checkpoints, found[0])["progress"] if found else {"best_step": 0, "history": []}
-    if found and (lost := _lost(run_dir, progress)):
-        raise DamagedError(f"{lost}; so nobody can tell which is the best; bring back a copy")
     best = progress["best_step"]
     # Weights that were imported are the best before any step.
     if best == 0 and best not in found:
         raise RunDirError(f"{run_dir} has no finished epoch; repeat the command of its run to go on with it")
+    if len(progress["history"]) < written:
+        raise DamagedError(
+            f"the latest checkpoint of {run_dir} is missing, so nobody can tell which is the best; bring back a copy"
+        )
     try:
         if best not in found:
             raise DamagedError(f"the checkpoint {_directory(checkpoints, best)} is missing")

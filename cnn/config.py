@@ -241,7 +241,7 @@ class OptimConfig:
     learning_rate_multipliers: Annotated[tuple[str, ...], MULTIPLIERS] = ()
     """By layer name or pattern, such as "conv*=0.1"; 0 freezes the parameters, and the first that fits counts."""
     accumulate_steps: Annotated[int, integer(1)] = 1
-    """Steps whose gradients are averaged for one update."""
+    """Steps whose gradients are averaged for one update; a last batch that is not full counts as much as any other."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of the kernels, times the learning rate, that each step takes away; with muon, not of the last layer's."""
     momentum: Annotated[float, RATE] = 0.0

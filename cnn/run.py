@@ -85,7 +85,7 @@ def exit_status(command: Callable[[], None]) -> int:
         return 1
     except OSError as error:
         # Such as a full disk under the file that our output goes to.
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -129,15 +129,14 @@ def main(config: ExperimentConfig) -> None:
             raise ConfigError("--coordinator, --processes and --process-index are for --distributed; add it")
         run(config, run_dir or default_run_dir(config.name))
 
-    agreed = False
+    agreed = True
 
     def command() -> None:
         nonlocal agreed
         try:
             parse_options(experiment, f"python -m experiments.{config.name}", sys.argv[1:])()
-            agreed = True
-        except Stopped:
-            agreed = True
+        except BaseException as error:
+            agreed = isinstance(error, Stopped)
             raise
 
     try:

@@ -185,15 +185,12 @@ def read_history(run_dir: Path) -> list[dict[str, Any]]:
 
 def own_directory(run_dir: Path, name: str) -> Path:
     """Returns a directory in the run directory; raises RunDirError if it is a link, which could lead anywhere."""
-    _check_link(path := run_dir / name)
+    path = run_dir / name
+    if path.is_symlink():
+        raise RunDirError(f"{path} is a symbolic link, which a run does not follow; name another directory")
     if path.exists() and not path.is_dir():
         raise RunDirError(f"{path} is no directory; name another --run-dir")
     return path
-
-
-def _check_link(path: Path) -> None:
-    if path.is_symlink():
-        raise RunDirError(f"{path} is a symbolic link, which a run does not follow; name another directory")
 
 
 @contextmanager
@@ -233,7 +230,8 @@ def _check_held(lock: int | None, run_dir: Path) -> None:
     # If it has vanished, what is to be written next says so.
     if lock is not None and run_dir.exists() and not _is_held(lock, run_dir):
         raise RunDirError(
-            f"{run_dir} is not this run's any more, as it was removed, or its {LOCK} was; name another with --run-dir"
+            f"{run_dir} is not this run's any more, as it was removed, or its {LOCK} was; start the same command again "
+            "to go on with what is there, or name another --run-dir"
         )
 
 
@@ -278,6 +276,7 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
     way_out = "name another directory with --run-dir"
     try:
         entries = sorted(entry.name for entry in run_dir.iterdir() if not entry.name.startswith("."))
+        links = [path for name in (CHECKPOINTS, DAMAGED) for path in run_dir.glob(f"{name}/*") if path.is_symlink()]
     except FileNotFoundError:
         return
     except OSError as error:
@@ -296,9 +295,9 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
     elif entries:
         raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
     for name in (CHECKPOINTS, FIGURES, DAMAGED, EXPORT):
-        if (directory := own_directory(run_dir, name)).exists():
-            for entry in directory.iterdir():
-                _check_link(entry)
+        own_directory(run_dir, name)
+    for link in links:
+        raise RunDirError(f"{link} is a symbolic link, which a run does not follow; name another directory")
 
 
 def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:

@@ -130,10 +130,10 @@ def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> n
     """
     header = idx_header(shape)
     size = len(header) + math.prod(shape)
-    # A FIFO would be waited for.
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path} cannot be read (it is no regular file); expected idx data of shape {shape}")
     try:
+        # A FIFO would be waited for.
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
             content = stream.read(size + 1)  # One byte too many shows a longer file, and bounds what a bomb unpacks.
     except (OSError, EOFError, zlib.error) as error:

@@ -159,7 +159,9 @@ def _load_latest(run: Run, checkpoints: Any, state: TrainState) -> tuple[TrainSt
     metrics = make_metrics(*saved["metrics"])
     progress = Progress(saved["history"], EarlyStopper(**saved["stopper"]), metrics, saved["spent"])
     add_seconds(run.seconds, saved["seconds"])
-    rundir.write_history(run.run_dir, progress.history)
+    # The others are about to read it.
+    with first_goes_first():
+        rundir.write_history(run.run_dir, progress.history)
     return state, progress
 
 
@@ -171,7 +173,7 @@ def _warn_of_best(run: Run, checkpoints: Any, state: TrainState) -> None:
         except RunDirError:
             return
         except DamagedError as error:
-            run.warn(f"{error}; nothing is lost if an epoch to come is better")
+            run.warn(f"{error}; or let the run go on, and see whether an epoch to come is better")
 
 
 def _fit(run: Run) -> Result:
@@ -194,7 +196,10 @@ def _fit(run: Run) -> Result:
         test_metrics = jax.device_get(evaluate(best, run.splits.test))
         tta_metrics = jax.device_get(evaluate_views(best, run.splits.test)) if config.augment.test_time else None
     if not math.isfinite(test_metrics.loss):
-        raise FloatingPointError("the loss on the test images is no number; the checkpoints are kept")
+        raise FloatingPointError(
+            "the loss on the test images is no number; the checkpoints are kept; "
+            "try a lower --optim.learning_rate in another --run-dir"
+        )
     best_row = progress.history[progress.stopper.best_epoch - 1]
     summary = {
         "best_epoch": progress.stopper.best_epoch,
@@ -208,6 +213,7 @@ def _fit(run: Run) -> Result:
         "params": sum(layer.parameters for layer in layers),
         "seconds": run.seconds,
     }
+    run.check_claim()
     rundir.write_json(run_dir / rundir.RESULT, summary)
     return Result(on_one_device(best), progress.history, summary)
 
@@ -256,6 +262,7 @@ def _train_by_epoch(run: Run, state: TrainState, progress: Progress, checkpoints
             add_seconds(run.seconds, spent)
             history, metrics, spent, done = [*history, row], zero_metrics(), {}, 0
             progress = Progress(history, stopper, metrics, spent)
+            run.check_claim()
             _keep_kernels(run, first, state, row["epoch"])
             run.track(row, state)
             _save(run, checkpoints, state, progress)
@@ -268,9 +275,8 @@ def _keep_kernels(run: Run, layer: str | None, state: TrainState, epoch: int) ->
     """Keeps a layer's kernels for the picture of them over the epochs, which takes milliseconds."""
     if layer is not None:
         kernels = whole(state.evaluated.params[layer]["kernel"])
-        # No run stops for a picture; what is wrong with the directory, the checkpoint that follows says.
+        # No run stops for a picture; of a full disk, the checkpoint that follows says what is lost.
         with suppress(RunDirError, OSError):
-            run.check_claim()
             rundir.write_kernels(run.run_dir, epoch, kernels)
 
 
