@@ -59,6 +59,6 @@ def verify(run_dir: Path) -> dict[str, str]:
         # A process that was killed may not have come to write the last row.
         if history[:both] != saved[:both] or (finished and len(history) < len(saved)):
             found[rundir.HISTORY] = "it is not what the latest checkpoint says of the epochs"
-    if saved and result and result["val_loss"] not in [row["val_loss"] for row in saved]:
+    if history and result and result["val_loss"] not in [row["val_loss"] for row in history]:
         found[rundir.RESULT] = "its val_loss is that of no epoch"
     return found
