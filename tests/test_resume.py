@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 
 import cnn
 from cnn import archives, checkpoint, rundir, signals, train, verification
+from cnn.errors import Stopped
 from cnn.steps import epoch_order
 from tests.helpers import NARROW, flip_a_bit, narrow, truncate, without_times
 from tests.torture import outcome, torture
@@ -353,6 +356,35 @@ def test_who_reads_a_run_while_another_process_saves_is_told_of_no_damage(
     assert cnn.load_best(run_dir)[0].step in (3 * STEPS, 4 * STEPS)
 
 
+def test_a_run_directorys_name_does_not_lead_out_of_its_root(tmp_path):
+    from cnn.run import default_run_dir
+
+    (tmp_path / "runs").mkdir()
+    assert default_run_dir("fashion_cnn", tmp_path / "runs").is_relative_to(tmp_path / "runs" / "fashion_cnn")
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path)
+    with pytest.raises(cnn.RunDirError, match="leads out of"):
+        default_run_dir("linked", tmp_path / "runs")
+    for name in ("..", "a/b", "/etc", "a\nb", ""):
+        with pytest.raises(cnn.ConfigError, match="letters, digits"):
+            cnn.ExperimentConfig(name=name)
+
+
+def test_the_second_process_on_a_directory_is_told_who_has_it_and_a_dead_ones_lock_is_void(config, small, tmp_path):
+    message = []
+
+    def second(row):
+        with pytest.raises(cnn.RunDirError) as error:
+            train.fit(narrow(config), tmp_path, small)
+        message.append(str(error.value))
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train.fit(narrow(config), tmp_path, small, second)
+    assert f"in use by process {os.getpid()} on {os.uname().nodename}" in message[0]
+    (tmp_path / ".lock").write_text("process 1 on elsewhere, long dead")
+    assert len(train.fit(narrow(config), tmp_path, small).history) == 2
+
+
 VANISHING = """
 import shutil, sys
 import cnn
@@ -507,6 +539,20 @@ def test_a_signal_saves_the_step_says_how_to_go_on_and_has_its_exit_status(tmp_p
     again.kill()
     again.communicate()
     assert lines[1].startswith("found the beginning of a run") and _epoch(lines[2]) == step // 63 + 1
+
+
+@pytest.mark.parametrize("looks", [1, 3, 11])
+def test_a_signal_is_noticed_within_an_eighth_of_an_epoch(monkeypatch, config, small, tmp_path, looks):
+    looked = count(1)
+
+    @contextmanager
+    def noted():
+        yield lambda: signal.SIGTERM if next(looked) == looks else 0
+
+    monkeypatch.setattr(signals, "noted", noted)
+    # Eight times in an epoch of 16 steps, and once more after it, when it is saved.
+    with pytest.raises(Stopped, match=f"stopped at step {2 * (looks - (looks > 8))}, which is saved"):
+        train.fit(narrow(config), tmp_path, small)
 
 
 TWO_SIGNALS = """
