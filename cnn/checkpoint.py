@@ -152,7 +152,12 @@ def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
         raise RunDirError(f"{failed}: {first_cause(error)}; {way_out}") from error
     if not saved:
         raise RunDirError(f"{failed}: it holds a later one; end the other process that writes there")
-    _remove(checkpoints, [old for old in steps(checkpoints)[2:] if old != progress["best_step"]])
+    _keep(checkpoints, progress["best_step"])
+
+
+def _keep(checkpoints: Any, best_step: int) -> None:
+    """Removes all but the latest two checkpoints and the best."""
+    _remove(checkpoints, [old for old in steps(checkpoints)[2:] if old != best_step])
 
 
 def _remove(checkpoints: Any, old: list[int]) -> None:
@@ -271,9 +276,12 @@ def load_latest(
             problem = error
         # All processes take the same one.
         if not highest(problem is not None):
-            if latest and step == found[0] and len(latest[1]["history"]) < written:
+            assert latest
+            if step == found[0] and len(latest[1]["history"]) < written:
                 warn(f"the latest checkpoint of {run_dir} is missing; that of step {step} is taken")
             _remove_unfinished(checkpoints)
+            # The process before may have been killed when it had saved its last one, and had not come to this.
+            _keep(checkpoints, latest[1]["best_step"])
             return latest
         if step != found[-1]:
             aside = rundir.own_directory(run_dir, rundir.DAMAGED)

@@ -94,6 +94,17 @@ def test_how_often_a_run_saves_changes_nothing_else(config, small, tmp_path):
 # Checkpoints
 
 
+def test_what_a_killed_process_did_not_come_to_remove_is_removed(monkeypatch, begun, expected, config, small, tmp_path):
+    run_dir = _copy(begun, tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(checkpoint, "_remove", lambda checkpoints, old: _interrupt() if old else None)
+        train.fit(narrow(config, epochs=4, patience=4), run_dir, small)
+    # The last epoch is saved, so that nothing more will be.
+    assert len(list((run_dir / "checkpoints").iterdir())) == 3
+    train.fit(narrow(config, epochs=4, patience=4), run_dir, small)
+    assert outcome(run_dir) == expected
+
+
 @pytest.fixture(scope="module")
 def begun(config, small, tmp_path_factory):
     """A run that was interrupted after its third epoch, its best one, with the one before and the latest."""
