@@ -106,9 +106,7 @@ def steps(checkpoints: Any) -> list[int]:
 
     Those with a manifest, whatever orbax makes of them: to it, one that has lost a file may be none.
     """
-    finished = [path.parent.name for path in Path(checkpoints.directory).glob(f"*/{MANIFEST}")]
-    # Orbax knows what was there when it was opened; another process may have saved since.
-    checkpoints.reload()
+    finished = (path.parent.name for path in Path(checkpoints.directory).glob(f"*/{MANIFEST}"))
     return sorted((int(name) for name in finished if name.isdecimal()), reverse=True)
 
 
@@ -205,6 +203,8 @@ def _read_description(checkpoints: Any, step: int) -> dict[str, Any]:
         saved, found = json.loads((directory / MANIFEST).read_text()), _file_digests(directory)
         if damaged := [name for name in sorted(saved.keys() | found.keys()) if saved.get(name) != found.get(name)]:
             raise ValueError(f"{damaged[0]} is {'not what was saved' if damaged[0] in found else 'missing'}")
+        # Orbax knows what was there when it was opened; another process may have saved since.
+        checkpoints.reload()
         return checkpoints.metadata(step).custom_metadata
 
 

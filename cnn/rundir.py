@@ -297,7 +297,7 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
     for name in (CHECKPOINTS, FIGURES, DAMAGED, EXPORT):
         own_directory(run_dir, name)
     for link in links:
-        raise RunDirError(f"{link} is a symbolic link, which a run does not follow; name another directory")
+        own_directory(link.parent, link.name)
 
 
 def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:
