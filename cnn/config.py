@@ -269,7 +269,7 @@ class AugmentConfig:
     shift: Annotated[int, integer(0)] = 0
     """Move by up to so many pixels in each direction."""
     flip: bool = False
-    """Mirror every other image, left to right."""
+    """Mirror each image with probability one half, left to right."""
     cutout: Annotated[int, integer(0)] = 0
     """Side of a square that is set to zero, in pixels."""
     erase: Annotated[float, PROBABILITY] = 0.0

@@ -15,8 +15,8 @@ class EfficientNet(nn.Module):
     """Inverted residual blocks with squeeze and excitation, and swish for activation.
 
     Changed from the paper's B0: the first four stages of blocks alone, and no stride in the first convolution, as an
-    image is 8 times smaller; there 16 kernels instead of 32, and 320 at the head instead of 1,280; two blocks a stage;
-    kernels of 3 x 3 alone; an expansion of 4 instead of 6; no stochastic depth.
+    image is 8 times smaller; there 16 kernels instead of 32, and 320 at the head instead of 1,280; two blocks in each
+    stage but the first; kernels of 3 x 3 alone; an expansion of 4 instead of 6; no stochastic depth.
     """
 
     config: EfficientNetConfig
