@@ -68,10 +68,9 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns for each precision, batch size and framework the seconds, and those over ours of the same round."""
     kinds = dict.fromkeys((row["precision"], row["batch_size"], row["framework"]) for row in rows)
     seconds = {
-        (*kind, row["round"]): row["seconds"]
-        for kind in kinds
+        (row["precision"], row["batch_size"], row["framework"], row["round"]): row["seconds"]
         for row in rows
-        if kind == (row["precision"], row["batch_size"], row["framework"]) and "seconds" in row
+        if "seconds" in row
     }
     failures = {(row["precision"], row["batch_size"], row["framework"]): row.get("failed") for row in rows}
     summaries = []

@@ -38,7 +38,8 @@ def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool 
 
     ``benchmarks.seeds`` has some of the rungs already.
     """
-    measured = json.loads((RESULTS / "seeds.json").read_text())
+    seeds_file = RESULTS / "seeds.json"
+    measured = json.loads(seeds_file.read_text()) if seeds_file.exists() else {"runs": {}}
     if config.name in measured["runs"]:
         return {"rows": measured["runs"][config.name], "origin": measured["origins"][config.name], "device": "cpu"}
 

@@ -15,6 +15,7 @@ import numpy as np
 
 import cnn
 from cnn.run import exit_status, parse_options
+from cnn.sharding import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 PEERS_PYTHON = Path(os.environ.get("PEERS_PYTHON", ".venv-peers/bin/python"))
@@ -42,7 +43,7 @@ def machine() -> dict[str, Any]:
             (line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor()
         ),
         "vector_extensions": [flag for flag in ("avx2", "avx512f", "avx512_bf16") if flag in flags],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
@@ -71,16 +72,16 @@ def save_images(path: Path) -> cnn.Splits:
     return splits
 
 
-def origin() -> dict[str, str]:
-    """Returns the command that was typed, and the day."""
+def origin() -> dict[str, Any]:
+    """Returns the command that was typed, the day, and the machine."""
     command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip()
-    return {"command": command, "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    return {"command": command, "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine()}
 
 
 def write_result(name: str, values: dict[str, Any], directory: Path = RESULTS) -> None:
     """Writes <name>.json with the command, the day and the machine."""
     directory.mkdir(parents=True, exist_ok=True)
-    values = {**origin(), "machine": machine(), **values}
+    values = {**origin(), **values}
     path = directory / f"{name}.json"
     path.write_text(json.dumps(values, indent=2) + "\n")
     print(f"wrote {path}")

@@ -32,12 +32,16 @@ def spread(values: dict[str, float], digits: int) -> str:
 
 
 def footnote(result: dict[str, Any]) -> str:
-    """Returns what a number must carry: commands and days, machine and versions."""
-    machine, device = result["machine"], result.get("device", "cpu")
-    vectors = "/".join(machine["vector_extensions"])
-    place = f"{machine['cores']} cores of {machine['processor']} ({vectors})" if device == "cpu" else f"one {device}"
-    origins = [f"`{origin['command']}`, {origin['date']}" for origin in result.get("origins", {"": result}).values()]
-    return f"{'; '.join(dict.fromkeys(origins))}; {place}, Python {machine['python']}, jax {machine['versions']['jax']}"
+    """Returns what a number must carry: commands and days, and of each machine that they ran on, its versions."""
+    commands: dict[str, list[str]] = {}
+    for origin in result.get("origins", {"": result}).values():
+        machine, device = origin.get("machine", result["machine"]), result.get("device", "cpu")
+        vectors = "/".join(machine["vector_extensions"])
+        place = f"{machine['cores']} cores of {machine['processor']} ({vectors})"
+        versions = f"Python {machine['python']}, jax {machine['versions']['jax']}"
+        on_it = commands.setdefault(f"{place if device == 'cpu' else f'one {device}'}, {versions}", [])
+        on_it.append(f"`{origin['command']}`, {origin['date']}")
+    return "; ".join(f"{'; '.join(dict.fromkeys(on_it))}; {place}" for place, on_it in commands.items())
 
 
 def seeds_table(result: dict[str, Any]) -> str:

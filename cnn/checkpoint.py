@@ -137,7 +137,8 @@ def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
         raise RunDirError(f"{failed}: {error.strerror}; {way_out}") from error
     description = {"progress": progress, "types": _types(arrays), "sha256": _digests(arrays)}
     try:
-        saved = checkpoints.save(step, arrays, custom_metadata=description)
+        if not checkpoints.save(step, arrays, custom_metadata=description):
+            raise ValueError("it holds a later one")
         with first_goes_first():
             rundir.write_json(directory / MANIFEST, _file_digests(directory) if is_first() else {})
     except jax.errors.JaxRuntimeError:
@@ -145,11 +146,9 @@ def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
     # What orbax raises is of many types, and none of them says more than its text.
     except Exception as error:
         # What was written of it is no checkpoint, as its manifest is missing; nobody should come across it.
-        if is_first():
+        if is_first() and not (directory / MANIFEST).exists():
             shutil.rmtree(directory, ignore_errors=True)
         raise RunDirError(f"{failed}: {first_cause(error)}; {way_out}") from error
-    if not saved:
-        raise RunDirError(f"{failed}: it holds a later one; end the other process that writes there")
     _keep(checkpoints, progress["best_step"])
 
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnn import rundir
-from cnn.config import ExperimentConfig
+from cnn.config import ExperimentConfig, config_fields
 from cnn.errors import ConfigError, RunDirError
 from cnn.evaluation import RESAMPLES, accuracy_interval, difference_interval
 from cnn.page import UPLOT, escaped, fill, interval_drawing, percent, table, whole_page
 from cnn.prediction import printable
-from cnn.report import AGAIN, Evaluated, check_output, config_fields, evaluate_test
+from cnn.report import AGAIN, Evaluated, check_output, evaluate_test
 
 
 def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.html")) -> Path:
@@ -39,7 +39,8 @@ def run_labels(run_dirs: Sequence[Path]) -> list[str]:
         labels = [printable("/".join(path.parts[-parts:])) for path in paths]
         if len(set(labels)) == len(labels):
             return labels
-    raise ConfigError(f"{run_dirs[0]} is named more than once; name different runs")
+    twice = next(run_dir for run_dir, path in zip(run_dirs, paths, strict=True) if paths.count(path) > 1)
+    raise ConfigError(f"{twice} is named more than once; name different runs")
 
 
 def comparison_page(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:

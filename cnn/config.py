@@ -397,6 +397,13 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def config_fields(config: "ExperimentConfig") -> dict[str, Any]:
+    """Returns the values of a configuration by their options' names, such as ``optim.batch_size``."""
+    groups = dataclasses.asdict(config)
+    del groups["name"]
+    return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
+
+
 def from_dict(values: Any, cls: Any = ExperimentConfig, prefix: str = "") -> Any:
     """Returns the configuration that ``to_dict`` wrote; fields that are left out take their defaults.
 

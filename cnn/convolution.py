@@ -240,29 +240,23 @@ def _max_pool(images, window):
 
 
 def _max_pool_forward(images, window):
-    (down, right), (height, width) = window, images.shape[1:3]
+    down, right = window
     # Exact, and on a CPU three times as fast as comparing bfloat16.
     compared = images.astype(jnp.float32) if images.dtype == jnp.bfloat16 else images
-    places = [
-        compared[:, top : height - height % down : down, left : width - width % right : right]
-        for top in range(down)
-        for left in range(right)
-    ]
+    places = [compared[:, top::down, left::right] for top in range(down) for left in range(right)]
     maxima = reduce(jnp.maximum, places)
     winner = jnp.zeros(maxima.shape, jnp.int8 if len(places) <= 128 else jnp.int32)
     for index in reversed(range(len(places))):
         winner = jnp.where(places[index] == maxima, winner.dtype.type(index), winner)
     # Both are written to memory: XLA would rather compute the maxima anew for each pixel of the gradient.
-    maxima, winner = lax.optimization_barrier((maxima.astype(images.dtype), winner))
-    return maxima, (winner, jnp.zeros((height % down, width % right, 0)))
+    return lax.optimization_barrier((maxima.astype(images.dtype), winner))
 
 
-def _max_pool_backward(window, residuals, grads):
-    (winner, left_over), (batch, height, width, channels) = residuals, grads.shape
+def _max_pool_backward(window, winner, grads):
+    batch, height, width, channels = grads.shape
     place = jnp.arange(math.prod(window), dtype=winner.dtype).reshape(1, 1, window[0], 1, window[1], 1)
     to_winner = jnp.where(winner[:, :, None, :, None] == place, grads[:, :, None, :, None], 0)
-    images = to_winner.reshape(batch, height * window[0], width * window[1], channels)
-    return (jnp.pad(images, ((0, 0), (0, left_over.shape[0]), (0, left_over.shape[1]), (0, 0))),)
+    return (to_winner.reshape(batch, height * window[0], width * window[1], channels),)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -274,5 +268,6 @@ def max_pool(images: Array, window: tuple[int, int] = (2, 2)) -> Array:
     Equals ``lax.reduce_window`` with strides as large as the window, and so does its gradient, which goes to the
     first of equal maxima; a row or column that is left over is dropped.
     """
-    outputs: Any = _max_pool(images, window)
+    height, width = (size - size % step for size, step in zip(images.shape[1:3], window, strict=True))
+    outputs: Any = _max_pool(images[:, :height, :width], window)
     return outputs

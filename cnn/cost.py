@@ -114,7 +114,7 @@ def format_cost(cost: dict[str, float], title: str) -> str:
             text = f"{value / 1e9:,.1f} GFLOP/s"
         elif name == "share_of_matmul":
             text = f"{value:.0%}"
-        elif unit in UNITS and name != "flops_per_byte":
+        elif unit in UNITS:
             factor, symbol = UNITS[unit]
             text = f"{value * factor:,.1f} {symbol}"
         else:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -273,9 +274,10 @@ def _fill_cache(config: DataConfig, allow_apt: bool) -> str:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for left in directory.glob(".incomplete-*"):
-            # Of a process that was killed, if it is older than any fill takes.
-            if time.time() - left.stat().st_mtime > 24 * 3600:
-                shutil.rmtree(left, ignore_errors=True)
+            # Of a process that was killed, if it is older than any fill takes; another may be removing it as well.
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > 24 * 3600:
+                    shutil.rmtree(left, ignore_errors=True)
         # The thread of an interrupted download may still write here when it is cleaned up.
         with tempfile.TemporaryDirectory(dir=directory, prefix=".incomplete-", ignore_cleanup_errors=True) as work:
             arrays, origin = _read_named(config) or _fetch(config.name, Path(work), allow_apt)

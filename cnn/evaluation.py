@@ -169,6 +169,26 @@ def evaluation(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[st
     }
 
 
+def calibrated(
+    val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Reliability]]:
+    """Returns ``evaluation`` of the test images, and by its title how sure the network may be before and after scaling.
+
+    Args:
+      val: probabilities of the validation images, to which the temperature is fitted, [N, K].
+      val_labels: integers [N].
+      test: probabilities of the test images, [M, K].
+      test_labels: integers [M].
+      names: of the classes, [K].
+    """
+    temperature = fit_temperature(val, val_labels)
+    bins = {
+        "as trained": reliability(test, test_labels),
+        f"with temperature {temperature:.2f}": reliability(scale_temperature(test, temperature), test_labels),
+    }
+    return evaluation(test, test_labels, names, temperature), bins
+
+
 def format_evaluation(values: dict[str, Any]) -> str:
     """Returns an evaluation as tables."""
     low, high = values["accuracy_interval"]
@@ -193,28 +213,23 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
     """Evaluates the best network of a run on its test images, writes evaluation.json and figures, and returns both.
 
     Raises:
-      UserError: the directory holds no run, or its images are not there, or it cannot be written.
+      UserError: the directory holds no run, or its images are not there, or others, or it cannot be written.
       DamagedError: the checkpoint is damaged.
     """
     from cnn import image_plots, plots, rundir
     from cnn.checkpoint import load_best
-    from cnn.data import load_data, model_class_names
+    from cnn.data import model_class_names
     from cnn.embedding import embed
     from cnn.features import layer_outputs
     from cnn.pictures import write_figures
     from cnn.steps import predict
     from cnn.summary import last_hidden_layer, layer_table
+    from cnn.train import load_images
 
     state, config = load_best(run_dir)
-    splits, names = load_data(config.data), model_class_names(config)
+    splits, names = load_images(run_dir), model_class_names(config)
     val, test = (np.asarray(predict(state, split.images)) for split in (splits.val, splits.test))
-    temperature = fit_temperature(val, splits.val.labels)
-    values = evaluation(test, splits.test.labels, names, temperature)
-    scaled = scale_temperature(test, temperature)
-    bins = {
-        "as trained": reliability(test, splits.test.labels),
-        f"with temperature {temperature:.2f}": reliability(scaled, splits.test.labels),
-    }
+    values, bins = calibrated(val, splits.val.labels, test, splits.test.labels, names)
     worst = top_losses(test, splits.test.labels)
     wrong = f"The {len(worst)} test images with the highest loss: class, what it is taken for, loss"
     some, hidden = splits.test.images[:EMBEDDED], last_hidden_layer(layer_table(state))

@@ -33,6 +33,11 @@ class Metrics(flax.struct.PyTreeNode):
         return self.correct / self.count + 0 * self.loss_sum
 
 
+def named(split: str, metrics: Metrics) -> dict[str, float]:
+    """Returns loss and accuracy as ``{"val_loss": ..., "val_accuracy": ...}``, by the name of a split."""
+    return {f"{split}_loss": float(metrics.loss), f"{split}_accuracy": float(metrics.accuracy)}
+
+
 def zero_metrics() -> Metrics:
     """Returns the metrics of no images, to which others are merged."""
     return make_metrics(0.0, 0, 0)

@@ -9,14 +9,14 @@ import numpy as np
 from cnn import image_plots, plots, rundir
 from cnn.checkpoint import load_best
 from cnn.config import ExperimentConfig
-from cnn.data import KOREAN_CLASS_NAMES, Splits, load_data, model_class_names
+from cnn.data import KOREAN_CLASS_NAMES, Splits, model_class_names
 from cnn.errors import ConfigError, DamagedError, RunDirError, UserError
 from cnn.features import feature_maps, grad_cam, integrated_gradients
 from cnn.prediction import printable, read_image
 from cnn.state import TrainState, create_state
 from cnn.steps import predict
-from cnn.summary import LayerRow, last_hidden_layer, layer_table
-from cnn.train import Result
+from cnn.summary import LayerRow, flattened_pixels, last_hidden_layer, layer_table
+from cnn.train import Result, load_images
 from cnn.transfer import begin_with
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ def _begun(config: ExperimentConfig) -> tuple[TrainState, str]:
     return state, "begun from another run" if taken else "untrained"
 
 
-def _layer_kernel(state: TrainState, layers: Sequence[LayerRow], name: str) -> np.ndarray:
+def _layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.ndarray:
     """Returns the kernel of a layer that has one as that of a convolution, [H, W, C_in, C_out].
 
     A dense layer that sees flattened pixels has a window of the image's size; any other one sees a single pixel.
     """
     kernel = np.asarray(state.evaluated.params[name]["kernel"])
-    before = layers[max([layer.name for layer in layers].index(name) - 1, 0)]
-    flat: Any = before.input_shape[1:] if before.kind == "Flatten" else (1, 1, -1)
-    return kernel if kernel.ndim == 4 else kernel.reshape(*flat, kernel.shape[-1])
+    flattened = flattened_pixels(layers)
+    shape = flattened[1] if flattened and flattened[0] == name else (1, 1, -1)
+    return kernel if kernel.ndim == 4 else kernel.reshape(*shape, kernel.shape[-1])
 
 
 def _layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
@@ -149,7 +149,7 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
     """
     rundir.own_directory(run_dir, rundir.FIGURES)
     kernels = rundir.read_kernels(run_dir)
-    drawings = figures(config, result, splits or load_data(config.data), kernels)
+    drawings = figures(config, result, splits or load_images(run_dir), kernels)
     return write_figures(run_dir, drawings, f"mend that, and python -m cnn look {run_dir} draws them")
 
 
@@ -197,7 +197,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
     if layer not in (all_names := [row.name for row in layers]):
         raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(all_names)}")
     if file is None:
-        image, described = load_data(config.data).train.images[0], "the first training image"
+        image, described = load_images(run_dir).train.images[0], "the first training image"
     else:
         image, described = read_image(file, config.data.image_shape), printable(file.name)
     names = model_class_names(config)

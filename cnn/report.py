@@ -3,7 +3,6 @@
 Here is what a page says; ``page`` knows how it is written, and ``explorer`` what it holds of the network.
 """
 
-import dataclasses
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -13,15 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn import rundir
-from cnn.config import ExperimentConfig
-from cnn.data import KOREAN_CLASS_NAMES, Splits, load_data, model_class_names
+from cnn.config import ExperimentConfig, config_fields
+from cnn.data import KOREAN_CLASS_NAMES, Splits, model_class_names
 from cnn.errors import ConfigError, RunDirError
-from cnn.evaluation import evaluation, fit_temperature, reliability, scale_temperature
+from cnn.evaluation import calibrated
 from cnn.explorer import embed
 from cnn.page import UPLOT, escaped, fill, percent, picture_url, reliability_drawing, table, whole_page
 from cnn.prediction import printable
 from cnn.steps import predict
-from cnn.train import Result, load_result
+from cnn.train import Result, load_images, load_result
 
 FIGURE_BYTES = 700_000
 """Most bytes of all figures in a page."""
@@ -102,7 +101,7 @@ def evaluate_test(run_dir: Path) -> Evaluated:
       DamagedError: the checkpoint is damaged.
     """
     config, result = load_result(run_dir)
-    splits = load_data(config.data)
+    splits = load_images(run_dir)
     probabilities = np.asarray(predict(result.state, splits.test.images))
     return Evaluated(run_dir, rundir.read_description(run_dir), config, result, splits, probabilities)
 
@@ -112,13 +111,8 @@ def run_page(run: Evaluated) -> str:
     config, result, test = run.config, run.result, run.splits.test
     figures, names = _figures(run.run_dir), model_class_names(config)
     korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else ()
-    temperature = fit_temperature(np.asarray(predict(result.state, run.splits.val.images)), run.splits.val.labels)
-    values = evaluation(run.probabilities, test.labels, names, temperature)
-    scaled = scale_temperature(run.probabilities, temperature)
-    bins = {
-        "as trained": reliability(run.probabilities, test.labels),
-        f"with temperature {temperature:.2f}": reliability(scaled, test.labels),
-    }
+    val = np.asarray(predict(result.state, run.splits.val.images))
+    values, bins = calibrated(val, run.splits.val.labels, run.probabilities, test.labels, names)
     embedded = embed(result.state, test, run.probabilities)
     fields, defaults = config_fields(config), config_fields(ExperimentConfig(model=type(config.model)()))
     changed = sum(value != defaults[name] for name, value in fields.items())
@@ -160,7 +154,7 @@ def run_page(run: Evaluated) -> str:
         else "Nothing is confused.",
         reliability=reliability_drawing(bins),
         calibration=f"Expected calibration error {values['ece']:.4f}, and {values['ece_scaled']:.4f} with the "
-        f"temperature {temperature:.2f}, fitted on the validation images.",
+        f"temperature {values['temperature']:.2f}, fitted on the validation images.",
         classes=_class_table(values["classes"], korean),
         class_options="".join(f'<option value="{label}">{escaped(name)}</option>' for label, name in enumerate(names)),
         embedded=embedded.images,
@@ -172,13 +166,6 @@ def run_page(run: Evaluated) -> str:
     return whole_page(
         f"{config.name}: {percent(values['accuracy'], 1)} of the test images", body, data, "charts.js", "explorer.js"
     )
-
-
-def config_fields(config: ExperimentConfig) -> dict[str, Any]:
-    """Returns the values of a configuration by their options' names, such as ``optim.batch_size``."""
-    groups = dataclasses.asdict(config)
-    del groups["name"]
-    return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
 
 
 def _figures(run_dir: Path) -> str:

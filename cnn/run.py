@@ -19,7 +19,7 @@ import jax
 from cnn import rundir
 from cnn.config import ExperimentConfig
 from cnn.data import cache_directory
-from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped, UserError
+from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
 from cnn.processes import is_first, join_processes
 from cnn.sharding import make_mesh, usable_cores
 
@@ -170,16 +170,16 @@ def keep_compiled_programs() -> None:
     """Lets JAX keep what it compiles beside the data, so that the next run starts seconds sooner, with the same bits.
 
     If the user has named another directory (``JAX_COMPILATION_CACHE_DIR``), JAX keeps them there; if ours cannot be
-    written to, nowhere.
+    written to, or there is no home for it, nowhere.
     """
     # A program that cannot be kept is compiled again the next time; that is nothing to tell a user of.
     warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache entry")
-    directory = cache_directory("xla")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, DataError):
+        directory = cache_directory("xla")
         directory.mkdir(parents=True, exist_ok=True)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(directory, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(directory))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(directory, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(directory))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
@@ -237,8 +237,10 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
         begin = time.perf_counter()
         draw_figures(run_dir, config, result)
         seconds = {**result.summary["seconds"], "figures": time.perf_counter() - begin}
-        rundir.write_json(run_dir / rundir.RESULT, {**result.summary, "seconds": seconds})
-        write_page(run_dir)
+        # The run has given its directory back, and another may have taken its place meanwhile.
+        if rundir.read_result(run_dir) == result.summary:
+            rundir.write_json(run_dir / rundir.RESULT, {**result.summary, "seconds": seconds})
+            write_page(run_dir)
     print(f"run directory: {run_dir}")
 
 

@@ -264,7 +264,7 @@ def _hold(lock: int, run_dir: Path, way_out: str) -> None:
     except BlockingIOError as error:
         holder = os.read(lock, 200).decode(errors="replace") or "another process"
         raise RunDirError(f"{run_dir} is in use by {holder}; wait for it, or {way_out}") from error
-    for name in (CONFIG, HISTORY, KERNELS, RESULT, SUMMARY):
+    for name in (CONFIG, HISTORY, KERNELS, RESULT, SUMMARY, TRANSFER):
         for unfinished in run_dir.glob(f".{name}.*"):
             unfinished.unlink(missing_ok=True)
     os.ftruncate(lock, 0)

@@ -12,6 +12,7 @@ from cnn.config import ExperimentConfig
 from cnn.data import Splits, check_splits, load_data
 from cnn.errors import ConfigError
 from cnn.fused import train_run
+from cnn.metrics import named
 from cnn.sharding import find_devices
 from cnn.state import TrainState, initial_state
 from cnn.steps import evaluate
@@ -91,10 +92,8 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
             "seed": seed,
             "best_epoch": int(best_epochs[i]),
             "stopped_epoch": int(epochs[i]),
-            "val_loss": float(val.loss[i]),
-            "val_accuracy": float(val.accuracy[i]),
-            "test_loss": float(test.loss[i]),
-            "test_accuracy": float(test.accuracy[i]),
+            **named("val", jax.tree.map(lambda column, i=i: column[i], val)),
+            **named("test", jax.tree.map(lambda column, i=i: column[i], test)),
         }
         for i, seed in enumerate(seeds)
     ]

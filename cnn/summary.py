@@ -1,7 +1,7 @@
 """The layer table: what each layer takes, gives, holds and costs."""
 
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -67,6 +67,16 @@ def layer_table(state: TrainState) -> list[LayerRow]:
 def first_convolution(rows: list[LayerRow]) -> str | None:
     """Returns the name of the first layer whose kernels see pixels, or None if there is none."""
     return next((row.name for row in rows if row.kind == "Conv"), None)
+
+
+def flattened_pixels(rows: list[LayerRow]) -> tuple[str, tuple[int, int, int]] | None:
+    """Returns the name of the layer whose kernel sees pixels in a row, and their height, width and channels."""
+    after_flatten = iter(rows)
+    for row in after_flatten:
+        if row.kind == "Flatten":
+            shape: Any = row.input_shape[1:]
+            return next(after.name for after in after_flatten if after.parameters), shape
+    return None
 
 
 def last_hidden_layer(rows: list[LayerRow]) -> str:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,8 +102,8 @@ def sweep(
       directory: for the runs and the table.
       splits: images to use instead of those that the configuration names.
       report: called with a line for each run that has ended.
-      together: train the seeds of a variant in one call, which keeps no run directories; by default on an
-        accelerator.
+      together: train the seeds of a variant in one call, which keeps no run directories and knows no test-time
+        augmentation; by default on an accelerator, unless a variant needs one of them.
 
     Raises:
       UserError: configuration, images or directory cannot be used; a wrong value is found before the first run.
@@ -110,14 +111,17 @@ def sweep(
     directory, found = Path(directory), variants(config, grid)
     if together is None:
         on_cpu = find_devices(config.train.device)[0].platform == "cpu"
-        together = not on_cpu and all(variant.config.transfer.source is None for variant in found)
-    checked = {}
+        together = not on_cpu and not any(
+            variant.config.transfer.source or variant.config.augment.test_time for variant in found
+        )
+    # Variants of the same data share its arrays.
+    images = cache(lambda data: splits or load_data(data))
     for variant in found:
-        checked[variant.name] = check_splits(variant.config, splits or load_data(variant.config.data))
+        checked = check_splits(variant.config, images(variant.config.data))
         make_mesh(variant.config.mesh, variant.config.train.device)
-        check_beginning(variant.config, len(checked[variant.name].train.labels))
+        check_beginning(variant.config, len(checked.train.labels))
     for variant in found:
-        place, data = directory / variant.name, checked[variant.name]
+        place, data = directory / variant.name, images(variant.config.data)
         rows = _together(variant, seeds, place, data) if together else _in_turn(variant, seeds, place, data)
         for row in rows:
             variant.rows.append(row)
@@ -154,8 +158,9 @@ def _together(variant: Variant, seeds: Sequence[int], place: Path, splits: Split
         rows = fit_seeds(variant.config, seeds, splits).rows
     except FloatingPointError as error:
         if len(seeds) == 1:
-            return [{"seed": seeds[0], "diverged": str(error)}]
-        return [row for seed in seeds for row in _together(variant, [seed], place / f"seed-{seed}", splits)]
+            rows = [{"seed": seeds[0], "diverged": str(error)}]
+        else:
+            rows = [row for seed in seeds for row in _together(variant, [seed], place / f"seed-{seed}", splits)]
     _make(place)
     rundir.write_json(path, {**expected, "rows": rows})
     return rows

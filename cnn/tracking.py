@@ -14,15 +14,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from cnn import rundir
-from cnn.config import ExperimentConfig, to_dict
+from cnn.config import ExperimentConfig, config_fields
 from cnn.data import Splits, load_data
 from cnn.errors import ConfigError, first_cause
 from cnn.features import feature_maps
 from cnn.processes import is_first
 from cnn.sharding import on_one_device
 from cnn.state import TrainState
+from cnn.summary import first_convolution, layer_table
 
 Track = Callable[[dict[str, Any], TrainState | None], None]
 """Called by ``fit`` with an epoch's row of metrics.jsonl and the state after it."""
@@ -74,7 +76,7 @@ def tracked(
       ConfigError: a package that the tracker needs is not installed.
       RunDirError: the tracker's directory is a link.
     """
-    name, run_dir, failed = config.log.tracker, Path(run_dir), False
+    name, run_dir, begun, failed = config.log.tracker, Path(run_dir), False, False
     tracker = TRACKERS.get(name)
     if tracker is None:
         yield lambda row, state: None
@@ -109,15 +111,19 @@ def tracked(
         tracker.write(config, run_dir, _epoch(row, state, first_image()))
 
     def track(row, state):
+        nonlocal begun
+        begun = True
         # All processes hand over their parts of it, whatever becomes of the first one's tracker.
         guarded(write, row, state if state is None else on_one_device(state.evaluated))
 
+    finished = False
     try:
         yield track
-    except BaseException:
-        guarded(tracker.end, run_dir, False)
-        raise
-    guarded(tracker.end, run_dir, True)
+        finished = True
+    finally:
+        # A run that was refused, or had finished before, may be another's to end, or has ended.
+        if begun:
+            guarded(tracker.end, run_dir, finished)
 
 
 def _epoch(row: dict[str, Any], state: TrainState | None, image: np.ndarray) -> Epoch:
@@ -126,8 +132,7 @@ def _epoch(row: dict[str, Any], state: TrainState | None, image: np.ndarray) -> 
     numbers = {grouped.get(name, name): float(value) for name, value in row.items() if name != "epoch"}
     if state is None:
         return Epoch(row["epoch"], numbers, {}, {})
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state.params))
-    weights = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    weights = flatten_dict(jax.device_get(state.params), sep="/")
     return Epoch(row["epoch"], numbers, weights, _pictures(state, image, f"after epoch {row['epoch']}"))
 
 
@@ -135,15 +140,14 @@ def _pictures(state: TrainState, image: np.ndarray, when: str) -> dict[str, byte
     """The kernels and maps of the first convolution, if the network has one."""
     from cnn import image_plots
 
-    maps = feature_maps(state, image)
-    kernels = {name: layer["kernel"] for name in maps if "kernel" in (layer := state.params.get(name, {}))}
-    first = next((name for name, kernel in kernels.items() if kernel.ndim == 4), None)
+    first = first_convolution(layer_table(state))
     if first is None:
         return {}
+    kernels, maps = state.params[first]["kernel"], feature_maps(state, image)[first][0]
     drawn = {
-        f"kernels/{first}": image_plots.kernels(np.asarray(kernels[first]), f"Kernels of {first}, {when}"),
+        f"kernels/{first}": image_plots.kernels(np.asarray(kernels), f"Kernels of {first}, {when}"),
         f"maps/{first}": image_plots.feature_maps(
-            np.asarray(maps[first][0]), f"What {first} makes of the first training image, {when}"
+            np.asarray(maps), f"What {first} makes of the first training image, {when}"
         ),
     }
     pictures = {}
@@ -219,7 +223,7 @@ def _write_mlflow(config: ExperimentConfig, run_dir: Path, epoch: Epoch) -> None
         )
         number = experiment.experiment_id if experiment else client.create_experiment(config.name, place)
         run_id = client.create_run(number, run_name=run_dir.name).info.run_id
-        client.log_batch(run_id, params=[entities.Param(name, str(value)) for name, value in _flat(to_dict(config))])
+        client.log_batch(run_id, params=[entities.Param(name, str(value)) for name, value in config_fields(config).items()])
         rundir.write_text(kept, run_id)
     run_id = kept.read_text()
     if any(point.step == epoch.number for point in client.get_metric_history(run_id, "loss/train")):
@@ -231,15 +235,6 @@ def _write_mlflow(config: ExperimentConfig, run_dir: Path, epoch: Epoch) -> None
     client.log_batch(
         run_id, metrics=[entities.Metric(tag, value, now, epoch.number) for tag, value in epoch.numbers.items()]
     )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each field of a configuration by its option's name."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _end_mlflow(run_dir: Path, finished: bool) -> None:

@@ -20,7 +20,7 @@ from cnn.data import Splits, check_splits, data_digest, load_data
 from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
 from cnn.errors import DamagedError, RunDirError, Stopped
 from cnn.fused import epoch_metrics, train_run
-from cnn.metrics import Metrics, make_metrics, zero_metrics
+from cnn.metrics import Metrics, make_metrics, named, zero_metrics
 from cnn.processes import first_goes_first, highest, whole
 from cnn.sharding import make_mesh, on_one_device, replicate
 from cnn.state import TrainState, create_state, epoch_steps, learning_rate_schedule
@@ -122,28 +122,29 @@ class Progress(NamedTuple):
     spent: dict[str, float]
     """Seconds of that epoch so far, by phase."""
 
-    def best_step(self, run: Run) -> int:
-        """The step at the end of the best epoch."""
-        return self.stopper.best_epoch * run.epoch_steps
 
-
-def _no_progress() -> Progress:
+def no_progress() -> Progress:
+    """Returns what a run has come to before its first step."""
     return Progress([], EarlyStopper(), zero_metrics(), {})
+
+
+def saved_progress(progress: Progress, epoch_steps: int, seconds: dict[str, float]) -> dict[str, Any]:
+    """Returns what a checkpoint holds of a run's progress, as plain values, among them the best epoch's last step."""
+    return {
+        "history": progress.history,
+        "stopper": progress.stopper._asdict(),
+        "metrics": [number.item() for number in jax.tree.leaves(jax.device_get(progress.metrics))],
+        "spent": progress.spent,
+        "best_step": progress.stopper.best_epoch * epoch_steps,
+        "seconds": seconds,
+    }
 
 
 def _save(run: Run, checkpoints: Any, state: TrainState, progress: Progress) -> None:
     with timed(run.seconds, "checkpoint"):
         with first_goes_first():
             run.check_claim()
-        values = {
-            "history": progress.history,
-            "stopper": progress.stopper._asdict(),
-            "metrics": [number.item() for number in jax.tree.leaves(jax.device_get(progress.metrics))],
-            "spent": progress.spent,
-            "best_step": progress.best_step(run),
-            "seconds": run.seconds,
-        }
-        save(checkpoints, state, values)
+        save(checkpoints, state, saved_progress(progress, run.epoch_steps, run.seconds))
         rundir.write_history(run.run_dir, progress.history)
 
 
@@ -154,7 +155,7 @@ def _load_latest(run: Run, checkpoints: Any, state: TrainState) -> tuple[TrainSt
         state, taken = begin_with(state, run.config.transfer)
         if taken:
             rundir.write_text(run.run_dir / rundir.TRANSFER, taken)
-        return state, _no_progress()
+        return state, no_progress()
     state, saved = latest
     metrics = make_metrics(*saved["metrics"])
     progress = Progress(saved["history"], EarlyStopper(**saved["stopper"]), metrics, saved["spent"])
@@ -206,10 +207,8 @@ def _fit(run: Run) -> Result:
         "stopped_epoch": len(progress.history),
         "val_loss": best_row["val_loss"],
         "val_accuracy": best_row["val_accuracy"],
-        "test_loss": float(test_metrics.loss),
-        "test_accuracy": float(test_metrics.accuracy),
-        **({"tta_test_loss": float(tta_metrics.loss)} if tta_metrics else {}),
-        **({"tta_test_accuracy": float(tta_metrics.accuracy)} if tta_metrics else {}),
+        **named("test", test_metrics),
+        **(named("tta_test", tta_metrics) if tta_metrics else {}),
         "params": sum(layer.parameters for layer in layers),
         "seconds": run.seconds,
     }
@@ -349,6 +348,23 @@ def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
     return config, Result(state, rundir.read_history(run_dir), summary)
 
 
+def load_images(run_dir: Path) -> Splits:
+    """Returns the images that a run was trained on.
+
+    Raises:
+      UserError: the directory holds no run, or the images that its configuration names are not there, or are others.
+    """
+    description = rundir.read_description(run_dir)
+    name = description["config"].data.name
+    splits = load_data(description["config"].data)
+    if data_digest(splits) != description["data_sha256"]:
+        raise RunDirError(
+            f"{run_dir} was trained on other images than those of {name}; "
+            "cnn.load_best gives its state to cnn.evaluate, cnn.predict and cnn.feature_maps, which take any"
+        )
+    return splits
+
+
 def epoch_row(run: Run, epoch: int, metrics: tuple[Metrics, Metrics], spent: dict[str, float]) -> dict[str, Any]:
     """Returns an epoch's row of metrics.jsonl from its training and validation metrics and its seconds by phase.
 
@@ -368,10 +384,8 @@ def epoch_row(run: Run, epoch: int, metrics: tuple[Metrics, Metrics], spent: dic
         )
     return {
         "epoch": epoch,
-        "train_loss": train_loss,
-        "train_accuracy": float(train.accuracy),
-        "val_loss": val_loss,
-        "val_accuracy": float(val.accuracy),
+        **named("train", train),
+        **named("val", val),
         "learning_rate": float(learning_rate),
         "seconds": sum(spent.values()),
         "images_per_second": int(train.count) / spent["train"],

@@ -21,15 +21,14 @@ from cnn.archives import SourceLayer, read_keras, read_torch
 from cnn.checkpoint import differing_leaves, open_checkpoints, save
 from cnn.config import ExperimentConfig
 from cnn.data import check_splits, data_digest, load_data
-from cnn.early_stopping import EarlyStopper
 from cnn.errors import RunDirError, UserError
 from cnn.export import fill_state, load_safetensors
-from cnn.metrics import zero_metrics
+from cnn.metrics import named
 from cnn.prediction import printable
 from cnn.state import TrainState, create_state, initial_state
 from cnn.steps import evaluate
-from cnn.summary import format_table, layer_table
-from cnn.train import timed
+from cnn.summary import flattened_pixels, format_table, layer_table
+from cnn.train import no_progress, saved_progress, timed
 
 READERS = {".keras": read_keras, ".pt": read_torch, ".pth": read_torch}
 """By a file's ending, what reads its layers; a safetensors file names them, and is not read in order."""
@@ -64,7 +63,7 @@ def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_firs
     params = {row.name: dict(layer.leaves) for row, layer in zip(rows, layers, strict=True)}
     if infinite := [name for name, leaves in params.items() if not all(map(_is_finite, leaves.values()))]:
         raise UserError(f"the weights have values that are not finite, in {', '.join(infinite)}")
-    flattened = _flattened(state)
+    flattened = flattened_pixels(layer_table(state))
     if channels_first and flattened:
         name, (height, width, channels) = flattened
         kernel = params[name]["kernel"]
@@ -79,16 +78,6 @@ def _described(layer: str, kind: str, leaves: dict[str, Any]) -> dict[str, str]:
 
 def _is_finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all())
-
-
-def _flattened(state: TrainState) -> tuple[str, tuple[int, int, int]] | None:
-    """The layer that takes flattened pixels, and their height, width and channels."""
-    rows = iter(layer_table(state))
-    for row in rows:
-        if row.kind == "Flatten":
-            shape: Any = row.input_shape[1:]
-            return next(after.name for after in rows if after.parameters), shape
-    return None
 
 
 def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[TrainState, ExperimentConfig]:
@@ -138,24 +127,19 @@ def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentC
     result = {
         "best_epoch": 0,
         "stopped_epoch": 0,
-        "val_loss": float(val.loss),
-        "val_accuracy": float(val.accuracy),
-        "test_loss": float(test.loss),
-        "test_accuracy": float(test.accuracy),
+        **named("val", val),
+        **named("test", test),
         "params": sum(row.parameters for row in rows),
         "seconds": seconds,
         "imported": {"file": printable(file.name), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
     }
-    # That of a run whose first step is still to come, and whose best state is the one before it.
-    stopper, metrics = EarlyStopper()._asdict(), jax.tree.leaves(zero_metrics())
-    progress = {"history": [], "stopper": stopper, "metrics": [number.item() for number in metrics]}
-    progress |= {"spent": {}, "seconds": seconds, "best_step": 0}
     with rundir.claimed(run_dir, config):
         _check_empty(run_dir, config)
         rundir.describe(run_dir, config, data_digest(splits), len(splits.train.labels), jax.devices()[:1])
         rundir.write_text(run_dir / rundir.SUMMARY, format_table(rows, config.name))
         with open_checkpoints(run_dir) as checkpoints:
-            save(checkpoints, state, progress)
+            # The best state of a run whose first step is still to come is the one before it.
+            save(checkpoints, state, saved_progress(no_progress(), 0, seconds))
         rundir.write_history(run_dir, [])
         rundir.write_json(run_dir / rundir.RESULT, result)
     return result

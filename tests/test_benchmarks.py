@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cnn
-from benchmarks import epoch, ladder, roofline, time_to_result
+from benchmarks import epoch, ladder, readme, roofline, time_to_result
 from benchmarks.protocol import images_per_second
 from experiments import resnet20
 from experiments.fashion_cnn import CONFIG
@@ -85,6 +85,18 @@ def test_the_flops_of_the_chapters_network():
     # Forward 0.45 + 7.23 + 0.63 + 0.002 million, three times, less the gradient of the images.
     products = {"conv1": 28 * 28 * 9 * 32, "conv2": 14 * 14 * 288 * 64, "dense": 3136 * 100, "logits": 1000}
     assert roofline.flops_per_image(CONFIG) == 2 * (3 * sum(products.values()) - products["conv1"])
+
+
+def test_numbers_of_two_machines_name_both():
+    def origin(command, extensions):
+        machine = {"vector_extensions": extensions, "cores": 2, "processor": "A", "python": "3.13"}
+        return {"command": command, "date": "2026-01-01", "machine": {**machine, "versions": {"jax": "0.12"}}}
+
+    old, new = origin("a", ["avx2"]), origin("b", ["avx2", "avx512f"])
+    assert readme.footnote({**new, "origins": {"x": old, "y": new, "z": {**new, "command": "c"}}}) == (
+        "`a`, 2026-01-01; 2 cores of A (avx2), Python 3.13, jax 0.12; "
+        "`b`, 2026-01-01; `c`, 2026-01-01; 2 cores of A (avx2/avx512f), Python 3.13, jax 0.12"
+    )
 
 
 ACCELERATOR = ROOT / "benchmarks" / "results" / "accelerator.json"

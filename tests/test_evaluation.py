@@ -79,9 +79,9 @@ def test_the_highest_losses_come_first_and_of_equal_ones_the_first():
 
 
 def test_the_command_prints_writes_and_draws(config, small, splits, tmp_path, capsys, monkeypatch):
-    cnn.fit(narrow(config, epochs=1), tmp_path, small)
-    some = cnn.Splits(*(cnn.Split(split.images[:600], split.labels[:600]) for split in splits))
-    monkeypatch.setattr("cnn.data.load_data", lambda config: some)
+    some = cnn.Splits(small.train, *(cnn.Split(split.images[:600], split.labels[:600]) for split in splits[1:]))
+    monkeypatch.setattr("cnn.train.load_data", lambda config: some)
+    cnn.fit(narrow(config, epochs=1), tmp_path)
     main(["evaluate", str(tmp_path)])
     printed = capsys.readouterr().out
     values = json.loads((tmp_path / "evaluation.json").read_text())
@@ -93,7 +93,16 @@ def test_the_command_prints_writes_and_draws(config, small, splits, tmp_path, ca
     for name in ("confusion_matrix", "reliability", "top_losses", "embedding"):
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     # The same command on the run goes on as before.
-    assert cnn.fit(narrow(config, epochs=1), tmp_path, small).summary["best_epoch"] == 1
+    assert cnn.fit(narrow(config, epochs=1), tmp_path).summary["best_epoch"] == 1
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "report", "look"])
+def test_a_run_on_images_of_ones_own_is_not_measured_on_others(config, small, tmp_path, verb):
+    cnn.fit(narrow(config, epochs=1), tmp_path / "run", small)
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    with pytest.raises(cnn.RunDirError, match="run was trained on other images than those of fashion_mnist; cnn.load"):
+        main([verb, str(tmp_path / "run")])
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
 
 
 def test_a_confusion_matrix_of_another_shape_is_refused():

@@ -32,7 +32,8 @@ def _names(printed):
     return [path.stem for path in paths]
 
 
-def test_look_draws_what_a_layer_makes_of_a_file_and_its_kernels(finished, small, tmp_path, capsys):
+def test_look_draws_what_a_layer_makes_of_a_file_and_its_kernels(finished, small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cnn.train.load_data", lambda config: small)
     run_dir = str(finished[0])
     Image.fromarray(small.test.images[0, :, :, 0]).resize((90, 60)).save(tmp_path / "my.png")
     main(["look", run_dir, "--layer", "conv2", "--image", str(tmp_path / "my.png")])
@@ -88,6 +89,13 @@ def test_a_dense_layer_on_pixels_has_kernels_of_the_images_size(state, small):
     assert kernel.shape == (7, 7, 64, 100)
     wanted = np.maximum(np.einsum("hwc,hwcd->d", np.asarray(maps["pool2"][0]), kernel), 0)
     np.testing.assert_allclose(maps["dense"][0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_between_does_not_hide_that_a_layer_sees_pixels(config):
+    softmax = cnn.create_state(dataclasses.replace(config, model=cnn.DenseConfig(features=(), dropout_rate=0.2)))
+    layers = cnn.layer_table(softmax)
+    assert [layer.kind for layer in layers] == ["Flatten", "Dropout", "Dense"]
+    assert pictures._layer_kernel(softmax, layers, "logits").shape == (28, 28, 1, 10)
 
 
 # What a run began with

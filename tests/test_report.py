@@ -101,7 +101,7 @@ def runs(config, splits, tmp_path_factory):
     second = narrow(config, seed=1)
     dense = dataclasses.replace(first, name="dense", model=cnn.DenseConfig())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "load_data", lambda config: data)
+        patch.setattr("cnn.train.load_data", lambda config: data)
         patch.setattr(report, "model_class_names", lambda config: NAMES)
         run_dirs = [root / name for name in ("first<img src=x onerror=harmed=1>", "second", "dense")]
         for run_dir, configuration in zip(run_dirs, (first, second, dense), strict=True):
@@ -213,8 +213,8 @@ def test_what_a_run_cannot_report_is_one_line(runs, tmp_path):
         main(["report"])
     with pytest.raises(cnn.ConfigError, match="--output is .*nowhere.* would lie in"):
         main(["report", str(runs[0]), "--output", str(tmp_path / "nowhere" / "page.html")])
-    with pytest.raises(cnn.ConfigError, match="named more than once"):
-        main(["report", str(runs[1]), str(runs[1])])
+    with pytest.raises(cnn.ConfigError, match=f"{runs[1]} is named more than once"):
+        main(["report", str(runs[2]), str(runs[1]), str(runs[1])])
 
 
 def test_runs_on_other_data_are_not_compared(runs, tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import cnn
 from cnn import run
 from experiments import fashion_cnn
+from tests.helpers import narrow
 
 ROOT = Path(__file__).parents[1]
 
@@ -168,6 +170,18 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
     assert again.returncode == 0 and "epoch 1/3" not in again.stdout and "epoch 3/3" in again.stdout
     assert "found the beginning of a run" in again.stdout
+
+
+def test_nothing_is_written_to_a_run_that_has_taken_the_place_while_figures_were_drawn(tmp_path, small, monkeypatch):
+    def draw_figures(run_dir, config, result):
+        shutil.rmtree(run_dir)
+        run_dir.mkdir()
+        (run_dir / "config.json").write_text("another run's")
+
+    monkeypatch.setattr("cnn.pictures.draw_figures", draw_figures)
+    monkeypatch.setattr("cnn.train.load_data", lambda config: small)
+    run.run(narrow(fashion_cnn.CONFIG, epochs=1), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
 def test_a_page_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -77,6 +78,20 @@ def test_seeds_in_one_call_of_which_one_is_lost_are_told_apart(config, small, tm
     monkeypatch.setattr(sweeps, "fit_seeds", fit_seeds)
     (found,) = cnn.sweep(narrow(config, epochs=1), {}, [0, 1], tmp_path, small, together=True)
     assert found.rows[0]["val_loss"] > 0 and "no longer a number" in found.rows[1]["diverged"]
+    # Nor is any of it repeated.
+    monkeypatch.setattr(sweeps, "fit_seeds", None)
+    assert cnn.sweep(narrow(config, epochs=1), {}, [0, 1], tmp_path, small, together=True)[0].rows == found.rows
+
+
+def test_on_an_accelerator_seeds_train_in_one_call_unless_they_need_a_run(config, small, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(sweeps, "find_devices", lambda device: [types.SimpleNamespace(platform="gpu")])
+    monkeypatch.setattr(sweeps, "_together", lambda *arguments: taken.append("together") or [])
+    monkeypatch.setattr(sweeps, "_in_turn", lambda *arguments: taken.append("in turn") or [])
+    monkeypatch.setattr(sweeps, "write", lambda directory, found: None)
+    for augment in (cnn.AugmentConfig(flip=True), cnn.AugmentConfig(flip=True, test_time=True)):
+        cnn.sweep(dataclasses.replace(narrow(config), augment=augment), {}, [0], tmp_path, small)
+    assert taken == ["together", "in turn"]
 
 
 def test_a_directory_that_cannot_be_made_is_one_line(config, small, tmp_path):

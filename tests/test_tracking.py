@@ -254,6 +254,9 @@ def test_mlflow_has_one_run_with_every_epoch_once_and_every_option(mlflow, tmp_p
             assert [point.value for point in points] == pytest.approx([row[name] for row in history])
     found = client.get_run(run_id)
     assert (found.info.status, found.info.run_name) == ("FINISHED", "run")
+    with pytest.raises(cnn.RunDirError, match=r"train\.seed 0 -> 1"):
+        _fit(_config(config, tracker="mlflow", epochs=3, seed=1), run_dir, small)
+    assert client.get_run(run_id).info.status == "FINISHED"
     assert found.data.params["optim.learning_rate"] == "0.001" and found.data.params["model.family"] == "cnn"
 
 
