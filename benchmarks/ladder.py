@@ -49,7 +49,9 @@ def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool 
     (variant,) = cnn.sweep(config, {}, range(seeds), directory, report=report, together=together)
     device, here = find_devices(config.train.device)[0].device_kind, machine()
     versions = {"python": here["python"], "jax": here["versions"]["jax"]}
-    return {"rows": variant.rows, "origin": origin(), "device": device, "trained_with": versions}
+    # The machine is told by ``climb``, as that on which the seconds were measured.
+    typed = {name: value for name, value in origin().items() if name != "machine"}
+    return {"rows": variant.rows, "origin": typed, "device": device, "trained_with": versions}
 
 
 def trained_elsewhere(path: Path, configs: dict[str, ExperimentConfig]) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def main(
     for rung, config in configs.items():
         kept[rung] = climb(config, other[rung] if rows_of else train(config, seeds, directory / rung, together))
         ordered = {name: kept[name] for name in RUNGS if name in kept}
-        origins = {name: ordered[name]["origin"] for name in ordered}
+        origins = {name: {"machine": of["machine"], **of["origin"]} for name, of in ordered.items()}
         write_result("ladder", {"origins": origins, "rungs": ordered}, results)
 
 

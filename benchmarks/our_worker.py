@@ -2,8 +2,8 @@
 
 python -m benchmarks.our_worker PRECISION    answers requests, see benchmarks/protocol.py
 
-An epoch is a call of the compiled ``train_epoch`` and one of ``evaluate``, on uint8 images that are scaled in each step,
-and the metrics read at the end. ``cnn.fit`` does the same in eight calls, between which it looks for signals.
+An epoch is a call of the compiled ``train_epoch`` and one of ``evaluate``, on uint8 images that are scaled in each
+step, and the metrics read at the end. ``cnn.fit`` does the same in eight calls, between which it looks for signals.
 """
 
 import dataclasses

@@ -3,8 +3,8 @@
 python -m benchmarks.roofline [--images 48000] [--rounds 3] [--results DIR] [--picture docs/images/growth.png]
 
 The rate is the highest that products of two float32 matrices of 2048 x 2048 reach in the same process, before and after
-each measurement. Epochs are passes of train_epoch, compiled before, without validation; the fastest of the rounds counts.
-A wide network is timed on an eighth of the images and its seconds are multiplied.
+each measurement. Epochs are passes of train_epoch, compiled before, without validation; the fastest of the rounds
+counts. A wide network is timed on an eighth of the images and its seconds are multiplied.
 """
 
 import dataclasses

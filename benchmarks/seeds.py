@@ -51,6 +51,8 @@ def main(fashion_cnn: int = 5, fashion_fast: int = 5, bfloat16: int = 5, keras: 
     counts = {"fashion_cnn": fashion_cnn, "fashion_fast": fashion_fast, "bfloat16": bfloat16, "keras": keras}
     before = RESULTS / "seeds.json"
     kept: dict[str, Any] = json.loads(before.read_text()) if before.exists() else {"runs": {}, "origins": {}}
+    for older in kept["origins"].values():
+        older.setdefault("machine", kept["machine"])
     runs: dict[str, list[dict[str, Any]]] = kept["runs"] | {name: [] for name, count in counts.items() if count}
     origins = kept["origins"] | {name: origin() for name, count in counts.items() if count}
     with tempfile.TemporaryDirectory() as directory:

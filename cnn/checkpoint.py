@@ -138,7 +138,7 @@ def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
     description = {"progress": progress, "types": _types(arrays), "sha256": _digests(arrays)}
     try:
         if not checkpoints.save(step, arrays, custom_metadata=description):
-            raise ValueError("it holds a later one")
+            raise ValueError("it holds a later one, of another process, which must end")
         with first_goes_first():
             rundir.write_json(directory / MANIFEST, _file_digests(directory) if is_first() else {})
     except jax.errors.JaxRuntimeError:

@@ -397,7 +397,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def config_fields(config: "ExperimentConfig") -> dict[str, Any]:
+def config_fields(config: ExperimentConfig) -> dict[str, Any]:
     """Returns the values of a configuration by their options' names, such as ``optim.batch_size``."""
     groups = dataclasses.asdict(config)
     del groups["name"]

@@ -149,7 +149,7 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
     """
     rundir.own_directory(run_dir, rundir.FIGURES)
     kernels = rundir.read_kernels(run_dir)
-    drawings = figures(config, result, splits or load_images(run_dir), kernels)
+    drawings = figures(config, result, splits or load_images(run_dir, config.data), kernels)
     return write_figures(run_dir, drawings, f"mend that, and python -m cnn look {run_dir} draws them")
 
 

@@ -121,8 +121,8 @@ def tracked(
         yield track
         finished = True
     finally:
-        # A run that was refused, or had finished before, may be another's to end, or has ended.
-        if begun:
+        # A run that was refused is another's to end.
+        if begun or finished:
             guarded(tracker.end, run_dir, finished)
 
 
@@ -223,7 +223,8 @@ def _write_mlflow(config: ExperimentConfig, run_dir: Path, epoch: Epoch) -> None
         )
         number = experiment.experiment_id if experiment else client.create_experiment(config.name, place)
         run_id = client.create_run(number, run_name=run_dir.name).info.run_id
-        client.log_batch(run_id, params=[entities.Param(name, str(value)) for name, value in config_fields(config).items()])
+        fields = config_fields(config).items()
+        client.log_batch(run_id, params=[entities.Param(name, str(value)) for name, value in fields])
         rundir.write_text(kept, run_id)
     run_id = kept.read_text()
     if any(point.step == epoch.number for point in client.get_metric_history(run_id, "loss/train")):
@@ -240,7 +241,10 @@ def _write_mlflow(config: ExperimentConfig, run_dir: Path, epoch: Epoch) -> None
 def _end_mlflow(run_dir: Path, finished: bool) -> None:
     kept = run_dir / "mlflow" / "run_id"
     if kept.exists():
-        _mlflow_client(run_dir).set_terminated(kept.read_text(), "FINISHED" if finished else "KILLED")
+        client, run_id = _mlflow_client(run_dir), kept.read_text()
+        # A finished run keeps the time at which it ended, however often its command is repeated.
+        if client.get_run(run_id).info.status != "FINISHED":
+            client.set_terminated(run_id, "FINISHED" if finished else "KILLED")
 
 
 TRACKERS = {

@@ -15,7 +15,7 @@ import numpy as np
 
 from cnn import rundir, signals
 from cnn.checkpoint import load_best, load_best_of, load_latest, open_checkpoints, save
-from cnn.config import ExperimentConfig
+from cnn.config import DataConfig, ExperimentConfig
 from cnn.data import Splits, check_splits, data_digest, load_data
 from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
 from cnn.errors import DamagedError, RunDirError, Stopped
@@ -348,18 +348,22 @@ def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
     return config, Result(state, rundir.read_history(run_dir), summary)
 
 
-def load_images(run_dir: Path) -> Splits:
+def load_images(run_dir: Path, config: DataConfig | None = None) -> Splits:
     """Returns the images that a run was trained on.
+
+    Args:
+      run_dir: directory of the run.
+      config: where they lie, if not where they lay when it began.
 
     Raises:
       UserError: the directory holds no run, or the images that its configuration names are not there, or are others.
     """
     description = rundir.read_description(run_dir)
-    name = description["config"].data.name
-    splits = load_data(description["config"].data)
+    config = config or description["config"].data
+    splits = load_data(config)
     if data_digest(splits) != description["data_sha256"]:
         raise RunDirError(
-            f"{run_dir} was trained on other images than those of {name}; "
+            f"{run_dir} was trained on other images than those of {config.name}; "
             "cnn.load_best gives its state to cnn.evaluate, cnn.predict and cnn.feature_maps, which take any"
         )
     return splits

@@ -215,6 +215,10 @@ def test_max_pool_and_its_gradient_equal_reduce_window_ties_included(data):
     _check_pool(jnp.asarray(values, data.draw(st.sampled_from([jnp.float32, jnp.bfloat16]))), window)
 
 
+def test_max_pool_of_images_smaller_than_the_window_is_empty():
+    _check_pool(jnp.ones((2, 1, 5, 3)), (2, 2))
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "parameter", "count"),
     [

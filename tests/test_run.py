@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 import cnn
@@ -172,7 +173,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
     assert "found the beginning of a run" in again.stdout
 
 
-def test_nothing_is_written_to_a_run_that_has_taken_the_place_while_figures_were_drawn(tmp_path, small, monkeypatch):
+def test_no_result_or_page_comes_to_a_run_that_took_the_place_during_the_drawing(tmp_path, small, monkeypatch):
     def draw_figures(run_dir, config, result):
         shutil.rmtree(run_dir)
         run_dir.mkdir()
@@ -253,6 +254,17 @@ def test_bfloat16_units_are_used_where_they_are_and_the_user_says_nothing(
     cpuinfo.write_text(f"flags : fpu {processor}\n")
     run.use_bfloat16_units(cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)), cpuinfo)
     assert os.environ.get("XLA_FLAGS") == after
+
+
+def test_without_a_home_directory_nothing_is_kept_and_nothing_fails(monkeypatch):
+    def no_home(name):
+        raise cnn.DataError("there is no home directory for the cache; set XDG_CACHE_HOME to a directory")
+
+    monkeypatch.setattr(run, "cache_directory", no_home)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    before = jax.config.jax_compilation_cache_dir
+    run.keep_compiled_programs()
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 def test_the_verbs_are_listed():

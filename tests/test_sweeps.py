@@ -83,6 +83,16 @@ def test_seeds_in_one_call_of_which_one_is_lost_are_told_apart(config, small, tm
     assert cnn.sweep(narrow(config, epochs=1), {}, [0, 1], tmp_path, small, together=True)[0].rows == found.rows
 
 
+def test_images_are_loaded_once_for_all_combinations(config, small, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(sweeps, "load_data", lambda data: loaded.append(data) or small)
+    monkeypatch.setattr(sweeps, "_in_turn", lambda *arguments: [])
+    monkeypatch.setattr(sweeps, "write", lambda directory, found: None)
+    grid = {"optim.learning_rate": [0.1, 0.2], "data.split_seed": [1, 2]}
+    cnn.sweep(narrow(config), grid, [0], tmp_path)
+    assert [data.split_seed for data in loaded] == [1, 2]
+
+
 def test_on_an_accelerator_seeds_train_in_one_call_unless_they_need_a_run(config, small, tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr(sweeps, "find_devices", lambda device: [types.SimpleNamespace(platform="gpu")])

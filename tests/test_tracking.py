@@ -51,6 +51,14 @@ def _killed_after_tracking(config, run_dir, splits, epoch):
         cnn.fit(config, run_dir, splits, track=track_and_die)
 
 
+def _stop_after(epoch):
+    def report(row):
+        if row["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return report
+
+
 def _read(run_dir: Path) -> EventAccumulator:
     return EventAccumulator(str(run_dir / "tensorboard"), {"scalars": 0, "histograms": 0, "images": 0}).Reload()
 
@@ -245,6 +253,10 @@ def test_mlflow_has_one_run_with_every_epoch_once_and_every_option(mlflow, tmp_p
     run_dir = tmp_path / "run"
     _killed_after_tracking(three, run_dir, small, epoch=2)
     client, run_id = mlflow(run_dir), (run_dir / "mlflow" / "run_id").read_text()
+    assert client.get_run(run_id).info.status == "KILLED"
+    # Stopped in the last epoch, which is saved: the command that is left has none to train.
+    with pytest.raises(KeyboardInterrupt), tracking.tracked(three, run_dir, small, pytest.fail) as track:
+        cnn.fit(three, run_dir, small, report=_stop_after(3), track=track)
     assert client.get_run(run_id).info.status == "KILLED"
     history = _fit(three, run_dir, small).history
     for name, tag in GROUPS.items():
