@@ -132,7 +132,7 @@ def _epoch(row: dict[str, Any], state: TrainState | None, image: np.ndarray) -> 
     numbers = {grouped.get(name, name): float(value) for name, value in row.items() if name != "epoch"}
     if state is None:
         return Epoch(row["epoch"], numbers, {}, {})
-    weights = flatten_dict(jax.device_get(state.params), sep="/")
+    weights: Any = flatten_dict(jax.device_get(state.params), sep="/")
     return Epoch(row["epoch"], numbers, weights, _pictures(state, image, f"after epoch {row['epoch']}"))
 
 

@@ -359,11 +359,11 @@ def load_images(run_dir: Path, config: DataConfig | None = None) -> Splits:
       UserError: the directory holds no run, or the images that its configuration names are not there, or are others.
     """
     description = rundir.read_description(run_dir)
-    config = config or description["config"].data
-    splits = load_data(config)
+    source: DataConfig = config or description["config"].data
+    splits = load_data(source)
     if data_digest(splits) != description["data_sha256"]:
         raise RunDirError(
-            f"{run_dir} was trained on other images than those of {config.name}; "
+            f"{run_dir} was trained on other images than those of {source.name}; "
             "cnn.load_best gives its state to cnn.evaluate, cnn.predict and cnn.feature_maps, which take any"
         )
     return splits
