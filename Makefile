@@ -29,7 +29,7 @@ peers: data ## an environment for Keras and PyTorch, which bench measures
 		if python3.11 -c 'import ensurepip' 2>/dev/null; then python=python3.11; fi; $$python -m venv --clear .venv-peers && \
 		.venv-peers/bin/pip install --quiet -r benchmarks/peers.txt && cp benchmarks/peers.txt .venv-peers/set-up; }
 
-bench: peers ## the numbers of the README and docs/; two to three hours on two cores
+bench: peers ## the numbers of the README and docs/; some two hours on two cores
 	.venv/bin/python -m benchmarks.epoch
 	.venv/bin/python -m benchmarks.epoch --precision bfloat16 --rounds 3 --images 12000
 	.venv/bin/python -m benchmarks.inference
