@@ -29,8 +29,8 @@ def _parameters(layer: nn.Module, kernel_shape: tuple[int, ...], dtype: Any, bia
 def _activated(outputs: Array, activation: Activation | None, dtype: Any) -> Array:
     """The outputs as the inputs' type, after the activation, if there is one.
 
-    That is computed in float32, as XLA's loops with a maximum in bfloat16 do not vectorise on a CPU: evaluation took
-    three times as long.
+    That is computed in float32: with the maximum in bfloat16, XLA's loop over convolution and pooling was so slow on a
+    CPU that evaluation took three times as long.
     """
     outputs = outputs.astype(dtype)
     return activation(outputs.astype(jnp.promote_types(dtype, jnp.float32))).astype(dtype) if activation else outputs
