@@ -49,9 +49,7 @@ def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool 
     (variant,) = cnn.sweep(config, {}, range(seeds), directory, report=report, together=together)
     device, here = find_devices(config.train.device)[0].device_kind, machine()
     versions = {"python": here["python"], "jax": here["versions"]["jax"]}
-    # The machine is told by ``climb``, as that on which the seconds were measured.
-    typed = {name: value for name, value in origin().items() if name != "machine"}
-    return {"rows": variant.rows, "origin": typed, "device": device, "trained_with": versions}
+    return {"rows": variant.rows, "origin": origin(), "device": device, "trained_with": versions}
 
 
 def trained_elsewhere(path: Path, configs: dict[str, ExperimentConfig]) -> dict[str, Any]:

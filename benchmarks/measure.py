@@ -72,16 +72,16 @@ def save_images(path: Path) -> cnn.Splits:
     return splits
 
 
-def origin() -> dict[str, Any]:
-    """Returns the command that was typed, the day, and the machine."""
+def origin() -> dict[str, str]:
+    """Returns the command that was typed, and the day."""
     command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip()
-    return {"command": command, "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine()}
+    return {"command": command, "date": time.strftime("%Y-%m-%d", time.gmtime())}
 
 
 def write_result(name: str, values: dict[str, Any], directory: Path = RESULTS) -> None:
     """Writes <name>.json with the command, the day and the machine."""
     directory.mkdir(parents=True, exist_ok=True)
-    values = {**origin(), **values}
+    values = {**origin(), "machine": machine(), **values}
     path = directory / f"{name}.json"
     path.write_text(json.dumps(values, indent=2) + "\n")
     print(f"wrote {path}")

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import PEERS_PYTHON, RESULTS, origin, run_main, save_images, summary, write_result
+from benchmarks.measure import PEERS_PYTHON, RESULTS, machine, origin, run_main, save_images, summary, write_result
 
 NUMBERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "best_epoch", "stopped_epoch")
 OURS = {
@@ -54,7 +54,7 @@ def main(fashion_cnn: int = 5, fashion_fast: int = 5, bfloat16: int = 5, keras: 
     for older in kept["origins"].values():
         older.setdefault("machine", kept["machine"])
     runs: dict[str, list[dict[str, Any]]] = kept["runs"] | {name: [] for name, count in counts.items() if count}
-    origins = kept["origins"] | {name: origin() for name, count in counts.items() if count}
+    origins = kept["origins"] | {name: {**origin(), "machine": machine()} for name, count in counts.items() if count}
     with tempfile.TemporaryDirectory() as directory:
         images = Path(directory, "images.npz")
         save_images(images)

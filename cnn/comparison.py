@@ -39,7 +39,7 @@ def run_labels(run_dirs: Sequence[Path]) -> list[str]:
         labels = [printable("/".join(path.parts[-parts:])) for path in paths]
         if len(set(labels)) == len(labels):
             return labels
-    twice = next((run_dir for run_dir, path in zip(run_dirs, paths, strict=True) if paths.count(path) > 1), run_dirs[0])
+    twice = max(run_dirs, key=lambda run_dir: paths.count(run_dir.resolve()))
     raise ConfigError(f"{twice} is named more than once; name different runs")
 
 

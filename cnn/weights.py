@@ -46,7 +46,8 @@ def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_firs
       UserError: a layer is missing, one too many, or of another kind or shape, all of which are listed; or a value is
         not finite; or the model has layers that cannot be imported.
     """
-    rows = [row for row in layer_table(state) if row.parameters]
+    table = layer_table(state)
+    rows = [row for row in table if row.parameters]
     if foreign := sorted({row.kind for row in rows} - {"Conv", "Dense"}):
         raise UserError(f"the model has layers of the kind {foreign[0]}; only Conv and Dense can be imported")
     there, wanted = {}, {}
@@ -63,7 +64,7 @@ def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_firs
     params = {row.name: dict(layer.leaves) for row, layer in zip(rows, layers, strict=True)}
     if infinite := [name for name, leaves in params.items() if not all(map(_is_finite, leaves.values()))]:
         raise UserError(f"the weights have values that are not finite, in {', '.join(infinite)}")
-    flattened = flattened_pixels(layer_table(state))
+    flattened = flattened_pixels(table)
     if channels_first and flattened:
         name, (height, width, channels) = flattened
         kernel = params[name]["kernel"]

@@ -1,6 +1,7 @@
-"""What several tests of runs share: a narrow network, damage to files, and results without their times."""
+"""What several tests of runs share: a narrow network, a run that ends early, damage to files, results without times."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,20 @@ NARROW = cnn.ModelConfig(conv1_features=4, conv2_features=4, dense_features=8)
 def narrow(config: cnn.ExperimentConfig, **train_fields: Any) -> cnn.ExperimentConfig:
     """The experiment, narrow, so that a test compiles and trains in a second or two."""
     return dataclasses.replace(config, model=NARROW, train=dataclasses.replace(config.train, **train_fields))
+
+
+class Stopped(Exception):
+    """What ends a run from within."""
+
+
+def stop_after(epoch: int) -> Callable[[dict[str, Any]], None]:
+    """What ``fit`` takes as ``report``: it ends the run when the epoch has been saved."""
+
+    def report(row):
+        if row["epoch"] == epoch:
+            raise Stopped
+
+    return report
 
 
 def flip_a_bit(path: Path) -> None:

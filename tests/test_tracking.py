@@ -18,7 +18,7 @@ import cnn
 from cnn import rundir, tracking
 from cnn.__main__ import load_experiment
 from cnn.run import run
-from tests.helpers import narrow, without_times
+from tests.helpers import Stopped, narrow, stop_after, without_times
 
 GROUPS = {
     "train_loss": "loss/train",
@@ -49,14 +49,6 @@ def _killed_after_tracking(config, run_dir, splits, epoch):
                 raise KeyboardInterrupt
 
         cnn.fit(config, run_dir, splits, track=track_and_die)
-
-
-def _stop_after(epoch):
-    def report(row):
-        if row["epoch"] == epoch:
-            raise KeyboardInterrupt
-
-    return report
 
 
 def _read(run_dir: Path) -> EventAccumulator:
@@ -255,8 +247,8 @@ def test_mlflow_has_one_run_with_every_epoch_once_and_every_option(mlflow, tmp_p
     client, run_id = mlflow(run_dir), (run_dir / "mlflow" / "run_id").read_text()
     assert client.get_run(run_id).info.status == "KILLED"
     # Stopped in the last epoch, which is saved: the command that is left has none to train.
-    with pytest.raises(KeyboardInterrupt), tracking.tracked(three, run_dir, small, pytest.fail) as track:
-        cnn.fit(three, run_dir, small, report=_stop_after(3), track=track)
+    with pytest.raises(Stopped), tracking.tracked(three, run_dir, small, pytest.fail) as track:
+        cnn.fit(three, run_dir, small, report=stop_after(3), track=track)
     assert client.get_run(run_id).info.status == "KILLED"
     history = _fit(three, run_dir, small).history
     for name, tag in GROUPS.items():

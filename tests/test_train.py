@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import cnn
 from cnn import checkpoint, train
 from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
-from tests.helpers import NARROW, flip_a_bit, narrow, truncate, without_times
+from tests.helpers import NARROW, Stopped, flip_a_bit, narrow, stop_after, truncate, without_times
 
 
 def _assert_equal_bits(a, b):
@@ -84,24 +84,12 @@ def test_a_finished_run_is_returned_and_nothing_is_overwritten(finished, config,
     assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
 
 
-class Stopped(Exception):
-    pass
-
-
-def _stop_after(epoch):
-    def report(row):
-        if row["epoch"] == epoch:
-            raise Stopped
-
-    return report
-
-
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(finished, config, small, tmp_path):
     _, whole = finished
 
     for epoch in (2, 3):
         with pytest.raises(Stopped):
-            train.fit(narrow(config, epochs=6, patience=6), tmp_path / "run", small, report=_stop_after(epoch))
+            train.fit(narrow(config, epochs=6, patience=6), tmp_path / "run", small, report=stop_after(epoch))
         assert not (tmp_path / "run" / "result.json").exists()
     result = train.fit(narrow(config, epochs=6, patience=6), tmp_path / "run", small)
     _assert_equal_bits(result.state.params, whole.state.params)
@@ -191,7 +179,7 @@ def test_a_batch_larger_than_the_split_is_refused_and_leaves_the_directory_to_a_
 
 def test_other_images_are_no_part_of_the_same_run(config, small, tmp_path):
     with pytest.raises(Stopped):
-        train.fit(narrow(config), tmp_path, small, report=_stop_after(1))
+        train.fit(narrow(config), tmp_path, small, report=stop_after(1))
     before = (tmp_path / "config.json").read_text()
     with pytest.raises(cnn.RunDirError, match="a run on other images"):
         train.fit(narrow(config), tmp_path, small._replace(train=small.val))
