@@ -29,13 +29,14 @@ from cnn.export import load_safetensors
 from cnn.features import feature_maps
 from cnn.metrics import Metrics
 from cnn.prediction import read_image
+from cnn.result import Result, load_result
 from cnn.seeds import SeedsResult, fit_seeds
 from cnn.sharding import make_mesh
 from cnn.state import TrainState, create_state
 from cnn.steps import Batch, eval_step, evaluate, predict, train_epoch, train_step, train_steps
 from cnn.summary import layer_table
 from cnn.sweeps import sweep
-from cnn.train import Result, fit, load_result
+from cnn.train import fit
 from cnn.transfer import take_layers
 
 __all__ = [

@@ -35,7 +35,7 @@ def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None) 
         image: PNG or JPEG file; without it, the first training image.
     """
     from cnn.pictures import draw_figures, draw_layer
-    from cnn.train import load_result
+    from cnn.result import load_result
 
     if layer is not None or image is not None:
         print(*draw_layer(run_dir, layer, image), sep="\n")

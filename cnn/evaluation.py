@@ -222,9 +222,9 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
     from cnn.embedding import embed
     from cnn.features import layer_outputs
     from cnn.pictures import write_figures
+    from cnn.result import load_images
     from cnn.steps import predict
     from cnn.summary import last_hidden_layer, layer_table
-    from cnn.train import load_images
 
     state, config = load_best(run_dir)
     splits, names = load_images(run_dir), model_class_names(config)

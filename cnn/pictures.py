@@ -13,10 +13,10 @@ from cnn.data import KOREAN_CLASS_NAMES, Splits, model_class_names
 from cnn.errors import ConfigError, DamagedError, RunDirError, UserError
 from cnn.features import feature_maps, grad_cam, integrated_gradients
 from cnn.prediction import printable, read_image
+from cnn.result import Result, load_images
 from cnn.state import TrainState, create_state
 from cnn.steps import predict
 from cnn.summary import LayerRow, flattened_pixels, last_hidden_layer, layer_table
-from cnn.train import Result, load_images
 from cnn.transfer import begin_with
 
 if TYPE_CHECKING:

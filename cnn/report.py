@@ -19,8 +19,8 @@ from cnn.evaluation import calibrated
 from cnn.explorer import embed
 from cnn.page import UPLOT, escaped, fill, percent, picture_url, reliability_drawing, table, whole_page
 from cnn.prediction import printable
+from cnn.result import Result, load_images, load_result
 from cnn.steps import predict
-from cnn.train import Result, load_images, load_result
 
 FIGURE_BYTES = 700_000
 """Most bytes of all figures in a page."""

@@ -5,7 +5,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,31 +13,20 @@ import jax
 import numpy as np
 
 from cnn import rundir, signals
-from cnn.checkpoint import load_best, load_best_of, load_latest, open_checkpoints, save
-from cnn.config import DataConfig, ExperimentConfig
+from cnn.checkpoint import load_best_of, load_latest, open_checkpoints, save
+from cnn.config import ExperimentConfig
 from cnn.data import Splits, check_splits, data_digest, load_data
 from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
 from cnn.errors import DamagedError, RunDirError, Stopped
 from cnn.fused import epoch_metrics, train_run
 from cnn.metrics import Metrics, make_metrics, named, zero_metrics
 from cnn.processes import first_goes_first, highest, whole
+from cnn.result import Result, load_result
 from cnn.sharding import make_mesh, on_one_device, replicate
 from cnn.state import TrainState, create_state, epoch_steps, learning_rate_schedule
 from cnn.steps import epoch_order, evaluate, evaluate_views, train_steps
 from cnn.summary import first_convolution, format_table, layer_table
 from cnn.transfer import begin_with, check_beginning
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run."""
-
-    state: TrainState
-    """The best one, not the last."""
-    history: list[dict[str, Any]]
-    """A row per epoch, as in metrics.jsonl."""
-    summary: dict[str, Any]
-    """As in result.json: best_epoch, stopped_epoch, val_loss, test_accuracy, seconds by phase, ..."""
 
 
 def fit(
@@ -330,43 +318,6 @@ def _train_fused(run: Run, state: TrainState, progress: Progress, checkpoints: A
     for row in history:
         run.report(row)
     return fused.state, progress
-
-
-def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
-    """Returns the configuration and the result of a finished run.
-
-    Raises:
-      RunDirError: the directory holds no run, or one that has not finished.
-    """
-    run_dir = Path(run_dir)
-    state, config = load_best(run_dir)
-    summary = rundir.read_result(run_dir)
-    if summary is None:
-        raise RunDirError(
-            f"{run_dir} holds a run that has not finished; repeat its command with --run-dir {run_dir} to go on"
-        )
-    return config, Result(state, rundir.read_history(run_dir), summary)
-
-
-def load_images(run_dir: Path, config: DataConfig | None = None) -> Splits:
-    """Returns the images that a run was trained on.
-
-    Args:
-      run_dir: directory of the run.
-      config: where they lie, if not where they lay when it began.
-
-    Raises:
-      UserError: the directory holds no run, or the images that its configuration names are not there, or are others.
-    """
-    description = rundir.read_description(run_dir)
-    source: DataConfig = config or description["config"].data
-    splits = load_data(source)
-    if data_digest(splits) != description["data_sha256"]:
-        raise RunDirError(
-            f"{run_dir} was trained on other images than those of {source.name}; "
-            "cnn.load_best gives its state to cnn.evaluate, cnn.predict and cnn.feature_maps, which take any"
-        )
-    return splits
 
 
 def epoch_row(run: Run, epoch: int, metrics: tuple[Metrics, Metrics], spent: dict[str, float]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def _names(printed):
 
 
 def test_look_draws_what_a_layer_makes_of_a_file_and_its_kernels(finished, small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cnn.train.load_data", lambda config: small)
+    monkeypatch.setattr("cnn.result.load_data", lambda config: small)
     run_dir = str(finished[0])
     Image.fromarray(small.test.images[0, :, :, 0]).resize((90, 60)).save(tmp_path / "my.png")
     main(["look", run_dir, "--layer", "conv2", "--image", str(tmp_path / "my.png")])

@@ -101,7 +101,7 @@ def runs(config, splits, tmp_path_factory):
     second = narrow(config, seed=1)
     dense = dataclasses.replace(first, name="dense", model=cnn.DenseConfig())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cnn.train.load_data", lambda config: data)
+        patch.setattr("cnn.result.load_data", lambda config: data)
         patch.setattr(report, "model_class_names", lambda config: NAMES)
         run_dirs = [root / name for name in ("first<img src=x onerror=harmed=1>", "second", "dense")]
         for run_dir, configuration in zip(run_dirs, (first, second, dense), strict=True):
