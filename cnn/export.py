@@ -17,7 +17,7 @@ from cnn.checkpoint import differing_leaves, load_best
 from cnn.config import ExperimentConfig, from_dict, to_dict
 from cnn.errors import RunDirError, UserError, first_cause, import_extra
 from cnn.graph import make_graph
-from cnn.state import TrainState, create_state, initial_state
+from cnn.state import TrainState, abstract_state, create_state
 from cnn.steps import apply_model, scale
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -136,7 +136,7 @@ def load_safetensors(file: str | Path, config: ExperimentConfig | None = None) -
         )
     if config is None:
         config = _read_config(file, metadata["config"])
-    state = jax.eval_shape(initial_state(config), jax.random.key(0))
+    state = abstract_state(config)
     there, wanted = (
         {name: f"{leaf.dtype} {list(leaf.shape)}" for name, leaf in leaves.items()}
         for leaves in (arrays, _leaves(state))

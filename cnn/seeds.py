@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from cnn.config import ExperimentConfig
@@ -64,10 +65,10 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
     initial = initial_state(config, len(checked.train.labels))
 
     @jax.jit
-    def train_all(keys: Array, splits: Splits) -> Any:
-        def train_one(key):
+    def train_all(seeds: Array, splits: Splits) -> Any:
+        def train_one(seed):
             run = train_run(
-                initial(key),
+                initial(seed),
                 splits.train,
                 splits.val,
                 epochs=config.train.epochs,
@@ -79,10 +80,9 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
             return run.best, run.finite, run.stopper.best_epoch, run.epochs, val, evaluate(run.best, splits.test)
 
         # Convolutions of many kernels at once gain nothing on a CPU.
-        return lax.map(train_one, keys) if device.platform == "cpu" else jax.vmap(train_one)(keys)
+        return lax.map(train_one, seeds) if device.platform == "cpu" else jax.vmap(train_one)(seeds)
 
-    keys = jax.device_put(jnp.stack([jax.random.key(seed) for seed in seeds]), device)
-    state, *numbers = train_all(keys, jax.device_put(checked, device))
+    state, *numbers = train_all(*jax.device_put((np.asarray(seeds, np.uint32), checked), device))
     finite, best_epochs, epochs, val, test = jax.device_get(numbers)
     if not finite.all():
         lost = [seed for seed, is_number in zip(seeds, finite, strict=True) if not is_number]

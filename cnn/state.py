@@ -4,7 +4,7 @@ import fnmatch
 import math
 from collections.abc import Callable
 from enum import IntEnum
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import flax.struct
@@ -194,39 +194,57 @@ def create_state(config: ExperimentConfig, train_images: int | None = None, mesh
         by default that of the data set.
       mesh: the devices that it is to live on and that share the work of its steps; by default JAX's first.
     """
-    create = initial_state(config, train_images, mesh)
-    # The seed, and not its key, is the argument, as all processes know it.
-    state = jax.jit(lambda seed: create(jax.random.key(seed)))(np.uint32(config.train.seed))
+    state = initial_state(config, train_images, mesh)(np.uint32(config.train.seed))
     return jax.device_put(state, mesh.devices.item()) if mesh and mesh.size == 1 else state
+
+
+def abstract_state(config: ExperimentConfig, train_images: int | None = None) -> TrainState:
+    """Returns the shapes and dtypes of ``create_state``, of which nothing is computed."""
+    return jax.eval_shape(initial_state(config, train_images), np.uint32(0))
 
 
 def initial_state(
     config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None
-) -> Callable[[Array], TrainState]:
-    """Returns the pure function from a seed's key to the state before the first step; arguments as above."""
-    model = make_model(config.model)
+) -> Callable[[Array | np.uint32], TrainState]:
+    """Returns the pure function from a seed to the state before the first step; arguments as above."""
     # A constant rate has no end, so that it need not be compiled anew for another number of epochs.
     steps = 0 if config.optim.schedule == "constant" else total_steps(config, train_images)
-    optimizer = make_optimizer(config.optim, steps, config.train.nan_policy == "skip")
-    several = mesh if mesh and mesh.size > 1 else None
+    return partial(
+        _initial_state,
+        model=make_model(config.model),
+        optimizer=make_optimizer(config.optim, steps, config.train.nan_policy == "skip"),
+        image_shape=config.data.image_shape,
+        optim=config.optim,
+        augment=config.augment,
+        mesh=mesh if mesh and mesh.size > 1 else None,
+    )
 
-    def create(key: Array) -> TrainState:
-        images = jnp.zeros((1, *config.data.image_shape))
-        variables: Any = model.init(stream_key(key, Stream.INIT), images, train=False)
-        trained = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-        state = TrainState(
-            step=jnp.int32(0),
-            key=key,
-            opt_state=optimizer.init(trained["params"]),
-            average=jax.tree.map(jnp.copy, trained) if config.optim.average_decay else {},
-            **trained,
-            model=model,
-            optimizer=optimizer,
-            image_shape=config.data.image_shape,
-            optim=config.optim,
-            augment=config.augment,
-            mesh=several,
-        )
-        return split_features(state, several)
 
-    return create
+# Compiled once for all states of an experiment. The seed, and not its key, is the argument, as all processes know it.
+@partial(jax.jit, static_argnames=("model", "optimizer", "image_shape", "optim", "augment", "mesh"))
+def _initial_state(
+    seed: Array | np.uint32,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    optim: OptimConfig,
+    augment: AugmentConfig,
+    mesh: Mesh | None,
+) -> TrainState:
+    key = jax.random.key(seed)
+    variables: Any = model.init(stream_key(key, Stream.INIT), jnp.zeros((1, *image_shape)), train=False)
+    trained = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+    state = TrainState(
+        step=jnp.int32(0),
+        key=key,
+        opt_state=optimizer.init(trained["params"]),
+        average=jax.tree.map(jnp.copy, trained) if optim.average_decay else {},
+        **trained,
+        model=model,
+        optimizer=optimizer,
+        image_shape=image_shape,
+        optim=optim,
+        augment=augment,
+        mesh=mesh,
+    )
+    return split_features(state, mesh)

@@ -10,7 +10,7 @@ import numpy as np
 from cnn.checkpoint import differing_leaves, load_best
 from cnn.config import ExperimentConfig, TransferConfig
 from cnn.errors import ConfigError
-from cnn.state import TrainState, initial_state
+from cnn.state import TrainState, abstract_state
 
 
 def layers_to_take(state: TrainState, source: TrainState, patterns: Sequence[str]) -> list[str]:
@@ -89,7 +89,7 @@ def check_beginning(config: ExperimentConfig, train_images: int) -> None:
       DamagedError: its best checkpoint is not whole.
     """
     if config.transfer.source is not None or config.optim.learning_rate_multipliers:
-        state = jax.eval_shape(initial_state(config, train_images), jax.random.key(0))
+        state = abstract_state(config, train_images)
         if config.transfer.source is not None:
             layers_to_take(state, load_best(config.transfer.source)[0].evaluated, config.transfer.layers)
 

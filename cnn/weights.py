@@ -25,7 +25,7 @@ from cnn.errors import RunDirError, UserError
 from cnn.export import fill_state, load_safetensors
 from cnn.metrics import named
 from cnn.prediction import printable
-from cnn.state import TrainState, create_state, initial_state
+from cnn.state import TrainState, abstract_state, create_state
 from cnn.steps import evaluate
 from cnn.summary import flattened_pixels, format_table, layer_table
 from cnn.train import no_progress, saved_progress, timed
@@ -99,7 +99,7 @@ def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[Tr
     config = config or ExperimentConfig()
     layers = READERS[file.suffix](file)
     # Abstract, so that nothing is compiled for what does not fit.
-    state = jax.eval_shape(initial_state(config), jax.random.key(0))
+    state = abstract_state(config)
     try:
         params = match_layers(state, layers, channels_first=file.suffix != ".keras")
     except UserError as error:

@@ -11,7 +11,7 @@ import pytest
 
 import cnn
 from cnn import graph, layers
-from cnn.state import initial_state
+from cnn.state import abstract_state
 from tests.helpers import NARROW
 
 MODELS = {
@@ -40,7 +40,7 @@ def random_state(config: cnn.ExperimentConfig) -> cnn.TrainState:
         # What is multiplied or divided by is positive.
         return 0.5 + normal**2 / 4 if path[-1].key in ("scale", "variance") else normal / 4
 
-    state = jax.eval_shape(initial_state(config), jax.random.key(0))
+    state = abstract_state(config)
     made = {name: getattr(state, name) for name in ("params", "batch_stats", "average")}
     made = jax.tree_util.tree_map_with_path(values, made)
     return state.replace(**made, step=np.int32(0), key=jax.random.key(0), opt_state=())

@@ -8,7 +8,7 @@ import pytest
 
 import cnn
 from cnn.__main__ import load_experiment
-from cnn.state import initial_state
+from cnn.state import abstract_state
 
 PARAMETERS = {
     # 784 * 10 weights and 10 biases.
@@ -50,7 +50,7 @@ def _shrunk(experiment):
 
 @pytest.mark.parametrize(("experiment", "parameters"), PARAMETERS.items())
 def test_an_experiment_has_the_known_number_of_parameters(experiment, parameters):
-    state = jax.eval_shape(initial_state(load_experiment(f"experiments.{experiment}"), 500), jax.random.key(0))
+    state = abstract_state(load_experiment(f"experiments.{experiment}"), 500)
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == parameters
     assert sum(row.parameters for row in cnn.layer_table(state)) == parameters
 

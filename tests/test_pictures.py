@@ -15,7 +15,7 @@ import cnn
 from cnn import pictures, rundir, verification
 from cnn.__main__ import main
 from cnn.features import feature_maps
-from cnn.state import initial_state
+from cnn.state import abstract_state
 from tests.helpers import NARROW, narrow
 
 
@@ -61,7 +61,7 @@ FAMILIES = {
 @pytest.mark.parametrize("model", FAMILIES.values(), ids=FAMILIES)
 def test_every_layer_of_every_family_has_maps_or_units_and_its_kernel(model, config):
     """Tokens, which lie in a row, become maps of their pixels. Nothing is computed: it is about shapes."""
-    state = jax.eval_shape(initial_state(dataclasses.replace(config, model=model)), jax.random.key(0))
+    state = abstract_state(dataclasses.replace(config, model=model))
     state = state.replace(params=jax.tree.map(lambda leaf: np.zeros(leaf.shape), state.params))
     layers = cnn.layer_table(state)
     shapes: dict[str, Any] = {row.name: row.output_shape[1:] for row in layers}

@@ -1,5 +1,6 @@
 """What the compiled programs are: no naive convolution, no retracing, nothing that goes to the host."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 
 import cnn
 from cnn.convolution import conv
+from cnn.state import _initial_state
 
 
 def _traces(function: Any) -> int:
@@ -29,12 +31,13 @@ def test_later_epochs_neither_retrace_nor_move_data(state, small):
     assert (_traces(cnn.train_epoch), _traces(cnn.evaluate)) == traced
 
 
-def test_two_states_of_one_configuration_share_the_compiled_step(config, small):
+def test_two_states_of_one_experiment_share_what_makes_them_and_the_compiled_step(config, small):
     batch = cnn.Batch(small.train.images[:32], small.train.labels[:32])
     cnn.train_step(cnn.create_state(config), batch)
-    traced = _traces(cnn.train_step)
-    cnn.train_step(cnn.create_state(config), batch)
-    assert _traces(cnn.train_step) == traced
+    traced = _traces(_initial_state), _traces(cnn.train_step)
+    another_seed = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=1))
+    cnn.train_step(cnn.create_state(another_seed), batch)
+    assert (_traces(_initial_state), _traces(cnn.train_step)) == traced
 
 
 def test_no_naive_convolution_is_left_in_the_epochs_loop(state, small):

@@ -5,7 +5,7 @@ import jax
 import pytest
 
 import cnn
-from cnn.state import initial_state
+from cnn.state import abstract_state
 from cnn.steps import apply_model, scale
 from cnn.summary import first_convolution, format_table, last_hidden_layer
 
@@ -53,5 +53,5 @@ def test_widths_dropout_and_classes_are_configuration(config):
     ],
 )
 def test_the_first_convolution_and_the_last_hidden_layer_of_a_family(model, first, last, config):
-    rows = cnn.layer_table(jax.eval_shape(initial_state(dataclasses.replace(config, model=model)), jax.random.key(0)))
+    rows = cnn.layer_table(abstract_state(dataclasses.replace(config, model=model)))
     assert (first_convolution(rows), last_hidden_layer(rows)) == (first, last)

@@ -16,7 +16,7 @@ import cnn
 from cnn import pictures, verification, weights
 from cnn.__main__ import main
 from cnn.archives import SourceLayer
-from cnn.state import initial_state
+from cnn.state import abstract_state
 from cnn.transfer import begin_with
 from tests.helpers import NARROW
 from tests.test_graph import images
@@ -146,7 +146,7 @@ def test_a_directory_that_holds_a_run_is_not_written_to(run):
 
 
 def _abstract(config: cnn.ExperimentConfig) -> cnn.TrainState:
-    return jax.eval_shape(initial_state(config), jax.random.key(0))
+    return abstract_state(config)
 
 
 def _layers(*shapes: tuple[int, ...]) -> list[SourceLayer]:
