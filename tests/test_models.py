@@ -44,7 +44,7 @@ def _shrunk(experiment):
     """The shipped experiment, with fewer blocks, smaller batches and fewer epochs."""
     config = load_experiment(f"experiments.{experiment}")
     model = dataclasses.replace(config.model, **FEWER_BLOCKS.get(experiment, {}))
-    optim, train = dataclasses.replace(config.optim, batch_size=32), dataclasses.replace(config.train, epochs=4)
+    optim, train = dataclasses.replace(config.optim, batch_size=32), dataclasses.replace(config.train, epochs=3)
     return dataclasses.replace(config, model=model, optim=optim, train=train)
 
 
@@ -61,7 +61,7 @@ def test_the_loss_falls_on_real_images_and_every_layer_is_captured(experiment, s
     config = _shrunk(experiment)
     state, losses = cnn.create_state(config, 500), []
     # Batches that 500 images do not fill.
-    for _ in range(4):
+    for _ in range(config.train.epochs):
         state, metrics = cnn.train_epoch(state, small.train, batch_size=32)
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.9 * losses[0]
@@ -81,6 +81,18 @@ def test_a_compiled_bfloat16_network_is_the_one_that_goes_layer_by_layer(model, 
     state, images = cnn.create_state(config), small.test.images[:4]
     wanted = jax.nn.softmax(cnn.feature_maps(state, images)["logits"])
     np.testing.assert_allclose(cnn.predict(state, images), wanted, atol=1e-6)
+
+
+def test_a_bfloat16_epoch_learns_what_a_float32_epoch_learns(config, small):
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        state = cnn.create_state(dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype)), 500)
+        state, _ = cnn.train_epoch(state, small.train, batch_size=50)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
+        losses[dtype] = float(cnn.evaluate(state, small.val).loss)
+    # 8 bits of precision: some per cent after ten steps, where an untrained network's 2.3 is three times as far.
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.1)
+    assert losses["bfloat16"] != losses["float32"]
 
 
 def test_softmax_regression_is_a_product_with_the_pixels(small):

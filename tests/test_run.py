@@ -158,18 +158,18 @@ def test_another_configuration_on_the_same_run_dir_is_exit_status_2(trained):
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
-    command = [sys.executable, "-m", "experiments.fashion_cnn", *SHORT, "--train.epochs", "3", "--log.no_figures"]
+    command = [sys.executable, "-m", "experiments.fashion_cnn", *SHORT, "--train.epochs", "2", "--log.no_figures"]
     command += ["--run-dir", str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout and process.stderr
         lines = [process.stdout.readline(), process.stdout.readline()]
         process.send_signal(signal.SIGINT)
         message = process.stderr.read()
-    assert lines[1].startswith("epoch 1/3")
+    assert lines[1].startswith("epoch 1/2")
     assert process.returncode == 130
     assert message.startswith("stopped at step ") and message.count("\n") == 1
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
-    assert again.returncode == 0 and "epoch 1/3" not in again.stdout and "epoch 3/3" in again.stdout
+    assert again.returncode == 0 and "epoch 1/2" not in again.stdout and "epoch 2/2" in again.stdout
     assert "found the beginning of a run" in again.stdout
 
 
@@ -227,7 +227,7 @@ def test_wrong_use_is_one_line_exit_status_2_and_no_traceback(tmp_path, argument
 
 
 def test_cost_prints_a_line_for_each_number():
-    command = _command("cnn", "cost", "experiments.fashion_cnn", "--optim.batch_size", "16")
+    command = _command("cnn", "cost", "experiments.fashion_cnn", *SHORT, "--optim.batch_size", "16")
     assert command.returncode == 0 and command.stderr == ""
     title, *lines = command.stdout.splitlines()
     assert title == "a step of experiments.fashion_cnn, 16 images"

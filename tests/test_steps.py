@@ -29,7 +29,7 @@ def test_train_step_is_adam_on_the_mean_cross_entropy(state, small):
         logits = state.model.apply({"params": params}, images, train=True, rngs={"dropout": key})
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(32), batch.labels])
 
-    loss, grads = jax.value_and_grad(mean_loss)(state.params)
+    loss, grads = jax.jit(jax.value_and_grad(mean_loss))(state.params)
     # Adam's first step is -learning_rate * g / (|g| + epsilon), as both moments' bias corrections cancel.
     expected = jax.tree.map(lambda p, g: p - 1e-3 * g / (jnp.abs(g) + 1e-7), state.params, grads)
     new, metrics = cnn.train_step(_copy(state), batch)
