@@ -4,12 +4,6 @@
 set -eu
 cd "$(dirname "$0")"
 
-# The place too, as an environment does not work elsewhere.
-wanted="${PYTHON:-newest} $(cat pyproject.toml constraints.txt | cksum) $PWD"
-# Written last, so that an interrupted set-up is begun anew.
-stamp=.venv/set-up
-if [ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi
-
 # COMMAND MINOR...: prints its path if it runs, is 3.MINOR, and can make environments. A pyenv shim may be on PATH and
 # not run. Of an environment it prints the Python that it was made with, as .venv itself may be the one that is active.
 real_python() {
@@ -28,14 +22,25 @@ find_python() {
     done
 }
 
-if [ -n "${PYTHON:-}" ]; then python=$(real_python "$PYTHON" - 11 12 13 || true); else python=$(find_python || true); fi
+# The Python that is asked for, else that of .venv, else the newest.
+stamp=.venv/set-up
+python=$(sed -n 2p $stamp 2>/dev/null || true)
+if [ -n "${PYTHON:-}" ]; then python=$(real_python "$PYTHON" - 11 12 13 || true)
+elif [ ! -x "$python" ]; then python=$(find_python || true); fi
 if [ -z "$python" ]; then
     echo "error: ${PYTHON:-python3} is not a Python 3.11, 3.12 or 3.13 with venv;" \
         "install one (on Debian and Ubuntu: python3 python3-venv), or name it: PYTHON=/path/to/python" >&2
     exit 2
 fi
-echo "setting up .venv with $("$python" --version), which takes a minute or two"
+# The place too, as an environment does not work elsewhere.
+wanted="$(cat pyproject.toml constraints.txt | cksum) $PWD
+$python"
+if [ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi
+again=
+if [ -f $stamp ]; then again=" anew (what you had installed there goes: install extras such as '.[cuda]' again)"; fi
+echo "setting up .venv$again with $("$python" --version), which takes a minute or two"
 rm -rf .venv
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+# Written last, so that an interrupted set-up is begun anew.
 echo "$wanted" > $stamp

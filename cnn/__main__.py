@@ -191,7 +191,8 @@ def sweep(arguments: list[str]) -> None:
 
       EXPERIMENT     Module of the experiment, such as experiments.fashion_cnn.
       --seeds        How many seeds, from 0; 1 if left out.
-      --run-dir      Directory for runs and table; the same command on it goes on. Without it, runs/NAME/sweep-FIELDS.
+      --run-dir      Directory for runs and table; the same command on it goes on. Without it, runs/NAME/sweep-FIELDS,
+                     where the table is that of the last sweep of these fields.
       --FIELD        Any field of the configuration, such as --augment.flip true false or --optim.momentum 0 0.9.
     """
     from cnn import sweeps
@@ -201,16 +202,20 @@ def sweep(arguments: list[str]) -> None:
     config, grid = load_experiment(arguments[0]), sweeps.parse_grid(arguments[1:])
     options = {name: grid.pop(name, default) for name, default in (("seeds", [1]), ("run_dir", [None]))}
     for name, values in options.items():
-        if len(values) > 1:
-            raise ConfigError(f"--{name} is {values}, but must be one value")
+        if len(values) != 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {values}, but must be one value")
     (seeds,), (run_dir,) = options.values()
-    if not isinstance(seeds, int) or seeds < 1:
+    if type(seeds) is not int or seeds < 1:
         raise ConfigError(f"--seeds is {seeds!r}, but must be an integer of at least 1")
     default = Path("runs", config.name, f"sweep-{'-'.join(grid) or 'seeds'}")
-    directory = Path(str(run_dir)) if run_dir is not None else default
+    directory = default if run_dir is None else Path(run_dir)
     variants = sweeps.variants(config, grid)
-    for variant in variants:
-        use_bfloat16_units(variant.config)
+    if len({variant.config.model.dtype for variant in variants}) > 1:
+        raise ConfigError(
+            "--model.dtype must be one value in a sweep, as XLA is told once a process how to compute in bfloat16, "
+            "which changes float32, too; sweep each by itself"
+        )
+    use_bfloat16_units(variants[0].config)
     print(f"{len(variants)} combinations, {seeds} seeds each, in {directory}", flush=True)
     keep_compiled_programs()
     try:

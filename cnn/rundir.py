@@ -300,6 +300,12 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
         own_directory(link.parent, link.name)
 
 
+def check_images(run_dir: Path, data_sha256: str) -> None:
+    """Raises RunDirError if a run was begun on other images than those of a digest."""
+    if read_description(run_dir).get("data_sha256") != data_sha256:
+        raise RunDirError(f"{run_dir} holds a run on other images; name another directory with --run-dir")
+
+
 def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:
     """Writes config.json: the configuration, and what the run runs with; not anew for a run that is gone on with.
 
@@ -307,8 +313,7 @@ def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_im
       RunDirError: the run was begun on other images.
     """
     if (run_dir / CONFIG).exists():
-        if read_description(run_dir).get("data_sha256") != data_sha256:
-            raise RunDirError(f"{run_dir} holds a run on other images; name another directory with --run-dir")
+        check_images(run_dir, data_sha256)
         return
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     description = {

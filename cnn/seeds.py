@@ -14,6 +14,7 @@ from cnn.data import Splits, check_splits, load_data
 from cnn.errors import ConfigError
 from cnn.fused import train_run
 from cnn.metrics import named
+from cnn.rules import SEED
 from cnn.sharding import find_devices
 from cnn.state import TrainState, initial_state
 from cnn.steps import evaluate
@@ -42,6 +43,12 @@ class SeedsResult(NamedTuple):
     """Of each of the four losses and accuracies."""
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ConfigError unless all are seeds, each there once, at least one."""
+    if not seeds or len(set(seeds)) < len(seeds) or not all(map(SEED.holds, seeds)):
+        raise ConfigError(f"seeds are {list(seeds)}, but must be different integers from 0 to 2**32 - 1, at least one")
+
+
 def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | None = None) -> SeedsResult:
     """Trains an experiment with each of the seeds, in one call of XLA's, and returns the best state of each.
 
@@ -56,8 +63,7 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
       UserError: configuration, seeds or images cannot be used.
       FloatingPointError: with some seed, the loss is no longer a number.
     """
-    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
-        raise ConfigError(f"seeds are {list(seeds)}, but must be different integers from 0 to 2**32 - 1, at least one")
+    check_seeds(seeds)
     if config.transfer.source is not None:
         raise ConfigError(f"--transfer.source is {config.transfer.source!r}, but seeds in one call begin at random")
     device = find_devices(config.train.device)[0]
@@ -84,6 +90,7 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
 
     state, *numbers = train_all(*jax.device_put((np.asarray(seeds, np.uint32), checked), device))
     finite, best_epochs, epochs, val, test = jax.device_get(numbers)
+    finite = finite & np.isfinite(test.loss)
     if not finite.all():
         lost = [seed for seed, is_number in zip(seeds, finite, strict=True) if not is_number]
         raise FloatingPointError(f"the loss is no longer a number with seeds {lost}; try a lower learning rate")

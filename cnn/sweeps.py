@@ -14,7 +14,7 @@ from cnn import rundir
 from cnn.config import ExperimentConfig, from_dict, to_dict
 from cnn.data import Splits, check_splits, data_digest, load_data
 from cnn.errors import ConfigError, RunDirError
-from cnn.seeds import Estimate, estimate, fit_seeds
+from cnn.seeds import Estimate, check_seeds, estimate, fit_seeds
 from cnn.sharding import find_devices, make_mesh
 from cnn.train import fit
 from cnn.transfer import check_beginning
@@ -59,11 +59,13 @@ def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> lis
       grid: values by field, such as ``{"augment.flip": [True, False], "optim.learning_rate": [0.01, 0.02]}``.
 
     Raises:
-      ConfigError: a field is unknown or the seed, or a value is not allowed or there twice.
+      ConfigError: a field is unknown, the seed or the name, or has no value, or one that is not allowed or there twice.
     """
     found = []
-    if "train.seed" in grid:
-        raise ConfigError("train.seed is not one of the fields; --seeds says how many")
+    if fixed := {"name", "train.seed"} & grid.keys():
+        raise ConfigError(f"{min(fixed)} is none of the fields that can be compared; --seeds says how many seeds")
+    if empty := [field for field, values in grid.items() if not values]:
+        raise ConfigError(f"--{empty[0]} has no value; name some, such as --augment.flip true false")
     for values in itertools.product(*grid.values()):
         changes, changed = dict(zip(grid, values, strict=True)), to_dict(config)
         for field, value in changes.items():
@@ -108,6 +110,7 @@ def sweep(
     Raises:
       UserError: configuration, images or directory cannot be used; a wrong value is found before the first run.
     """
+    check_seeds(seeds)
     directory, found = Path(directory), variants(config, grid)
     if together is None:
         on_cpu = find_devices(config.train.device)[0].platform == "cpu"
@@ -154,6 +157,7 @@ def _together(variant: Variant, seeds: Sequence[int], place: Path, splits: Split
         saved = json.loads(path.read_text())
         if isinstance(saved, dict) and {name: saved.get(name) for name in expected} == expected:
             return saved["rows"]
+    _make(place)
     try:
         rows = fit_seeds(variant.config, seeds, splits).rows
     except FloatingPointError as error:
@@ -161,7 +165,6 @@ def _together(variant: Variant, seeds: Sequence[int], place: Path, splits: Split
             rows = [{"seed": seeds[0], "diverged": str(error)}]
         else:
             rows = [row for seed in seeds for row in _together(variant, [seed], place / f"seed-{seed}", splits)]
-    _make(place)
     rundir.write_json(path, {**expected, "rows": rows})
     return rows
 
@@ -221,13 +224,13 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[Any]]:
     """Returns the values by field that a command line names: ``--augment.flip true false`` and so on.
 
     A value is read as JSON reads it, so that ``true``, ``3`` and ``[64, 32]`` are what they look like; anything else
-    is text.
+    is text, and so is the directory of ``--run-dir``.
 
     Raises:
-      ConfigError: a value stands before the first field, or a field has none, or stands there twice.
+      ConfigError: a value stands before the first field, or a field stands there twice.
     """
     grid: dict[str, list[Any]] = {}
-    values: list[Any] | None = None
+    field, values = "", None
     for argument in arguments:
         if argument.startswith("--"):
             field, values = argument[2:].replace("-", "_"), []
@@ -237,10 +240,7 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[Any]]:
         elif values is None:
             raise ConfigError(f"{argument!r} is the value of no field; begin with one, such as --augment.flip")
         else:
-            values.append(_value(argument))
-    for field, values in grid.items():
-        if not values:
-            raise ConfigError(f"--{field} has no value; name some, such as --augment.flip true false")
+            values.append(argument if field == "run_dir" else _value(argument))
     return grid
 
 

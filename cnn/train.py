@@ -62,6 +62,8 @@ def fit(
     run_dir, mesh, seconds = Path(run_dir), make_mesh(config.mesh, config.train.device), {}
     rundir.check_entries(run_dir, config)
     if rundir.read_result(run_dir) is not None:
+        if splits is not None:
+            rundir.check_images(run_dir, data_digest(splits))
         return load_result(run_dir)[1]
     with rundir.claimed(run_dir, config) as check_claim:
         with timed(seconds, "data"):

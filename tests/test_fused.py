@@ -20,7 +20,7 @@ def _narrow(config, features=8, **train):
     optim = dataclasses.replace(config.optim, learning_rate=0.05)
     model = cnn.ModelConfig(conv1_features=features, conv2_features=features, dense_features=8)
     return dataclasses.replace(
-        config, model=model, optim=optim, train=dataclasses.replace(config.train, epochs=9, **train)
+        config, model=model, optim=optim, train=dataclasses.replace(config.train, **{"epochs": 9, **train})
     )
 
 
@@ -94,6 +94,14 @@ def test_a_seed_whose_loss_is_no_longer_a_number_is_named(config, small):
         cnn.fit_seeds(config, (0, 7), small)
 
 
+def test_a_seed_whose_test_loss_is_no_number_is_named(config, small, monkeypatch):
+    monkeypatch.setattr(
+        "cnn.seeds.evaluate", lambda state, split: cnn.evaluate(state, split).replace(loss_sum=jnp.float32(jnp.nan))
+    )
+    with pytest.raises(FloatingPointError, match=r"no longer a number with seeds \[0\]"):
+        cnn.fit_seeds(_narrow(config, epochs=1), (0,), small)
+
+
 def test_vmapped_seeds_stop_each_by_itself(config, small):
     """What an accelerator runs, here on the CPU: the loop goes on until the last seed has stopped."""
     config = _narrow(config)
@@ -131,7 +139,7 @@ def test_the_interval_is_students():
     assert math.isnan(estimate([1.0]).high)
 
 
-@pytest.mark.parametrize("seeds", [(), (1, 1), (-1,), (2**32,)])
+@pytest.mark.parametrize("seeds", [(), (1, 1), (-1,), (2**32,), (0.5,)])
 def test_seeds_that_are_no_seeds_are_refused(config, small, seeds):
     with pytest.raises(cnn.ConfigError, match="seeds are"):
         cnn.fit_seeds(config, seeds, small)

@@ -25,13 +25,14 @@ def test_every_combination_is_a_variant():
 
 
 def test_a_command_line_is_read_as_values_by_field():
-    line = "--augment.flip true False --optim.name muon adam --model.features [64,32] --seeds 3"
+    line = "--augment.flip true False --optim.name muon adam --model.features [64,32] --seeds 3 --run-dir 1.50"
     grid = sweeps.parse_grid(line.split())
     assert grid == {
         "augment.flip": [True, False],
         "optim.name": ["muon", "adam"],
         "model.features": [[64, 32]],
         "seeds": [3],
+        "run_dir": ["1.50"],
     }
 
 
@@ -104,10 +105,21 @@ def test_on_an_accelerator_seeds_train_in_one_call_unless_they_need_a_run(config
     assert taken == ["together", "in turn"]
 
 
-def test_a_directory_that_cannot_be_made_is_one_line(config, small, tmp_path):
+@pytest.mark.parametrize("together", [False, True])
+def test_a_directory_that_cannot_be_made_is_one_line_before_anything_is_trained(
+    config, small, tmp_path, monkeypatch, together
+):
+    monkeypatch.setattr(sweeps, "fit_seeds", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(cnn.RunDirError, match="cannot use"):
-        cnn.sweep(narrow(config, epochs=1), {}, [0], tmp_path / "file", small)
+        cnn.sweep(narrow(config, epochs=1), {}, [0], tmp_path / "file", small, together=together)
+
+
+@pytest.mark.parametrize("seeds", [[], [0, 0], [0, -1], [True]])
+def test_seeds_that_are_no_seeds_are_found_before_the_first_run(config, small, tmp_path, seeds):
+    with pytest.raises(cnn.ConfigError, match="seeds are"):
+        cnn.sweep(narrow(config), {}, seeds, tmp_path / "sweep", small)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_run_that_diverges_is_named_and_the_others_go_on(config, small, tmp_path):
@@ -128,8 +140,12 @@ def test_a_run_that_diverges_is_named_and_the_others_go_on(config, small, tmp_pa
         ("experiments.softmax --optim.batch_size", "--optim.batch_size has no value"),
         ("experiments.softmax 3", "'3' is the value of no field"),
         ("experiments.softmax --seeds 0", "--seeds is 0"),
+        ("experiments.softmax --seeds true", "--seeds is True"),
+        ("experiments.softmax --run-dir", "--run-dir is"),
+        ("experiments.softmax --model.dtype float32 bfloat16", "--model.dtype must be one value"),
         ("experiments.softmax --seeds 1 2", "must be one value"),
         ("experiments.softmax --train.seed 1 2", "--seeds says how many"),
+        ("experiments.softmax --name a b", "name is none of the fields"),
         ("experiments.softmax --optim.momentum 0 0", "is there twice"),
         ("experiments.softmax --train.epochs 1 --optim.batch_size 32 99999", "--optim.batch_size is 99999"),
         ("experiments.softmax --train.epochs 1 --mesh.data 0 7", "do not share out"),

@@ -184,6 +184,9 @@ def test_other_images_are_no_part_of_the_same_run(config, small, tmp_path):
     with pytest.raises(cnn.RunDirError, match="a run on other images"):
         train.fit(narrow(config), tmp_path, small._replace(train=small.val))
     assert (tmp_path / "config.json").read_text() == before
+    train.fit(narrow(config), tmp_path, small)
+    with pytest.raises(cnn.RunDirError, match="a run on other images"):
+        train.fit(narrow(config), tmp_path, small._replace(train=small.val))
 
 
 def test_two_at_once_on_a_directory_are_refused(config, small, tmp_path):
