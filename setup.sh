@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes .venv/ with the newest Python that runs and all that training and the tests need, in pinned versions.
+# Makes .venv/ with the newest Python that runs, and keeps it, and all that training and the tests need, in pinned
+# versions.
 # PYTHON=/path/to/python sh setup.sh takes that one. Does nothing when all is there already.
 set -eu
 cd "$(dirname "$0")"
@@ -24,9 +25,8 @@ find_python() {
 
 # The Python that is asked for, else that of .venv, else the newest.
 stamp=.venv/set-up
-python=$(sed -n 2p $stamp 2>/dev/null || true)
-if [ -n "${PYTHON:-}" ]; then python=$(real_python "$PYTHON" - 11 12 13 || true)
-elif [ ! -x "$python" ]; then python=$(find_python || true); fi
+python=$(real_python "${PYTHON:-$(sed -n 2p $stamp 2>/dev/null)}" - 11 12 13 || true)
+if [ -z "${PYTHON:-}$python" ]; then python=$(find_python || true); fi
 if [ -z "$python" ]; then
     echo "error: ${PYTHON:-python3} is not a Python 3.11, 3.12 or 3.13 with venv;" \
         "install one (on Debian and Ubuntu: python3 python3-venv), or name it: PYTHON=/path/to/python" >&2

@@ -5,7 +5,7 @@ python -m benchmarks.ladder [--rungs softmax dense ...] [--seeds 5] [--directory
 A seed is a run of ``cnn.sweep`` in a directory of its own, so that the same command goes on where it was stopped.
 Numbers are those of the best epoch by validation loss; the test images are read once a run. A rung that is not named
 keeps what it had. What was trained on an accelerator is brought to the machine whose seconds count by --rows-of. The
-rungs of a command compute in one type, as XLA is told once a process how to compute in bfloat16.
+rungs of a command compute in one type.
 """
 
 import dataclasses
@@ -110,12 +110,7 @@ def main(
         results: Directory for the JSON file.
     """
     configs = {rung: load_experiment(f"experiments.{rung}") for rung in rungs}
-    if len({config.model.dtype for config in configs.values()}) > 1:
-        raise cnn.ConfigError(
-            f"--rungs are {', '.join(rungs)}, but must compute in one type; name those in bfloat16 apart"
-        )
-    for config in configs.values():
-        use_bfloat16_units(config)
+    use_bfloat16_units(*configs.values())
     keep_compiled_programs()
     before, other = results / "ladder.json", trained_elsewhere(rows_of, configs) if rows_of else {}
     kept: dict[str, Any] = json.loads(before.read_text())["rungs"] if before.exists() else {}

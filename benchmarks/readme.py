@@ -33,16 +33,18 @@ def spread(values: dict[str, float], digits: int) -> str:
 
 def place_of(machine: dict[str, Any], device: str = "cpu") -> str:
     """Returns what computed, and its versions."""
-    cores = f"{machine['cores']} cores of {machine['processor']} ({'/'.join(machine['vector_extensions'])})"
-    versions = f"Python {machine['python']}, jax {machine['versions']['jax']}"
-    return f"{cores if device == 'cpu' else f'one {device}'}, {versions}"
+    place = f"one {device}"
+    if device == "cpu":
+        place = f"{machine['cores']} cores of {machine['processor']} ({'/'.join(machine['vector_extensions'])})"
+    return f"{place}, Python {machine['python']}, jax {machine['versions']['jax']}"
 
 
 def footnote(result: dict[str, Any]) -> str:
     """Returns what a number must carry: commands and days, and of each machine that they ran on, its versions."""
     commands: dict[str, list[str]] = {}
     for origin in result.get("origins", {"": result}).values():
-        place = origin.get("place") or place_of(origin.get("machine", result["machine"]), result.get("device", "cpu"))
+        whole = {**result, **origin}
+        place = place_of(whole["machine"], whole.get("device", "cpu"))
         commands.setdefault(place, []).append(f"`{origin['command']}`, {origin['date']}")
     return "; ".join(f"{'; '.join(dict.fromkeys(on_it))}; {place}" for place, on_it in commands.items())
 
@@ -311,13 +313,12 @@ def ladder_table(result: dict[str, Any]) -> str:
     origins = {name: dict(origin) for name, origin in result["origins"].items()}
     for name, rung in result["rungs"].items():
         if rung.get("device", "cpu") != "cpu":
-            versions = rung["trained_with"]
-            origins[name]["place"] = f"one {rung['device']}, Python {versions['python']}, jax {versions['jax']}"
+            versions = {"python": rung["trained_with"]["python"], "versions": {"jax": rung["trained_with"]["jax"]}}
+            origins[name] |= {"device": rung["device"], "machine": versions}
     notes = (
         "Mean ± standard deviation over n seeds, of the epoch with the lowest val loss; FLOPs of the forward pass. "
         f"Trained by {footnote({**result, 'origins': origins})}. "
-        "Seconds are those of training alone, by `python -m benchmarks.ladder` on two idle cores "
-        f"({place_of(result['machine'])})."
+        f"Seconds are those of training alone, by `python -m benchmarks.ladder`; {place_of(result['machine'])}, idle."
     )
     return table(header, rows, notes)
 

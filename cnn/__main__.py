@@ -193,7 +193,7 @@ def sweep(arguments: list[str]) -> None:
       --seeds        How many seeds, from 0; 1 if left out.
       --run-dir      Directory for runs and table; the same command on it goes on. Without it, runs/NAME/sweep-FIELDS,
                      where the table is that of the last sweep of these fields.
-      --FIELD        Any field of the configuration, such as --augment.flip true false or --optim.momentum 0 0.9.
+      --FIELD        Any field of the configuration but name and seed, such as --augment.flip true false.
     """
     from cnn import sweeps
 
@@ -210,12 +210,7 @@ def sweep(arguments: list[str]) -> None:
     default = Path("runs", config.name, f"sweep-{'-'.join(grid) or 'seeds'}")
     directory = default if run_dir is None else Path(run_dir)
     variants = sweeps.variants(config, grid)
-    if len({variant.config.model.dtype for variant in variants}) > 1:
-        raise ConfigError(
-            "--model.dtype must be one value in a sweep, as XLA is told once a process how to compute in bfloat16, "
-            "which changes float32, too; sweep each by itself"
-        )
-    use_bfloat16_units(variants[0].config)
+    use_bfloat16_units(*(variant.config for variant in variants))
     print(f"{len(variants)} combinations, {seeds} seeds each, in {directory}", flush=True)
     keep_compiled_programs()
     try:

@@ -47,7 +47,7 @@ def difference_interval(right: np.ndarray, other: np.ndarray, seed: int = 0) -> 
     # A draw's difference is that of two counts: the images that only the one, and only the other, has right.
     only, other_only = np.mean(right & ~other), np.mean(other & ~right)
     generator, count = np.random.default_rng(seed), len(right)
-    drawn = generator.multinomial(count, [only, other_only, max(0.0, 1 - only - other_only)], RESAMPLES)
+    drawn = generator.multinomial(count, np.maximum([only, other_only, 1 - only - other_only], 0), RESAMPLES)
     low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / count, [2.5, 97.5])
     return float(low), float(high)
 

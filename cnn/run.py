@@ -185,16 +185,24 @@ def keep_compiled_programs() -> None:
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
 
 
-def use_bfloat16_units(config: ExperimentConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+def use_bfloat16_units(*configs: ExperimentConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     """Lets XLA call oneDNN for bfloat16 where the processor computes in it; must come before JAX's first use.
 
     Only then is bfloat16 the faster type on a CPU. Does nothing for another processor or type, or if the user has set
     the flag in ``XLA_FLAGS``.
+
+    Raises:
+      ConfigError: some of what this process is to train computes in float32, which XLA would do in another way, too.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if config.model.dtype == "bfloat16" and ONEDNN not in flags:
+    flags, dtypes = os.environ.get("XLA_FLAGS", ""), {config.model.dtype for config in configs}
+    if "bfloat16" in dtypes and ONEDNN not in flags:
         with contextlib.suppress(OSError):
             if "avx512_bf16" in cpuinfo.read_text():
+                if len(dtypes) > 1:
+                    raise ConfigError(
+                        "--model.dtype is float32 and bfloat16, but must be one here, as what makes bfloat16 fast on "
+                        "this processor changes what float32 comes to; take a command for each"
+                    )
                 os.environ["XLA_FLAGS"] = f"{flags} {ONEDNN}=true".strip()
 
 

@@ -63,8 +63,8 @@ def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> lis
     """
     found = []
     if fixed := {"name", "train.seed"} & grid.keys():
-        raise ConfigError(f"{min(fixed)} is none of the fields that can be compared; --seeds says how many seeds")
-    if empty := [field for field, values in grid.items() if not values]:
+        raise ConfigError(f"{min(fixed)} is none of the fields to compare; --seeds says how many seeds")
+    if empty := [field for field, values in grid.items() if not len(values)]:
         raise ConfigError(f"--{empty[0]} has no value; name some, such as --augment.flip true false")
     for values in itertools.product(*grid.values()):
         changes, changed = dict(zip(grid, values, strict=True)), to_dict(config)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -253,8 +254,19 @@ def test_bfloat16_units_are_used_where_they_are_and_the_user_says_nothing(
         monkeypatch.setenv("XLA_FLAGS", before)
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"flags : fpu {processor}\n")
-    run.use_bfloat16_units(cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)), cpuinfo)
+    run.use_bfloat16_units(cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)), cpuinfo=cpuinfo)
     assert os.environ.get("XLA_FLAGS") == after
+
+
+@pytest.mark.parametrize("processor", ["avx2 avx512_bf16", "avx2"])
+def test_both_types_are_refused_in_one_process_where_one_would_change_the_other(monkeypatch, tmp_path, processor):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {processor}\n")
+    configs = [cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)) for dtype in ("float32", "bfloat16")]
+    refused = pytest.raises(cnn.ConfigError, match="must be one here") if "bf16" in processor else nullcontext()
+    with refused:
+        run.use_bfloat16_units(*configs, cpuinfo=tmp_path / "cpuinfo")
+    assert "XLA_FLAGS" not in os.environ
 
 
 def test_without_a_home_directory_nothing_is_kept_and_nothing_fails(monkeypatch):
