@@ -1,7 +1,6 @@
 #!/bin/sh
-# Makes .venv/ with the newest Python that runs, and keeps it, and all that training and the tests need, in pinned
-# versions.
-# PYTHON=/path/to/python sh setup.sh takes that one. Does nothing when all is there already.
+# Makes .venv/ with the newest Python that runs, which it keeps, and all that training and the tests need, in pinned
+# versions. PYTHON=/path/to/python sh setup.sh takes that one. Does nothing when all is there already.
 set -eu
 cd "$(dirname "$0")"
 

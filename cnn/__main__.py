@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
 from cnn.export import FormatName
+from cnn.rules import integer, require
 from cnn.run import (
     default_run_dir,
     exit_status,
@@ -205,8 +206,8 @@ def sweep(arguments: list[str]) -> None:
         if len(values) != 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {values}, but must be one value")
     (seeds,), (run_dir,) = options.values()
-    if type(seeds) is not int or seeds < 1:
-        raise ConfigError(f"--seeds is {seeds!r}, but must be an integer of at least 1")
+    several = integer(1)
+    require(several.holds(seeds), "seeds", seeds, several.allowed)
     default = Path("runs", config.name, f"sweep-{'-'.join(grid) or 'seeds'}")
     directory = default if run_dir is None else Path(run_dir)
     variants = sweeps.variants(config, grid)

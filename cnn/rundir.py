@@ -302,7 +302,7 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
 
 def check_images(run_dir: Path, data_sha256: str) -> None:
     """Raises RunDirError if a run was begun on other images than those of a digest."""
-    if read_description(run_dir).get("data_sha256") != data_sha256:
+    if read_description(run_dir)["data_sha256"] != data_sha256:
         raise RunDirError(f"{run_dir} holds a run on other images; name another directory with --run-dir")
 
 

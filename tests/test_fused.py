@@ -13,6 +13,7 @@ from cnn import winograd
 from cnn.early_stopping import EarlyStopper, update_stopper
 from cnn.fused import epoch_metrics, train_run
 from cnn.seeds import estimate
+from tests.helpers import without_times
 
 
 def _narrow(config, features=8, **train):
@@ -28,10 +29,6 @@ WINOGRAD = winograd.FEWEST_CHANNELS
 """Features of the runs that are compared, so that each program has the loops of Winograd's algorithm in it."""
 
 
-def _without_times(rows):
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
-
-
 @pytest.fixture(scope="module")
 def runs(config, small, tmp_path_factory):
     """The same experiment by the loop in Python and by the one on the device, both stopped early."""
@@ -42,10 +39,9 @@ def runs(config, small, tmp_path_factory):
 def test_a_fused_run_is_the_loops_run(runs):
     by_epoch, fused = runs
     assert by_epoch.summary["stopped_epoch"] < 9
-    assert _without_times(fused.history) == _without_times(by_epoch.history)
+    assert without_times(fused.history) == without_times(by_epoch.history)
     jax.tree.map(np.testing.assert_array_equal, fused.state.params, by_epoch.state.params)
-    numbers = [{k: v for k, v in result.summary.items() if k != "seconds"} for result in runs]
-    assert numbers[0] == numbers[1]
+    assert without_times(fused.summary) == without_times(by_epoch.summary)
 
 
 def test_a_fused_run_that_was_saved_is_not_trained_again(config, small, tmp_path, monkeypatch):

@@ -53,6 +53,10 @@ def test_counts_are_drawn_as_images_are_drawn():
 def test_a_network_does_not_differ_from_itself():
     right = np.array([True, False, True])
     assert evaluation.difference_interval(right, right) == (0, 0)
+    # Two that agree on no image, of whose shares the sum is above 1 by a rounding error.
+    right = np.arange(5) < 4
+    low, high = evaluation.difference_interval(right, ~right)
+    assert -1 <= low < 0.6 < high <= 1
 
 
 def test_half_of_the_chosen_images_are_mistakes_each_pairs_worst_first():

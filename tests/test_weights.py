@@ -145,10 +145,6 @@ def test_a_directory_that_holds_a_run_is_not_written_to(run):
         weights.import_run(TORCH_FILE, run[0], state, config)
 
 
-def _abstract(config: cnn.ExperimentConfig) -> cnn.TrainState:
-    return abstract_state(config)
-
-
 def _layers(*shapes: tuple[int, ...]) -> list[SourceLayer]:
     kinds = {2: "Dense", 4: "Conv"}
     return [
@@ -176,7 +172,7 @@ def test_pixels_that_were_flattened_channels_first_are_found_again(model, shapes
     layers = _layers(*shapes)
     first = next(layer for layer in layers if layer.kind == "Dense")
     first.leaves["kernel"][:] = np.arange(len(first.leaves["kernel"]))[:, None]
-    params = weights.match_layers(_abstract(cnn.ExperimentConfig(model=model)), layers, channels_first=True)
+    params = weights.match_layers(abstract_state(cnn.ExperimentConfig(model=model)), layers, channels_first=True)
     dense = next(leaves["kernel"] for leaves in params.values() if leaves["kernel"].ndim == 2)
     height, width, channels = pixels
     # The place of each pixel among those of its channel, and its channel's among all.
@@ -190,7 +186,7 @@ def test_pixels_that_were_flattened_channels_first_are_found_again(model, shapes
 
 
 def test_all_that_does_not_match_is_listed():
-    state = _abstract(CONFIG)
+    state = abstract_state(CONFIG)
     conv, wider, _, logits = FITTING
     weights.match_layers(state, _layers(*FITTING))
     with pytest.raises(cnn.UserError) as refusal:
@@ -214,8 +210,8 @@ def test_values_that_are_not_finite_and_other_kinds_of_layers_are_refused():
     layers = _layers(*FITTING)
     layers[1].leaves["bias"][0] = np.inf
     with pytest.raises(cnn.UserError, match="not finite, in conv2"):
-        weights.match_layers(_abstract(CONFIG), layers)
-    resnet = _abstract(cnn.ExperimentConfig(model=cnn.ResNetConfig(blocks=(1, 1, 1), features=2)))
+        weights.match_layers(abstract_state(CONFIG), layers)
+    resnet = abstract_state(cnn.ExperimentConfig(model=cnn.ResNetConfig(blocks=(1, 1, 1), features=2)))
     with pytest.raises(cnn.UserError, match="BatchNorm; only Conv and Dense can be imported"):
         weights.match_layers(resnet, layers)
 
