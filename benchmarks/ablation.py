@@ -12,9 +12,9 @@ from typing import Any
 
 import cnn
 from benchmarks.measure import run_main, summary, write_result
+from cnn.devices.sharding import find_devices
 from cnn.run import keep_compiled_programs
-from cnn.sharding import find_devices
-from cnn.sweeps import NUMBERS
+from cnn.runs.sweeps import NUMBERS
 from experiments.fashion_full import CONFIG
 
 INGREDIENTS: dict[str, dict[str, Any]] = {

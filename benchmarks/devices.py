@@ -14,7 +14,7 @@ import jax
 
 import cnn
 from benchmarks.measure import RESULTS, run_main, write_result
-from cnn import sharding
+from cnn.devices import sharding
 from experiments.fashion_cnn import CONFIG
 
 

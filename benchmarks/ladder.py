@@ -17,11 +17,11 @@ import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
 from cnn.__main__ import load_experiment
 from cnn.config import ExperimentConfig, differences, from_dict, to_dict
-from cnn.cost import step_cost
+from cnn.devices.sharding import find_devices
+from cnn.look.cost import step_cost
 from cnn.run import keep_compiled_programs, use_bfloat16_units
-from cnn.sharding import find_devices
-from cnn.state import epoch_steps
-from cnn.sweeps import NUMBERS, ROW
+from cnn.runs.sweeps import NUMBERS, ROW
+from cnn.training.state import epoch_steps
 
 RUNGS = (
     *("softmax", "dense", "fashion_cnn", "fashion_fast", "fashion_full"),

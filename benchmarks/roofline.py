@@ -17,7 +17,7 @@ import jax
 
 import cnn
 from benchmarks.measure import RESULTS, run_main, write_result
-from cnn.cost import matmul_rate
+from cnn.look.cost import matmul_rate
 from experiments.fashion_cnn import CONFIG
 
 BATCH_SIZES = (32, 128, 512)

@@ -6,7 +6,6 @@ import os
 # and would say so whenever it loads a program that it has kept.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from cnn.checkpoint import load_best
 from cnn.config import (
     AlexNetConfig,
     AugmentConfig,
@@ -23,21 +22,22 @@ from cnn.config import (
     TransferConfig,
     ViTConfig,
 )
-from cnn.data import Split, Splits, class_names, load_data
+from cnn.data.splits import Split, Splits, class_names, load_data
+from cnn.devices.sharding import make_mesh
 from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
-from cnn.export import load_safetensors
-from cnn.features import feature_maps
-from cnn.metrics import Metrics
-from cnn.prediction import read_image
-from cnn.result import Result, load_result
-from cnn.seeds import SeedsResult, fit_seeds
-from cnn.sharding import make_mesh
-from cnn.state import TrainState, create_state
-from cnn.steps import Batch, eval_step, evaluate, predict, train_epoch, train_step, train_steps
-from cnn.summary import layer_table
-from cnn.sweeps import sweep
-from cnn.train import fit
-from cnn.transfer import take_layers
+from cnn.exchange.exporting import load_safetensors
+from cnn.look.features import feature_maps
+from cnn.look.prediction import read_image
+from cnn.runs.checkpoint import load_best
+from cnn.runs.fit import fit
+from cnn.runs.result import Result, load_result
+from cnn.runs.seeds import SeedsResult, fit_seeds
+from cnn.runs.sweeps import sweep
+from cnn.runs.transfer import take_layers
+from cnn.training.metrics import Metrics
+from cnn.training.state import TrainState, create_state
+from cnn.training.steps import Batch, eval_step, evaluate, predict, train_epoch, train_step, train_steps
+from cnn.training.summary import layer_table
 
 __all__ = [
     "AlexNetConfig",

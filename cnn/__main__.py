@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
-from cnn.export import FormatName
+from cnn.exchange.exporting import FormatName
 from cnn.rules import integer, require
 from cnn.run import (
     default_run_dir,
@@ -22,7 +22,7 @@ from cnn.run import (
 
 def data(data: DataConfig) -> None:
     """Fetch, verify and cache a data set."""
-    from cnn.data import prepare
+    from cnn.data.splits import prepare
 
     print(prepare(data))
 
@@ -35,8 +35,8 @@ def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None) 
         layer: Name of a layer, as summary.txt has it; without it, the last one that has pixels.
         image: PNG or JPEG file; without it, the first training image.
     """
-    from cnn.pictures import draw_figures, draw_layer
-    from cnn.result import load_result
+    from cnn.look.pictures import draw_figures, draw_layer
+    from cnn.runs.result import load_result
 
     if layer is not None or image is not None:
         print(*draw_layer(run_dir, layer, image), sep="\n")
@@ -51,7 +51,7 @@ def evaluate(run_dir: Path, /) -> None:
     Args:
         run_dir: Directory of the run.
     """
-    from cnn.evaluation import evaluate_run, format_evaluation
+    from cnn.look.evaluation import evaluate_run, format_evaluation
 
     values, figures = evaluate_run(run_dir)
     print(format_evaluation(values))
@@ -65,8 +65,8 @@ def report(run_dirs: tuple[Path, ...], /, output: Path | None = None) -> None:
         run_dirs: Directories of finished runs; all others are compared with the first.
         output: The HTML file; without it, report.html in the run's directory, or comparison.html here.
     """
-    from cnn.comparison import write_comparison
-    from cnn.report import write_report
+    from cnn.report.comparison import write_comparison
+    from cnn.report.report import write_report
 
     if not run_dirs:
         raise ConfigError(
@@ -90,7 +90,7 @@ def cost(arguments: list[str]) -> None:
     """
     import tyro
 
-    from cnn.cost import format_cost, step_cost
+    from cnn.look.cost import format_cost, step_cost
 
     if not arguments or arguments[0].startswith("-"):
         raise ConfigError("the experiment comes first; python -m cnn cost experiments.fashion_cnn names one")
@@ -120,7 +120,7 @@ def verify(run_dir: Path, /) -> None:
     Args:
         run_dir: Directory of the run.
     """
-    from cnn.verification import verify
+    from cnn.runs.verify import verify
 
     found = verify(run_dir)
     for name, problem in found.items():
@@ -140,7 +140,7 @@ def predict(
         json: Print a JSON object for each.
         invert: Whether dark and light are exchanged; auto decides by each image's border, as the data is light on dark.
     """
-    from cnn.prediction import image_files, predict_files
+    from cnn.look.prediction import image_files, predict_files
 
     if not files:
         raise DataError("no file is named; python -m cnn predict RUN_DIR FILE... takes PNG and JPEG files")
@@ -163,7 +163,7 @@ def export(run_dir: Path, /, format: FormatName, output: Path | None = None) -> 
         format: safetensors holds the weights; stablehlo and onnx the network too, from pixels to probabilities.
         output: The file; without it, export/model.FORMAT in the directory of the run.
     """
-    from cnn.export import export_run
+    from cnn.exchange.exporting import export_run
 
     print(export_run(run_dir, format, output))
 
@@ -177,7 +177,7 @@ def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None =
         experiment: Module of the experiment with that architecture, such as experiments.alexnet; without it, what a
             safetensors file says, or else experiments.fashion_cnn.
     """
-    from cnn.weights import import_run, load_weights
+    from cnn.exchange.importing import import_run, load_weights
 
     state, config = load_weights(file, load_experiment(experiment) if experiment else None)
     run_dir = run_dir or default_run_dir(config.name)
@@ -196,7 +196,7 @@ def sweep(arguments: list[str]) -> None:
                      where the table is that of the last sweep of these fields.
       --FIELD        Any field of the configuration but name and seed, such as --augment.flip true false.
     """
-    from cnn import sweeps
+    from cnn.runs import sweeps
 
     if not arguments or arguments[0].startswith("-"):
         raise ConfigError("no experiment is named; python -m cnn sweep experiments.fashion_cnn --seeds 3 names one")

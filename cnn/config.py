@@ -264,7 +264,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training images are changed in each step; ``cnn/augment.py`` says what each is, and where it is from."""
+    """How training images are changed in each step; ``cnn/training/augment.py`` describes and cites each."""
 
     shift: Annotated[int, integer(0)] = 0
     """Move by up to so many pixels in each direction."""

@@ -1,6 +1,7 @@
 """What can be wrong: the user's input (exit status 2), a checkpoint (1), a signal (130, 143)."""
 
 import importlib
+import os
 import signal
 from typing import Any
 
@@ -53,3 +54,9 @@ def import_extra(package: str) -> Any:
         raise UserError(
             f"this needs the package {package}; pip install -c constraints.txt -e '.[exchange]' brings it"
         ) from error
+
+
+def printable(path: str | os.PathLike) -> str:
+    """Returns a file's name on one line, whatever bytes it is made of."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -16,12 +16,12 @@ from typing import Annotated, Any
 
 import jax
 
-from cnn import rundir
 from cnn.config import ExperimentConfig
-from cnn.data import cache_directory
+from cnn.data.splits import cache_directory
+from cnn.devices.processes import is_first, join_processes
+from cnn.devices.sharding import make_mesh, usable_cores
 from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
-from cnn.processes import is_first, join_processes
-from cnn.sharding import make_mesh, usable_cores
+from cnn.runs import rundir
 
 
 def parse_options(function: Callable[..., None], program: str, arguments: list[str]) -> Callable[[], None]:
@@ -208,8 +208,8 @@ def use_bfloat16_units(*configs: ExperimentConfig, cpuinfo: Path = Path("/proc/c
 
 def run(config: ExperimentConfig, run_dir: Path) -> None:
     """Trains, or goes on, or says that the run has finished; draws what is missing; prints the result."""
-    from cnn.tracking import tracked
-    from cnn.train import fit
+    from cnn.look.tracking import tracked
+    from cnn.runs.fit import fit
 
     use_bfloat16_units(config)
     keep_compiled_programs()
@@ -239,7 +239,7 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
         print("this run has finished and is not trained again; name another --run-dir to train anew")
     print(result_table(result.summary), flush=True)
     if config.log.figures and "figures" not in result.summary["seconds"]:
-        from cnn.pictures import draw_figures
+        from cnn.look.pictures import draw_figures
 
         print(f"drawing {run_dir / rundir.FIGURES}", flush=True)
         begin = time.perf_counter()
@@ -254,7 +254,7 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
 
 def write_page(run_dir: Path) -> None:
     """Writes report.html, or says why not: the run is complete without it."""
-    from cnn.report import write_report
+    from cnn.report.report import write_report
 
     print(f"writing {run_dir / rundir.REPORT}", flush=True)
     try:

@@ -11,7 +11,8 @@ import jax
 import pytest
 
 import cnn
-from cnn import data, sources
+from cnn.data import idx as sources
+from cnn.data import splits as data
 from experiments import fashion_cnn
 
 # No test is about time; the first example of a jitted function compiles it.

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cnn
-from cnn import archives
+from cnn.exchange import readers as archives
 
 TORCH_FILE = Path(__file__).parent / "data" / "torch_narrow.pt"
 PICKLE = "torch_narrow/data.pkl"

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cnn
-from cnn import augment
-from cnn.augment import views
 from cnn.run import result_table
-from cnn.state import learning_rate_schedule
-from cnn.steps import apply_model, evaluate_views, loss_and_metrics, scale
+from cnn.training import augment
+from cnn.training.augment import views
+from cnn.training.state import learning_rate_schedule
+from cnn.training.steps import apply_model, evaluate_views, loss_and_metrics, scale
 from tests.helpers import NARROW, narrow
 
 KEY = 3

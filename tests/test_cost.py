@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn import cost
-from cnn.cost import format_cost, matmul_rate, plain_flops, step_cost
-from cnn.state import create_state
-from cnn.summary import layer_table
+from cnn.look import cost
+from cnn.look.cost import format_cost, matmul_rate, plain_flops, step_cost
+from cnn.training.state import create_state
+from cnn.training.summary import layer_table
 from experiments import fashion_cnn
 
 

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from cnn import data, sources, tfds_source
 from cnn.config import DATASETS, DataConfig
-from cnn.data import Split, Splits, check_split, class_names, data_digest, load_data, prepare
+from cnn.data import idx as sources
+from cnn.data import splits as data
+from cnn.data import tfds as tfds_source
+from cnn.data.splits import Split, Splits, check_split, class_names, data_digest, load_data, prepare
 from cnn.errors import ConfigError, DataError
 
 CONFIG = DataConfig()
@@ -464,7 +466,7 @@ LOAD = """
 import pathlib, socket, sys
 def closed(*args): raise AssertionError("a network call")
 socket.socket.connect = socket.getaddrinfo = closed
-from cnn import data, sources, tfds_source
+from cnn.data import splits as data, idx as sources, tfds as tfds_source
 from cnn.config import DataConfig
 sources.DEBIAN_DIRECTORY = pathlib.Path(sys.argv[1])
 print("ready", flush=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.manifold import trustworthiness
 
-from cnn.embedding import affinities, embed
+from cnn.look.tsne import affinities, embed
 
 
 def _groups(count=150, groups=3, dimensions=20):

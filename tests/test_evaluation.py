@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 import cnn
-from cnn import evaluation, plots
 from cnn.__main__ import main
+from cnn.figures import plots
+from cnn.look import evaluation
 from tests.helpers import narrow
 
 
@@ -80,7 +81,7 @@ def test_the_highest_losses_come_first_and_of_equal_ones_the_first():
 
 def test_the_command_prints_writes_and_draws(config, small, splits, tmp_path, capsys, monkeypatch):
     some = cnn.Splits(small.train, *(cnn.Split(split.images[:600], split.labels[:600]) for split in splits[1:]))
-    monkeypatch.setattr("cnn.result.load_data", lambda config: some)
+    monkeypatch.setattr("cnn.runs.result.load_data", lambda config: some)
     cnn.fit(narrow(config, epochs=1), tmp_path, some)
     main(["evaluate", str(tmp_path)])
     printed = capsys.readouterr().out

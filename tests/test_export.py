@@ -16,8 +16,8 @@ from jax.export import deserialize
 from safetensors import numpy as safetensors
 
 import cnn
-from cnn import export
 from cnn.__main__ import main
+from cnn.exchange import exporting as export
 from tests.helpers import NARROW, truncate
 from tests.test_graph import images, random_state
 
@@ -129,7 +129,7 @@ def test_files_that_are_not_ours_are_one_line(tmp_path):
 def run_dir(tmp_path, monkeypatch) -> Path:
     """A directory whose best network is one that has not been trained."""
     config = cnn.ExperimentConfig(model=NARROW)
-    monkeypatch.setattr("cnn.export.load_best", lambda run_dir: (random_state(config), config))
+    monkeypatch.setattr("cnn.exchange.exporting.load_best", lambda run_dir: (random_state(config), config))
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.features import grad_cam, integrated_gradients, layer_outputs
+from cnn.look.features import grad_cam, integrated_gradients, layer_outputs
 from tests.helpers import narrow
 
 

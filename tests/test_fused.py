@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnn
-from cnn import winograd
-from cnn.early_stopping import EarlyStopper, update_stopper
-from cnn.fused import epoch_metrics, train_run
-from cnn.seeds import estimate
+from cnn.models import winograd
+from cnn.runs.seeds import estimate
+from cnn.training.early_stopping import EarlyStopper, update_stopper
+from cnn.training.fused import epoch_metrics, train_run
 from tests.helpers import without_times
 
 
@@ -48,7 +48,7 @@ def test_a_fused_run_that_was_saved_is_not_trained_again(config, small, tmp_path
     config = _narrow(config, fused=True)
     first = cnn.fit(config, tmp_path / "run", small)
     (tmp_path / "run" / "result.json").unlink()
-    monkeypatch.setattr("cnn.train.train_run", None)
+    monkeypatch.setattr("cnn.runs.fit.train_run", None)
     assert cnn.fit(config, tmp_path / "run", small).history == first.history
 
 
@@ -92,7 +92,8 @@ def test_a_seed_whose_loss_is_no_longer_a_number_is_named(config, small):
 
 def test_a_seed_whose_test_loss_is_no_number_is_named(config, small, monkeypatch):
     monkeypatch.setattr(
-        "cnn.seeds.evaluate", lambda state, split: cnn.evaluate(state, split).replace(loss_sum=jnp.float32(jnp.nan))
+        "cnn.runs.seeds.evaluate",
+        lambda state, split: cnn.evaluate(state, split).replace(loss_sum=jnp.float32(jnp.nan)),
     )
     with pytest.raises(FloatingPointError, match=r"no longer a number with seeds \[0\]"):
         cnn.fit_seeds(_narrow(config, epochs=1), (0,), small)

@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 
 import cnn
-from cnn import graph, layers
-from cnn.state import abstract_state
+from cnn.exchange import onnx_graph as graph
+from cnn.models import layers
+from cnn.training.state import abstract_state
 from tests.helpers import NARROW
 
 MODELS = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 import cnn
-from cnn.convolution import conv, depthwise_conv, max_pool
-from cnn.layers import Add, Attention, BatchNorm, Conv, Dense, LayerNorm, PositionEmbedding, Scale
+from cnn.models.convolution import conv, depthwise_conv, max_pool
+from cnn.models.layers import Add, Attention, BatchNorm, Conv, Dense, LayerNorm, PositionEmbedding, Scale
 
 
 def _assert_close(ours, theirs):

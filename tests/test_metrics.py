@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.metrics import batch_metrics, merge, zero_metrics
+from cnn.training.metrics import batch_metrics, merge, zero_metrics
 
 
 def test_means_of_a_batch_that_one_can_count():

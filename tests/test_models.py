@@ -8,7 +8,7 @@ import pytest
 
 import cnn
 from cnn.__main__ import load_experiment
-from cnn.state import abstract_state
+from cnn.training.state import abstract_state
 
 PARAMETERS = {
     # 784 * 10 weights and 10 biases.

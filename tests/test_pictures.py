@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 import cnn
-from cnn import pictures, rundir, verification
 from cnn.__main__ import main
-from cnn.features import feature_maps
-from cnn.state import abstract_state
+from cnn.look import pictures
+from cnn.look.features import feature_maps
+from cnn.runs import rundir
+from cnn.runs import verify as verification
+from cnn.training.state import abstract_state
 from tests.helpers import NARROW, narrow
 
 
@@ -33,7 +35,7 @@ def _names(printed):
 
 
 def test_look_draws_what_a_layer_makes_of_a_file_and_its_kernels(finished, small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cnn.result.load_data", lambda config: small)
+    monkeypatch.setattr("cnn.runs.result.load_data", lambda config: small)
     run_dir = str(finished[0])
     Image.fromarray(small.test.images[0, :, :, 0]).resize((90, 60)).save(tmp_path / "my.png")
     main(["look", run_dir, "--layer", "conv2", "--image", str(tmp_path / "my.png")])

@@ -15,8 +15,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnn import image_plots, plots
-from cnn.summary import LayerRow
+from cnn.figures import image_plots, plots
+from cnn.training.summary import LayerRow
 
 GENERATOR = np.random.default_rng(0)
 CLASSES = ("T-shirt/top", "Trouser", "Ankle boot")

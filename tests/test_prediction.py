@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cnn
-from cnn import prediction, train
+from cnn.look import prediction
+from cnn.runs import fit as train
 
 ROOT = Path(__file__).parents[1]
 

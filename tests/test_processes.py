@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import cnn
-from cnn import processes, verification
+from cnn.devices import processes
+from cnn.runs import verify as verification
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +24,8 @@ STEPS = 5
 WORKER = """
 import sys
 import cnn
-from cnn import run, train
+from cnn import run
+from cnn.runs import fit as train
 from tests.helpers import NARROW
 config = cnn.ExperimentConfig(
     model=NARROW, optim=cnn.OptimConfig(batch_size=48), log=cnn.LogConfig(figures=False),

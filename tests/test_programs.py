@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 import cnn
-from cnn.convolution import conv
-from cnn.state import _initial_state
+from cnn.models.convolution import conv
+from cnn.training.state import _initial_state
 
 
 def _traces(function: Any) -> int:

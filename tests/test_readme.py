@@ -82,25 +82,3 @@ def test_every_promise_names_a_test_that_is_there():
     for path, name in promises:
         functions = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
         assert name in {node.name for node in functions if isinstance(node, ast.FunctionDef)}, f"{path}::{name}"
-
-
-LAYOUT = re.findall(r"^  (\w+)(?:\.py|/) ", README, flags=re.MULTILINE)
-
-
-def test_the_layout_names_every_module():
-    modules = {path.stem for path in (ROOT / "cnn").glob("*.py")} - {"__init__", "__main__"}
-    assert set(LAYOUT) == modules | {"models"}
-
-
-@pytest.mark.parametrize("module", LAYOUT)
-def test_imports_run_downwards_in_the_layout(module):
-    path = ROOT / "cnn" / module
-    paths = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-    above = set(LAYOUT[: LAYOUT.index(module)])
-    for node in (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "cnn":
-            parts = node.module.split(".")
-            imported = {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-            # The package of models puts its own files together.
-            imported -= {module} if path.is_dir() else set()
-            assert imported <= above, f"{module} imports {imported - above}"

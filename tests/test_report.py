@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import cnn
-from cnn import comparison, evaluation, explorer, report
 from cnn.__main__ import main
-from cnn.data import KOREAN_CLASS_NAMES
+from cnn.data.splits import KOREAN_CLASS_NAMES
+from cnn.look import evaluation
+from cnn.report import comparison, explorer, report
 from tests.helpers import narrow
 
 HOSTILE = "</script><script>harmed=1</script>"
@@ -105,7 +106,7 @@ def runs(config, splits, tmp_path_factory):
     second = narrow(config, seed=1)
     dense = dataclasses.replace(first, name="dense", model=cnn.DenseConfig())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cnn.result.load_data", lambda config: data)
+        patch.setattr("cnn.runs.result.load_data", lambda config: data)
         patch.setattr(report, "model_class_names", lambda config: NAMES)
         run_dirs = [root / name for name in ("first<img src=x onerror=harmed=1>", "second", "dense")]
         for run_dir, configuration in zip(run_dirs, (first, second, dense), strict=True):

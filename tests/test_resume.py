@@ -20,9 +20,13 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn import archives, checkpoint, rundir, signals, train, verification
+from cnn.devices import signals
 from cnn.errors import Stopped
-from cnn.steps import epoch_order
+from cnn.exchange import readers as archives
+from cnn.runs import checkpoint, rundir
+from cnn.runs import fit as train
+from cnn.runs import verify as verification
+from cnn.training.steps import epoch_order
 from tests.helpers import NARROW, flip_a_bit, narrow, truncate, without_times
 from tests.torture import outcome, torture
 
@@ -510,7 +514,8 @@ def test_after_ten_in_a_row_skipping_gives_up(config, small):
 WORKER = """
 import sys
 import cnn
-from cnn import run, train
+from cnn import run
+from cnn.runs import fit as train
 from tests.helpers import NARROW
 splits = cnn.load_data(cnn.DataConfig())
 train.load_data = lambda config: cnn.Splits(*(cnn.Split(s.images[:2000], s.labels[:2000]) for s in splits))
@@ -569,7 +574,7 @@ def test_a_signal_is_noticed_within_an_eighth_of_an_epoch(monkeypatch, config, s
 TWO_SIGNALS = """
 import os, signal, sys, time
 import jax
-from cnn import signals
+from cnn.devices import signals
 with signals.noted() as received:
     os.kill(os.getpid(), signal.SIGTERM)
     while not received():

@@ -180,7 +180,7 @@ def test_no_result_or_page_comes_to_a_run_that_took_the_place_during_the_drawing
         run_dir.mkdir()
         (run_dir / "config.json").write_text("another run's")
 
-    monkeypatch.setattr("cnn.pictures.draw_figures", draw_figures)
+    monkeypatch.setattr("cnn.look.pictures.draw_figures", draw_figures)
     for module in ("train", "result"):
         monkeypatch.setattr(f"cnn.{module}.load_data", lambda config: small)
     run.run(narrow(fashion_cnn.CONFIG, epochs=1), tmp_path / "run")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn import sharding
+from cnn.devices import sharding
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +20,7 @@ import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
 import cnn
 from benchmarks.devices import epoch
-from cnn import sharding
+from cnn.devices import sharding
 from cnn.config import MeshConfig
 from tests.helpers import NARROW
 

@@ -20,10 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn import sources, tfds_source
 from cnn.config import DATASETS, DatasetName
+from cnn.data import idx as sources
+from cnn.data import tfds as tfds_source
+from cnn.data.idx import Arrays, IdxFile
 from cnn.errors import DataError
-from cnn.sources import Arrays, IdxFile
 
 FAMILY = ("fashion_mnist", "mnist", "kmnist")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.state import Stream, learning_rate_schedule, stream_key
+from cnn.training.state import Stream, learning_rate_schedule, stream_key
 
 
 def test_parameters_have_the_chapters_shapes(state):

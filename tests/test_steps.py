@@ -7,9 +7,9 @@ import optax
 import pytest
 
 import cnn
-from cnn.metrics import merge, zero_metrics
-from cnn.state import Stream, make_optimizer, stream_key
-from cnn.steps import loss_and_metrics
+from cnn.training.metrics import merge, zero_metrics
+from cnn.training.state import Stream, make_optimizer, stream_key
+from cnn.training.steps import loss_and_metrics
 
 
 def _copy(tree):

@@ -5,9 +5,9 @@ import jax
 import pytest
 
 import cnn
-from cnn.state import abstract_state
-from cnn.steps import apply_model, scale
-from cnn.summary import first_convolution, format_table, last_hidden_layer
+from cnn.training.state import abstract_state
+from cnn.training.steps import apply_model, scale
+from cnn.training.summary import first_convolution, format_table, last_hidden_layer
 
 
 def test_the_table_is_keras_summary_of_the_chapters_model(state):

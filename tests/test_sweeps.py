@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn import sweeps
 from cnn.__main__ import main
 from cnn.errors import UserError
+from cnn.runs import sweeps
 from tests.helpers import narrow
 
 
@@ -110,7 +110,7 @@ def test_a_directory_that_cannot_be_made_is_one_line_before_anything_is_trained(
     config, small, tmp_path, monkeypatch, together
 ):
     monkeypatch.setattr(sweeps, "fit_seeds", None)
-    monkeypatch.setattr("cnn.train._fit", None)
+    monkeypatch.setattr("cnn.runs.fit._fit", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(cnn.RunDirError, match="cannot use"):
         cnn.sweep(narrow(config, epochs=1), {}, [0], tmp_path / "file", small, together=together)

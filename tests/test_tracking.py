@@ -15,9 +15,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import cnn
-from cnn import rundir, tracking
 from cnn.__main__ import load_experiment
+from cnn.look import tracking
 from cnn.run import run
+from cnn.runs import rundir
 from tests.helpers import Stopped, narrow, stop_after, without_times
 
 GROUPS = {

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnn
-from cnn import checkpoint, train
-from cnn.early_stopping import EarlyStopper, should_stop, update_stopper
+from cnn.runs import checkpoint
+from cnn.runs import fit as train
+from cnn.training.early_stopping import EarlyStopper, should_stop, update_stopper
 from tests.helpers import NARROW, Stopped, flip_a_bit, narrow, stop_after, truncate, without_times
 
 
@@ -249,7 +250,7 @@ def test_a_read_only_run_directory_is_refused(config, small):
 
 
 def test_more_classes_than_the_data_has_can_be_trained_and_drawn(config, small, tmp_path):
-    from cnn.pictures import draw_figures
+    from cnn.look.pictures import draw_figures
 
     wide = dataclasses.replace(config, model=dataclasses.replace(NARROW, classes=12))
     result = train.fit(wide, tmp_path, small)

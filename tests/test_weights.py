@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn import pictures, verification, weights
 from cnn.__main__ import main
-from cnn.archives import SourceLayer
-from cnn.state import abstract_state
-from cnn.transfer import begin_with
+from cnn.exchange import importing as weights
+from cnn.exchange.readers import SourceLayer
+from cnn.look import pictures
+from cnn.runs import verify as verification
+from cnn.runs.transfer import begin_with
+from cnn.training.state import abstract_state
 from tests.helpers import NARROW
 from tests.test_graph import images
 
@@ -38,7 +40,7 @@ def run(small, tmp_path_factory):
     (directory / "averaged_experiment.py").write_text(EXPERIMENT)
     with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(printed):
         monkeypatch.syspath_prepend(directory)
-        monkeypatch.setattr("cnn.weights.load_data", lambda config: small)
+        monkeypatch.setattr("cnn.exchange.importing.load_data", lambda config: small)
         arguments = ["--run-dir", str(directory / "run"), "--experiment", "averaged_experiment"]
         main(["import", str(TORCH_FILE), *arguments])
     return directory / "run", printed.getvalue()
@@ -130,7 +132,7 @@ def test_training_can_begin_with_imported_layers(run):
 
 
 def test_what_is_exported_comes_in_again_with_its_own_configuration(run, small, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnn.weights.load_data", lambda config: small)
+    monkeypatch.setattr("cnn.exchange.importing.load_data", lambda config: small)
     file = tmp_path / "again.safetensors"
     main(["export", str(run[0]), "--format", "safetensors", "--output", str(file)])
     main(["import", str(file), "--run-dir", str(tmp_path / "again")])

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import cnn
-from cnn import checkpoint, verification
+from cnn.runs import checkpoint
+from cnn.runs import verify as verification
 from tests.helpers import without_times
 
 # Processes of their own, forked from one that has imported everything and computed nothing: importing takes longer than

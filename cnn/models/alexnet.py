@@ -4,7 +4,7 @@ import flax.linen as nn
 from jax import Array
 
 from cnn.config import AlexNetConfig
-from cnn.layers import Conv, Dense, Dropout, Flatten, MaxPool
+from cnn.models.layers import Conv, Dense, Dropout, Flatten, MaxPool
 
 
 class AlexNet(nn.Module):

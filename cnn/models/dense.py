@@ -4,7 +4,7 @@ import flax.linen as nn
 from jax import Array
 
 from cnn.config import DenseConfig
-from cnn.layers import Dense, Dropout, Flatten
+from cnn.models.layers import Dense, Dropout, Flatten
 
 
 class DenseNetwork(nn.Module):

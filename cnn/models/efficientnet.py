@@ -5,7 +5,7 @@ import jax
 from jax import Array
 
 from cnn.config import EfficientNetConfig
-from cnn.layers import Add, BatchNorm, Conv, Dense, DepthwiseConv, Dropout, GlobalAveragePool, Scale
+from cnn.models.layers import Add, BatchNorm, Conv, Dense, DepthwiseConv, Dropout, GlobalAveragePool, Scale
 
 # Two layers make a factor for each channel of a block from a quarter as many numbers as lie between the blocks.
 SQUEEZE = 4

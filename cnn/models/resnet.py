@@ -4,7 +4,7 @@ import flax.linen as nn
 from jax import Array
 
 from cnn.config import ResNetConfig
-from cnn.layers import Add, BatchNorm, Conv, Dense, GlobalAveragePool
+from cnn.models.layers import Add, BatchNorm, Conv, Dense, GlobalAveragePool
 
 
 class ResNet(nn.Module):

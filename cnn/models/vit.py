@@ -4,7 +4,7 @@ import flax.linen as nn
 from jax import Array
 
 from cnn.config import ViTConfig
-from cnn.layers import Add, Attention, Conv, Dense, Dropout, GlobalAveragePool, LayerNorm, PositionEmbedding
+from cnn.models.layers import Add, Attention, Conv, Dense, Dropout, GlobalAveragePool, LayerNorm, PositionEmbedding
 
 
 class ViT(nn.Module):

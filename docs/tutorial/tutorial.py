@@ -36,7 +36,7 @@ import jax
 import numpy as np
 
 import cnn
-from cnn import image_plots, plots
+from cnn.figures import image_plots, plots
 
 SUBSET = int(os.environ.get("SUBSET", 0))  # how many images of each split, for a quick look; 0 for all
 
@@ -84,7 +84,7 @@ for name, (images, labels) in splits._asdict().items():
     print(f"{name:5}  images {images.dtype} {images.shape}  labels {labels.dtype} {labels.shape}")
 
 # %%
-from cnn.data import KOREAN_CLASS_NAMES
+from cnn.data.splits import KOREAN_CLASS_NAMES
 
 image_plots.sample(splits.train.images[:20], splits.train.labels[:20], names, KOREAN_CLASS_NAMES)
 
@@ -152,7 +152,7 @@ for name, second in (("the same seed", again), ("another seed", other)):
 # parameters.
 
 # %%
-from cnn.summary import format_table
+from cnn.training.summary import format_table
 
 layers = cnn.layer_table(state)
 print(format_table(layers, "The chapter's network"))

@@ -1,0 +1,99 @@
+"""The mesh of devices, and where arrays live on it: images spread over ``data``, features of parameters over ``model``.
+
+The functions of a step are the same on any mesh; XLA adds what the devices must tell each other.
+"""
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cnn.config import MeshConfig
+from cnn.devices.processes import whole
+from cnn.errors import ConfigError
+
+
+# jaxlib carries no types, so jax.Device is Any to a type checker.
+def find_devices(kind: str) -> list[Any]:
+    """Returns JAX's devices of a kind, those of all processes: "cpu", "gpu", "tpu", or "auto" for the fastest kind.
+
+    Raises:
+      ConfigError: JAX sees no such device.
+    """
+    if kind == "auto":
+        return jax.devices()
+    try:
+        return jax.devices(kind)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"--train.device is {kind!r}, but JAX sees no such device, only {jax.devices()[0].platform}; "
+            "take auto, or install JAX's build for it: pip install -c constraints.txt -e '.[cuda]' or '.[tpu]'"
+        ) from error
+
+
+def make_mesh(config: MeshConfig, kind: str = "auto") -> Mesh:
+    """Returns the mesh, with the axes ``data`` and ``model``, of devices of a kind, those of all processes.
+
+    Raises:
+      ConfigError: there are not as many.
+    """
+    devices = find_devices(kind)
+    data = config.data or max(len(devices) // config.model, 1)
+    wanted = data * config.model
+    if wanted > len(devices) or (jax.process_count() > 1 and wanted < len(devices)):
+        raise ConfigError(
+            f"--mesh.data {config.data} and --mesh.model {config.model} do not share out {len(devices)} devices; "
+            f"their product must be {'exactly' if jax.process_count() > 1 else 'at most'} that"
+        )
+    return Mesh(np.asarray(devices[:wanted]).reshape(data, config.model), ("data", "model"))
+
+
+def replicate(arrays: Any, mesh: Mesh) -> Any:
+    """Returns arrays that this process has in memory, as every process has, on each device of the mesh."""
+    if mesh.size == 1:
+        return jax.device_put(arrays, mesh.devices.item())
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    # device_put would send all of it to the other processes, to compare.
+    return jax.tree.map(
+        lambda array: jax.make_array_from_callback(array.shape, everywhere, lambda part: np.asarray(array)[part]),
+        arrays,
+    )
+
+
+def split_features(tree: Any, mesh: Mesh | None) -> Any:
+    """Returns a state, when traced, with the last axis of each leaf over ``model`` where that divides it."""
+    if mesh is None:
+        return tree
+
+    def place(leaf):
+        divides = leaf.ndim > 0 and leaf.shape[-1] % mesh.shape["model"] == 0
+        spec = PartitionSpec(*[None] * (leaf.ndim - 1), "model") if divides else PartitionSpec()
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree.map(place, tree)
+
+
+def spread(array: Any, mesh: Mesh | None) -> Any:
+    """Returns an array, when traced, with its first axis filled up by zeros as ``data`` divides it, and spread."""
+    if mesh is None:
+        return array
+    missing = -array.shape[0] % mesh.shape["data"]
+    filled = jnp.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
+    return jax.lax.with_sharding_constraint(filled, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def on_one_device(state: Any) -> Any:
+    """Returns a state that many processes share as one that this process can use alone; any other as it is."""
+    if jax.process_count() == 1:
+        return state
+    data = jax.tree.map(whole, state.replace(key=jax.random.key_data(state.key)))
+    data = jax.device_put(data, jax.local_devices()[0])
+    return data.replace(key=jax.random.wrap_key_data(data.key), mesh=None)
+
+
+def usable_cores() -> int | None:
+    """Returns the number of cores that this process may use, on which the bits of a result on CPU depend."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,0 +1,1 @@
+"""Export and import of networks. Imports runs and what is below."""

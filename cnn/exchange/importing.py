@@ -1,0 +1,151 @@
+"""Weights that were trained elsewhere -> a run directory, as if the network had been trained here.
+
+Layers are matched by their order, and their kinds and shapes are compared. All else that makes a network is taken to be
+the experiment's: activations, padding, strides, pooling, and that nothing without weights lies between but dropout. As
+an experiment divides pixels by 255, the weights must have been trained on pixels from 0 to 1, or in a network that
+divides them itself. When something of that is not so, the accuracy that is measured in the end shows it.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn.config import ExperimentConfig
+from cnn.data.splits import check_splits, data_digest, load_data
+from cnn.errors import RunDirError, UserError, printable
+from cnn.exchange.exporting import fill_state, load_safetensors
+from cnn.exchange.readers import SourceLayer, read_keras, read_torch
+from cnn.runs import rundir
+from cnn.runs.checkpoint import differing_leaves, open_checkpoints, save
+from cnn.runs.fit import no_progress, saved_progress, timed
+from cnn.training.metrics import named
+from cnn.training.state import TrainState, abstract_state, create_state
+from cnn.training.steps import evaluate
+from cnn.training.summary import flattened_pixels, format_table, layer_table
+
+READERS = {".keras": read_keras, ".pt": read_torch, ".pth": read_torch}
+"""By a file's ending, what reads its layers; a safetensors file names them, and is not read in order."""
+
+
+def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_first: bool = False) -> dict[str, Any]:
+    """Returns the parameters of a state's model, by layer and name, taken from layers in the same order.
+
+    Args:
+      state: of the model; it may have any weights.
+      layers: those with weights, in their order.
+      channels_first: whether they flatten pixels as [C, H, W], as PyTorch does, and not as [H, W, C].
+
+    Raises:
+      UserError: a layer is missing, one too many, or of another kind or shape, all of which are listed; or a value is
+        not finite; or the model has layers that cannot be imported.
+    """
+    table = layer_table(state)
+    rows = [row for row in table if row.parameters]
+    if foreign := sorted({row.kind for row in rows} - {"Conv", "Dense"}):
+        raise UserError(f"the model has layers of the kind {foreign[0]}; only Conv and Dense can be imported")
+    there, wanted = {}, {}
+    for row, layer in zip_longest(rows, layers):
+        if row:
+            wanted |= _described(row.name, row.kind, state.params[row.name])
+        if layer:
+            there |= _described(row.name if row else f"{layer.name!r} (one too many)", layer.kind, layer.leaves)
+    if differing := differing_leaves(there, wanted):
+        raise UserError(
+            f"the layers are not those of the model ({'; '.join(differing)}); "
+            "name the experiment that has them with --experiment"
+        )
+    params = {row.name: dict(layer.leaves) for row, layer in zip(rows, layers, strict=True)}
+    if infinite := [name for name, leaves in params.items() if not all(map(_is_finite, leaves.values()))]:
+        raise UserError(f"the weights have values that are not finite, in {', '.join(infinite)}")
+    flattened = flattened_pixels(table)
+    if channels_first and flattened:
+        name, (height, width, channels) = flattened
+        kernel = params[name]["kernel"]
+        pixels = kernel.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
+        params[name]["kernel"] = pixels.reshape(kernel.shape)
+    return params
+
+
+def _described(layer: str, kind: str, leaves: dict[str, Any]) -> dict[str, str]:
+    return {f"{layer}/{name}": f"{kind} {list(leaf.shape)}" for name, leaf in leaves.items()}
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).all())
+
+
+def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[TrainState, ExperimentConfig]:
+    """Returns a state with the weights of a file, and its configuration.
+
+    Args:
+      file: ``.keras``, ``.pt`` or ``.pth`` with layers in the model's order, or ``.safetensors`` that
+        ``cnn.exchange.exporting`` has written.
+      config: the experiment; None for what a safetensors file says, else the chapter's.
+
+    Raises:
+      UserError: the file is none of these, damaged, or of another model; or a package is missing.
+    """
+    if file.suffix == ".safetensors":
+        return load_safetensors(file, config)
+    if file.suffix not in READERS:
+        raise UserError(f"{file} must end in {', '.join(READERS)} or .safetensors")
+    config = config or ExperimentConfig()
+    layers = READERS[file.suffix](file)
+    # Abstract, so that nothing is compiled for what does not fit.
+    state = abstract_state(config)
+    try:
+        params = match_layers(state, layers, channels_first=file.suffix != ".keras")
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return fill_state(create_state(config), {"params": params}), config
+
+
+def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentConfig) -> dict[str, Any]:
+    """Makes a run directory of a state that ``load_weights`` returned from a file, and returns its result.
+
+    Its losses and accuracies are measured here, on the images that the configuration names; its epochs are none.
+
+    Raises:
+      UserError: the directory holds something, or cannot be written; or the images are not there, or give no finite
+        loss.
+    """
+    seconds: dict[str, float] = {}
+    _check_empty(run_dir, config)
+    with timed(seconds, "data"):
+        splits = check_splits(config, load_data(config.data))
+    with timed(seconds, "eval"):
+        val, test = (jax.device_get(evaluate(state, split)) for split in (splits.val, splits.test))
+    if not math.isfinite(val.loss + test.loss):
+        raise UserError(f"with the weights of {file}, the loss is no number; they are not for pixels from 0 to 1")
+    rows = layer_table(state)
+    result = {
+        "best_epoch": 0,
+        "stopped_epoch": 0,
+        **named("val", val),
+        **named("test", test),
+        "params": sum(row.parameters for row in rows),
+        "seconds": seconds,
+        "imported": {"file": printable(file.name), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+    }
+    with rundir.claimed(run_dir, config):
+        _check_empty(run_dir, config)
+        rundir.describe(run_dir, config, data_digest(splits), len(splits.train.labels), jax.devices()[:1])
+        rundir.write_text(run_dir / rundir.SUMMARY, format_table(rows, config.name))
+        with open_checkpoints(run_dir) as checkpoints:
+            # The best state of a run whose first step is still to come is the one before it.
+            save(checkpoints, state, saved_progress(no_progress(), 0, seconds))
+        rundir.write_history(run_dir, [])
+        rundir.write_json(run_dir / rundir.RESULT, result)
+    return result
+
+
+def _check_empty(run_dir: Path, config: ExperimentConfig) -> None:
+    rundir.check_entries(run_dir, config)
+    if (run_dir / rundir.CONFIG).exists():
+        raise RunDirError(f"{run_dir} holds a run already; name an empty or new directory with --run-dir")

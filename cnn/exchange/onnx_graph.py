@@ -1,0 +1,205 @@
+"""A network -> an ONNX graph: each layer by its kind, put together as the model's own code does it."""
+
+import math
+from collections.abc import Callable
+from itertools import count
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from cnn.errors import UserError, import_extra
+from cnn.models import layers
+from cnn.training.state import TrainState
+from cnn.training.summary import layer_table
+
+OPSET = 20
+"""Version of ONNX's operators: the first that has Gelu, and old enough for most runtimes."""
+
+IR_VERSION = 9
+"""Version of the file format that belongs to it."""
+
+
+class Value(NamedTuple):
+    """What a layer takes and gives, in place of an array."""
+
+    name: str
+    shape: tuple[Any, ...]
+    """As the layer has it, [B, H, W, C], [B, T, D] or [B, D]; in the graph, channels come first: [B, C, H, W]."""
+
+    def astype(self, dtype: Any) -> "Value":
+        """Returns itself, as the graph computes in float32 whatever the model does."""
+        return self
+
+
+Add = Callable[..., str]
+"""Adds a node: operator, inputs by name or as a constant array, attributes; returns its output's name."""
+
+
+def _array(*integers: int) -> np.ndarray:
+    return np.array(integers, np.int64)
+
+
+def _activated(add: Add, activation: Any, x: str) -> str:
+    if activation is None:
+        return x
+    if activation is nn.swish:
+        return add("Mul", x, add("Sigmoid", x))
+    # Flax's gelu is the approximation by a tanh.
+    operators = {nn.relu: ("Relu", {}), jax.nn.sigmoid: ("Sigmoid", {}), nn.gelu: ("Gelu", {"approximate": "tanh"})}
+    operator, attributes = operators[activation]
+    return add(operator, x, **attributes)
+
+
+def _conv(add: Add, layer: Any, leaves: dict, images: Value) -> str:
+    kernel = leaves["kernel"].transpose(3, 2, 0, 1)
+    bias = [leaves["bias"]] if "bias" in leaves else []
+    # A depthwise kernel is [h, w, 1, C], and each of its channels a group.
+    groups = images.shape[-1] // kernel.shape[1]
+    padding = "VALID" if getattr(layer, "padding", "SAME") == "VALID" else "SAME_UPPER"
+    x = add("Conv", images.name, kernel, *bias, strides=layer.strides, auto_pad=padding, group=groups)
+    return _activated(add, getattr(layer, "activation", None), x)
+
+
+def _max_pool(add: Add, layer: Any, leaves: dict, images: Value) -> str:
+    return add("MaxPool", images.name, kernel_shape=layer.window, strides=layer.window)
+
+
+def _flatten(add: Add, layer: Any, leaves: dict, x: Value) -> str:
+    return add("Flatten", _channels_last(add, x), axis=1)
+
+
+def _channels_last(add: Add, x: Value) -> str:
+    return add("Transpose", x.name, perm=(0, 2, 3, 1)) if len(x.shape) == 4 else x.name
+
+
+def _dense(add: Add, layer: Any, leaves: dict, x: Value) -> str:
+    return _activated(add, layer.activation, add("Add", add("MatMul", x.name, leaves["kernel"]), leaves["bias"]))
+
+
+def _dropout(add: Add, layer: Any, leaves: dict, x: Value) -> str:
+    return x.name
+
+
+def _batch_norm(add: Add, layer: Any, leaves: dict, images: Value) -> str:
+    values = [leaves[name] for name in ("scale", "bias", "mean", "variance")]
+    return _activated(
+        add, layer.activation, add("BatchNormalization", images.name, *values, epsilon=float(layer.epsilon))
+    )
+
+
+def _layer_norm(add: Add, layer: Any, leaves: dict, tokens: Value) -> str:
+    scale, bias = leaves["scale"], leaves["bias"]
+    return add("LayerNormalization", tokens.name, scale, bias, axis=-1, epsilon=float(layer.epsilon))
+
+
+def _add(add: Add, layer: Any, leaves: dict, x: Value, shortcut: Value) -> str:
+    other = shortcut.name
+    if x.shape != shortcut.shape:
+        (_, height, _, channels), (_, before, _, fewer) = x.shape, shortcut.shape
+        stride, far = -(-before // height), np.iinfo(np.int64).max
+        other = add("Slice", other, _array(0, 0), _array(far, far), _array(2, 3), _array(stride, stride))
+        other = add("Pad", other, _array(0, 0, 0, 0, 0, channels - fewer, 0, 0))
+    return _activated(add, layer.activation, add("Add", x.name, other))
+
+
+def _global_average_pool(add: Add, layer: Any, leaves: dict, x: Value) -> str:
+    return add("ReduceMean", x.name, _array(*((2, 3) if len(x.shape) == 4 else (1,))), keepdims=0)
+
+
+def _scale(add: Add, layer: Any, leaves: dict, images: Value, factors: Value) -> str:
+    return add("Mul", images.name, add("Unsqueeze", factors.name, _array(2, 3)))
+
+
+def _position_embedding(add: Add, layer: Any, leaves: dict, images: Value) -> str:
+    tokens = add("Reshape", _channels_last(add, images), _array(0, -1, images.shape[-1]))
+    return add("Add", tokens, leaves["position"])
+
+
+def _attention(add: Add, layer: Any, leaves: dict, x: Value) -> str:
+    features = x.shape[-1] // (3 * layer.heads)
+    # Queries, keys and values of all heads, then each [B, heads, T, features].
+    parts = add("Reshape", x.name, _array(0, 0, 3 * layer.heads, features))
+    parts = add("Transpose", parts, perm=(0, 2, 1, 3))
+    queries, keys, values = (
+        add("Slice", parts, _array(first), _array(first + layer.heads), _array(1))
+        for first in range(0, 3 * layer.heads, layer.heads)
+    )
+    products = add("MatMul", queries, add("Transpose", keys, perm=(0, 1, 3, 2)))
+    shares = add("Softmax", add("Div", products, np.array(math.sqrt(features), np.float32)), axis=-1)
+    outputs = add("Transpose", add("MatMul", shares, values), perm=(0, 2, 1, 3))
+    return add("Reshape", outputs, _array(0, 0, layer.heads * features))
+
+
+NODES: dict[type, Callable[..., str]] = {
+    layers.Conv: _conv,
+    layers.DepthwiseConv: _conv,
+    layers.MaxPool: _max_pool,
+    layers.Flatten: _flatten,
+    layers.Dense: _dense,
+    layers.Dropout: _dropout,
+    layers.BatchNorm: _batch_norm,
+    layers.LayerNorm: _layer_norm,
+    layers.Add: _add,
+    layers.GlobalAveragePool: _global_average_pool,
+    layers.Scale: _scale,
+    layers.PositionEmbedding: _position_embedding,
+    layers.Attention: _attention,
+}
+"""What adds the nodes of each kind of layer and returns its output: of layer, its values by name, and its inputs."""
+
+
+def make_graph(state: TrainState) -> Any:
+    """Returns the network as an ``onnx.ModelProto`` that maps images to probabilities.
+
+    Its input ``images`` is uint8 [B, H, W, C] for any B, its output ``probabilities`` float32 [B, K], as of
+    ``cnn.predict``; it computes in float32, also what a bfloat16 model rounds.
+
+    Args:
+      state: what is evaluated of it, the averages where those are kept.
+
+    Raises:
+      UserError: the package onnx is missing, or a layer is of a kind that has no nodes here.
+    """
+    onnx = import_extra("onnx")
+    state = state.evaluated
+    shapes = {row.name: row.output_shape for row in layer_table(state)}
+    nodes, constants, numbers = [], [], count()
+
+    def add(operator: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
+        name = f"{operator}_{next(numbers)}"
+        names = []
+        for place, value in enumerate(inputs):
+            if not isinstance(value, str):
+                constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{place}"))
+            names.append(value if isinstance(value, str) else f"{name}.{place}")
+        nodes.append(onnx.helper.make_node(operator, names, [name], name, **attributes))
+        return name
+
+    def place(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """Adds a layer's nodes where the model would compute it."""
+        layer = context.module
+        if len(layer.path) != 1 or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        name, kind = layer.path[0], type(layer)
+        if kind not in NODES:
+            raise UserError(f"{name} is a {kind.__name__}, which the ONNX export has no nodes for; export as stablehlo")
+        leaves = {**state.params.get(name, {}), **state.batch_stats.get(name, {})}
+        output = NODES[kind](add, layer, {leaf: np.asarray(value) for leaf, value in leaves.items()}, *args)
+        return Value(output, shapes[name])
+
+    pixels = add("Cast", "images", to=onnx.TensorProto.FLOAT)
+    channels_first = add("Transpose", add("Div", pixels, np.array(255, np.float32)), perm=(0, 3, 1, 2))
+    with nn.intercept_methods(place):
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits: Any = state.model.apply(variables, Value(channels_first, (None, *state.image_shape)), train=False)
+    nodes.append(onnx.helper.make_node("Softmax", [logits.name], ["probabilities"], axis=-1))
+    images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["batch", *state.image_shape])
+    classes = state.model.config.classes
+    outputs = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["batch", classes])
+    graph = onnx.helper.make_graph(nodes, type(state.model).__name__, [images], [outputs], constants)
+    opsets = [onnx.helper.make_opsetid("", OPSET)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fashion-cnn")
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,1 @@
+"""Arrays -> matplotlib figures. Imports nothing of cnn but errors."""

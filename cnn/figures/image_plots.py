@@ -1,0 +1,384 @@
+"""Images, feature maps and kernels -> matplotlib figures, in the style of ``cnn/figures/plots.py``."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from cnn.figures.plots import BLUE, GREEN, GREY, VERMILLION, WIDTH, check, styled
+
+# As in the chapter, dark on white; the limits are fixed, so that a pale image stays pale.
+_PICTURE: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 255}
+
+HIGHEST_LIMIT = 0.5
+"""The weight that has the strongest colour in the chapter's kernels."""
+
+# File names of fonts with Hangul that look well beside the Latin ones; others are taken if these are missing.
+_PLAIN_FONTS = ("NotoSansCJK-Regular", "NotoSansKR-Regular", "NanumGothic", "malgun", "AppleSDGothicNeo", "UnDotum")
+
+
+def _font_paths() -> Iterator[str]:
+    """Returns the paths of the installed fonts, the plain ones with Hangul first."""
+    # matplotlib keeps a list of fonts, which is quick to read, but does not have what was installed since.
+    for find in (lambda: {font.fname for font in font_manager.fontManager.ttflist}, font_manager.findSystemFonts):
+        yield from sorted(find(), key=lambda path: (Path(path).stem not in _PLAIN_FONTS, path))
+
+
+def _draws(path: str, characters: str) -> bool:
+    """Tells whether a font has a glyph of its own for each of the characters."""
+    try:
+        font = FT2Font(path)
+    except (OSError, RuntimeError):  # It is gone, or FreeType cannot read it.
+        return False
+    glyphs = {font.get_char_index(ord(character)) for character in characters}
+    # A font of last resort has the same box for all of them.
+    return 0 not in glyphs and len(glyphs) == len(set(characters))
+
+
+def _draw_tiles(
+    axes: Axes, images: Sequence[np.ndarray], columns: int, across: float, below: float, **shown: Any
+) -> None:
+    """Draws images [H, W] or [H, W, C] row by row into axes in inches, with some below each for its text."""
+    # One Axes for all: an Axes for each takes more than twice as long.
+    width = across - 0.1
+    height = width * images[0].shape[0] / images[0].shape[1]
+    down = height + below
+    for i, image in enumerate(images):
+        left, top = i % columns * across, i // columns * down
+        axes.imshow(image, extent=(left, left + width, top + height, top), **shown)
+        axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="0.6", linewidth=0.5))
+    axes.set(xlim=(-0.01, columns * across - 0.09), ylim=(-(-len(images) // columns) * down, -0.01))
+    axes.set_axis_off()
+
+
+def _tiles(
+    images: Sequence[np.ndarray], title: str, columns: int, below: float, widest: float = 3, **shown: Any
+) -> tuple[Figure, Axes]:
+    """Draws images as above, each so many inches wide at most, as a figure of their size."""
+    columns = min(columns, len(images))
+    across = min(WIDTH / columns, widest)
+    down = (across - 0.1) * images[0].shape[0] / images[0].shape[1] + below
+    # A title needs some room, too.
+    figure = Figure(figsize=(max(columns * across, 6), -(-len(images) // columns) * down + 1))
+    axes = figure.subplots()
+    _draw_tiles(axes, images, columns, across, below, **shown)
+    axes.set_title(title)
+    return figure, axes
+
+
+def _below(axes: Axes, tile: Any, text: str, points: float = 4, **options: Any) -> None:
+    """Writes a line below a tile, so many points down."""
+    left, right, bottom, _ = tile.get_extent()
+    place: Any = {"xytext": (0, -points), "textcoords": "offset points", "ha": "center", "va": "top", **options}
+    axes.annotate(text, xy=((left + right) / 2, bottom), **place)
+
+
+def _color_bar(figure: Figure, axes: Any, mappable: Any, **options: Any) -> None:
+    """Draws the scale of all the images below them, four inches long if there is room; by default, of weights."""
+    shrink = min(4 / figure.get_figwidth(), 1)
+    options = {"label": "weight", "extend": "both", "pad": 0.02, **options}
+    figure.colorbar(mappable, ax=axes, orientation="horizontal", shrink=shrink, aspect=100 * shrink, **options)
+
+
+@styled
+def sample(
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], korean_names: Sequence[str] | None = None
+) -> Figure:
+    """Draws images with their classes below, in Korean too if a font is installed that has the characters.
+
+    Args:
+      images: uint8 [N, H, W, 1] or [N, H, W, 3].
+      labels: integers [N].
+      class_names: the name of each class.
+      korean_names: the name of each class in Korean.
+
+    Raises:
+      ValueError: the images are none or of another shape, or not as many as the labels.
+    """
+    check("images", images, "NHWC")
+    korean = "".join(korean_names or ())
+    font = next((Path(path) for path in _font_paths() if _draws(path, korean)), None) if korean else None
+    figure, axes = _tiles(list(images), "Images and their classes", 10, 0.5 if font else 0.3, **_PICTURE)
+    for tile, label in zip(axes.images, labels, strict=True):
+        _below(axes, tile, class_names[int(label)])
+        if font and korean_names:
+            _below(axes, tile, korean_names[int(label)], 19, font=font, color=BLUE)
+    return figure
+
+
+@styled
+def top_losses(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], title: str
+) -> Figure:
+    """Draws images, below each its class, what it is taken for and how surely, and its loss, as fastai does.
+
+    Args:
+      images: uint8 [N, H, W, 1] or [N, H, W, 3], in the order in which they are to be shown.
+      labels: the true classes, integers [N].
+      probabilities: [N, K].
+      class_names: the names of the K classes.
+      title: what is seen.
+
+    Raises:
+      ValueError: the shapes are others.
+    """
+    check("images", images, "NHWC")
+    check("probabilities", probabilities, "NK")
+    figure, axes = _tiles(list(images), title, 8, 0.75, **_PICTURE)
+    for tile, label, values in zip(axes.images, labels, probabilities, strict=True):
+        predicted = int(values.argmax())
+        loss = np.log(1 / max(values[label], np.finfo(np.float32).tiny))
+        lines = (
+            (class_names[int(label)], GREEN),
+            (f"{class_names[predicted]} {values[predicted]:.1%}", GREEN if predicted == label else VERMILLION),
+            (f"loss {loss:.2f}", "0.4"),
+        )
+        for number, (text, colour) in enumerate(lines):
+            _below(axes, tile, text, 4 + 14 * number, color=colour)
+    return figure
+
+
+@styled
+def image(image: np.ndarray, title: str) -> Figure:
+    """Draws one image, uint8 [H, W, 1] or [H, W, 3], large.
+
+    Raises:
+      ValueError: the shape is another.
+    """
+    check("image", image, "HWC")
+    figure = Figure(figsize=(5.5, 5.5))
+    axes = figure.subplots()
+    axes.imshow(image, **_PICTURE)
+    axes.set_title(title)
+    axes.grid(False)
+    axes.spines[:].set_visible(True)
+    return figure
+
+
+def weight_limit(*kernels: np.ndarray) -> float:
+    """Returns the weight that has the strongest colour where all of these kernels are to compare.
+
+    A few strong weights, one in fifty, may not take the colours from the others.
+    """
+    most = max(float(np.quantile(np.abs(np.concatenate([kernel.ravel() for kernel in kernels])), 0.98)), 1e-6)
+    digit = 10.0 ** np.floor(np.log10(most))
+    return min(float(np.ceil(most / digit) * digit), HIGHEST_LIMIT)
+
+
+def _diverging(limit: float) -> dict[str, Any]:
+    """The colours of weights, which turn at zero: this shows where, and the chapter's viridis hides it."""
+    return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+
+
+@styled
+def kernels(kernel: np.ndarray, title: str, columns: int = 16, limit: float = HIGHEST_LIMIT) -> Figure:
+    """Draws what each kernel [H, W, C_in, C_out] of a convolution does with the first input channel.
+
+    Args:
+      kernel: of at least one of each.
+      title: what is seen.
+      columns: so many in a row.
+      limit: the weight that has the strongest colour, such as ``weight_limit`` of all kernels that are to compare.
+
+    Raises:
+      ValueError: the shape is another.
+    """
+    check("kernel", kernel, ("H", "W", "C_in", "C_out"))
+    figure, axes = _tiles(list(np.moveaxis(kernel[:, :, 0], -1, 0)), title, columns, 0.1, **_diverging(limit))
+    _color_bar(figure, axes, axes.images[0])
+    return figure
+
+
+@styled
+def kernels_compared(untrained: np.ndarray, trained: np.ndarray, title: str, names: Sequence[str]) -> Figure:
+    """Draws what kernels do before training and after it, side by side on one scale.
+
+    Of many input channels the first 8 are rows, and of the kernels the first 8 are columns; of one channel, the first
+    32 kernels are shown. Kernels of one pixel are shown as the whole matrix that they are.
+
+    Args:
+      untrained: [H, W, C_in, C_out].
+      trained: as ``untrained``.
+      title: what is seen, without how many of them.
+      names: what the two are called.
+
+    Raises:
+      ValueError: a shape is another.
+    """
+    for name, kernel in (("untrained", untrained), ("trained", trained)):
+        check(name, kernel, ("H", "W", "C_in", "C_out"))
+    height, width, inputs, outputs = trained.shape
+    if (height, width) == (1, 1):
+        return _matrices((untrained[0, 0], trained[0, 0]), title, names)
+    rows = min(inputs, 8)
+    several = min(outputs, 32 if rows == 1 else 8)
+    # Rows as full as can be, of 8 at most.
+    columns = -(-several // -(-several // 8))
+    shown = [kernel[:, :, :rows, :several] for kernel in (untrained, trained)]
+    scale = _diverging(weight_limit(*shown))
+    figure = Figure(figsize=(WIDTH, (5.3 * rows * -(-several // columns) / columns) * height / width + 1.4))
+    part = f"the first {several} of {outputs} kernels" if several < outputs else f"its {outputs} kernels"
+    from_inputs = f", by the first {rows} of {inputs} input channels" if rows < inputs else ", by input channels"
+    figure.suptitle(f"{title}: {part}{from_inputs if rows > 1 else ''}")
+    panels = figure.subplots(1, 2, gridspec_kw={"wspace": 0.06})
+    for axes, kernel, name in zip(panels, shown, names, strict=True):
+        tiles = kernel.transpose(2, 3, 0, 1).reshape(-1, height, width)
+        _draw_tiles(axes, list(tiles), columns, WIDTH / 2 / columns, 0.1, **scale)
+        axes.set_title(name)
+        if rows > 1:
+            axes.text(-0.02, 0.5, "input channel", rotation=90, ha="right", va="center", transform=axes.transAxes)
+            axes.text(0.5, -0.02, "kernel", ha="center", va="top", transform=axes.transAxes)
+    _color_bar(figure, panels, panels[0].images[0])
+    return figure
+
+
+def _matrices(matrices: Sequence[np.ndarray], title: str, names: Sequence[str]) -> Figure:
+    """Draws matrices [inputs, units] one below the other, the longer side across."""
+    inputs, outputs = matrices[0].shape
+    figure = Figure(figsize=(WIDTH, 6))
+    figure.suptitle(f"{title}: its weights from {inputs} inputs to {outputs} units")
+    panels = figure.subplots(2, 1)
+    labels = {"xlabel": "input", "ylabel": "unit"} if inputs > outputs else {"xlabel": "unit", "ylabel": "input"}
+    for axes, matrix, name in zip(panels, matrices, names, strict=True):
+        axes.imshow(matrix.T if inputs > outputs else matrix, aspect="auto", **_diverging(weight_limit(*matrices)))
+        axes.set(title=name, **labels)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(False)
+    _color_bar(figure, panels, panels[0].images[0])
+    return figure
+
+
+@styled
+def kernels_by_epoch(kernels: np.ndarray, epochs: Sequence[int], title: str) -> Figure:
+    """Draws kernels, a row for each, over the epochs, a column for each, all on one scale.
+
+    Args:
+      kernels: [E, H, W, N].
+      epochs: their numbers, [E].
+      title: what is seen.
+
+    Raises:
+      ValueError: the shape is another.
+    """
+    check("kernels", kernels, ("E", "H", "W", "N"))
+    tiles = kernels.transpose(3, 0, 1, 2).reshape(-1, *kernels.shape[1:3])
+    figure, axes = _tiles(list(tiles), title, len(kernels), 0.1, 0.7, **_diverging(weight_limit(kernels)))
+    for tile, epoch in zip(axes.images[-len(epochs) :], epochs, strict=True):
+        _below(axes, tile, str(epoch))
+    _below(axes, axes.images[-(len(epochs) // 2 + 1)], "epoch", 19)
+    _color_bar(figure, axes, axes.images[0])
+    return figure
+
+
+@styled
+def feature_maps(maps: np.ndarray, title: str, columns: int | None = None) -> Figure:
+    """Draws what a layer makes of one image, maps [H, W, C], all on one scale that holds zero.
+
+    Raises:
+      ValueError: the shape is another.
+    """
+    check("maps", maps, "HWC")
+    count = maps.shape[-1]
+    # A slide is wider than it is high.
+    columns = columns or (8 if count <= 32 else 16 if count <= 128 else 32)
+    # The scale holds zero and has a length, or matplotlib would stretch it to both sides.
+    shown = {"cmap": "viridis", "vmin": min(maps.min(), 0), "vmax": max(maps.max(), 0) if maps.any() else 1}
+    figure, axes = _tiles(list(np.moveaxis(maps, -1, 0)), title, columns, 0.1, **shown)
+    _color_bar(figure, axes, axes.images[0], label="activation, on one scale for all maps", extend="neither")
+    return figure
+
+
+@styled
+def attribution(
+    image: np.ndarray, grad_cam: np.ndarray | None, gradients: np.ndarray, layer: str, title: str
+) -> Figure:
+    """Draws an image, where a layer sees a class in it, and what each pixel adds to the class.
+
+    Args:
+      image: uint8 [H, W, C].
+      grad_cam: at least 0, [H', W'], of any size; None for a layer that has no pixels.
+      gradients: [H, W, C].
+      layer: name of the layer.
+      title: what is asked for.
+
+    Raises:
+      ValueError: a shape is another.
+    """
+    cam = np.zeros((1, 1)) if grad_cam is None else grad_cam
+    for name, array, axes in (("image", image, "HWC"), ("grad_cam", cam, "HW"), ("gradients", gradients, "HWC")):
+        check(name, array, axes)
+    extent, pixels = (0, image.shape[1], image.shape[0], 0), gradients.sum(-1)
+    most = max(np.abs(pixels).max(), np.finfo(np.float32).tiny)
+    inferno = {"cmap": "inferno", "alpha": 0.65, "interpolation": "bilinear", "vmin": 0}
+    shown = {
+        "The image": (None, {}, ""),
+        f"Grad-CAM of {layer}": (cam, {**inferno, "vmax": max(cam.max(), most * 1e-9)}, "speaks for the class"),
+        "Integrated gradients": (
+            pixels,
+            {"cmap": "RdBu_r", "vmin": -most, "vmax": most},
+            "adds to (red) or takes from the logit",
+        ),
+    }
+    if grad_cam is None:
+        del shown[f"Grad-CAM of {layer}"]
+    figure = Figure(figsize=(WIDTH / 3 * len(shown), 4.4))
+    figure.suptitle(title)
+    for axes, (name, (values, colours, label)) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+        axes.imshow(image, extent=extent, **_PICTURE)
+        if values is not None:
+            mappable = axes.imshow(values, extent=extent, **colours)
+            figure.colorbar(mappable, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02, label=label)
+        axes.set_title(name)
+        axes.set_axis_off()
+    return figure
+
+
+@styled
+def probabilities(
+    images: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> Figure:
+    """Draws images, each beside the probabilities of its classes, the true and the predicted one marked.
+
+    Args:
+      images: uint8 [N, H, W, 1] or [N, H, W, 3].
+      probabilities: [N, K].
+      labels: the true classes, integers [N].
+      class_names: the names of the K classes.
+
+    Raises:
+      ValueError: the shapes are others.
+    """
+    check("images", images, "NHWC")
+    check("probabilities", probabilities, "NK")
+    pairs = min(2, len(images))
+    rows = -(-len(images) // pairs)
+    figure = Figure(figsize=(WIDTH / 2 * pairs, 2.7 * rows))
+    grid = figure.add_gridspec(rows, 2 * pairs, width_ratios=[2, 3] * pairs)
+    for i, (picture, values, label) in enumerate(zip(images, probabilities, labels, strict=True)):
+        true, predicted = int(label), int(values.argmax())
+        left, right = (figure.add_subplot(grid[divmod(2 * i + side, 2 * pairs)]) for side in (0, 1))
+        left.imshow(picture, **_PICTURE)
+        left.set(title=f"true: {class_names[true]}", xticks=[], yticks=[], anchor="N")
+        left.spines[:].set(visible=True, color="0.6")
+        marks, colours = [""] * len(values), [GREY] * len(values)
+        marks[predicted], colours[predicted] = f"predicted: {values[predicted]:.1%}", VERMILLION
+        mark = "correct" if true == predicted else "true"
+        marks[true], colours[true] = f"{mark}: {values[true]:.1%}", GREEN
+        bars = right.barh(range(len(values)), values, color=colours)
+        right.bar_label(bars, marks, padding=3, fontsize="small")
+        right.set_yticks(range(len(values)), class_names, fontsize="small")
+        right.set_title(f"predicted: {class_names[predicted]}", loc="left")
+        # Room to the right of 1 for the marks; the axis itself ends there.
+        right.set(xticks=(0, 0.5, 1), xlim=(0, 1.6), ylim=(len(values) - 0.5, -0.5))
+        right.set_xlabel("probability", x=0.5 / 1.6)
+        right.spines["bottom"].set_bounds(0, 1)
+        right.grid(visible=False, axis="y")
+    return figure

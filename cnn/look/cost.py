@@ -1,0 +1,123 @@
+"""What a training step costs: time to compile, FLOPs, bytes, memory, and its share of what the machine can do."""
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn.config import ExperimentConfig
+from cnn.data.splits import Split
+from cnn.devices.sharding import find_devices
+from cnn.training.state import TrainState, create_state
+from cnn.training.steps import Batch, train_epoch, train_step
+
+
+def matmul_rate(dtype: str = "float32", size: int = 2048, rounds: int = 5) -> float:
+    """Returns the FLOPs a second of the fastest of some products of two square matrices, here and now."""
+    matrix = jnp.ones((size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(matrix, matrix))
+    return 2 * size**3 / min(_seconds(lambda: product(matrix, matrix)) for _ in range(rounds))
+
+
+def _seconds(call: Any) -> float:
+    begin = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - begin
+
+
+def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = None) -> dict[str, float]:
+    """Returns what a training step of an experiment costs, on made-up images.
+
+    Args:
+      config: the experiment.
+      steps: number of steps in the loop that is timed.
+      profile: directory for a trace of that loop, which Perfetto, chrome://tracing and XProf open.
+
+    Returns:
+      ``trace_seconds``, ``lower_seconds`` and ``compile_seconds`` of train_step; ``flops`` of the step in its plain
+      formulation, whatever algorithm computes it; ``bytes`` that the compiled step reads and writes, by XLA's count
+      (which sees neither caches nor the inside of a library's call, and a loop's body once); ``argument_bytes`` and
+      ``temporary_bytes`` in memory; ``flops_per_byte``; ``step_seconds`` in a loop; ``flops_per_second``;
+      ``matmul_flops_per_second`` of this machine in the model's type; and ``share_of_matmul``.
+    """
+    device = find_devices(config.train.device)[0]
+    batch_size = config.optim.batch_size
+    state = jax.device_put(create_state(config), device)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (steps * batch_size, *config.data.image_shape), np.uint8)
+    split = jax.device_put(Split(images, rng.integers(0, config.model.classes, len(images), np.int32)), device)
+
+    begin = time.perf_counter()
+    batch = Batch(split.images[:batch_size], split.labels[:batch_size])
+    traced = train_step.trace(state, batch)
+    middle = time.perf_counter()
+    lowered = traced.lower()
+    end = time.perf_counter()
+    compiled = lowered.compile()
+    cost = {
+        "trace_seconds": middle - begin,
+        "lower_seconds": end - middle,
+        "compile_seconds": time.perf_counter() - end,
+    }
+    memory: Any = compiled.memory_analysis()
+    flops, moved = plain_flops(state, batch), _analysis(compiled)["bytes accessed"]
+
+    epoch = train_epoch.lower(state, split, batch_size=batch_size).compile()
+    state, _ = jax.block_until_ready(epoch(state, split))
+    with jax.profiler.trace(str(profile)) if profile else nullcontext():
+        step_seconds = _seconds(lambda: epoch(state, split)) / steps
+    rate = matmul_rate(config.model.dtype)
+    return cost | {
+        "flops": flops,
+        "bytes": moved,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "flops_per_byte": flops / moved,
+        "step_seconds": step_seconds,
+        "flops_per_second": flops / step_seconds,
+        "matmul_flops_per_second": rate,
+        "share_of_matmul": flops / step_seconds / rate,
+    }
+
+
+def plain_flops(state: TrainState, batch: Batch) -> float:
+    """Returns the FLOPs of a training step in its plain formulation.
+
+    Winograd's algorithm needs fewer, in a loop that XLA counts once; what is lowered for a TPU has neither. It is
+    counted by the CPU's XLA, which every installation of JAX has: those of other devices count compiled programs alone.
+    """
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return _analysis(train_step.trace(*shapes).lower(lowering_platforms=("tpu",)))["flops"]
+
+
+def _analysis(program: Any) -> dict[str, float]:
+    """XLA's cost analysis, which some platforms give as a list of one."""
+    analysis = program.cost_analysis()
+    return analysis[0] if isinstance(analysis, list) else analysis
+
+
+UNITS = {"seconds": (1e3, "ms"), "bytes": (2**-20, "MiB"), "flops": (1e-6, "MFLOP")}
+
+
+def format_cost(cost: dict[str, float], title: str) -> str:
+    """Returns the cost as a table."""
+    lines = [title]
+    for name, value in cost.items():
+        unit = name.rsplit("_", 1)[-1]
+        if name.endswith("per_second"):
+            text = f"{value / 1e9:,.1f} GFLOP/s"
+        elif name == "share_of_matmul":
+            text = f"{value:.0%}"
+        elif unit in UNITS:
+            factor, symbol = UNITS[unit]
+            text = f"{value * factor:,.1f} {symbol}"
+        else:
+            text = f"{value:.1f}"
+        lines.append(f"  {name.replace('_', ' '):26}{text:>18}")
+    return "\n".join(lines)

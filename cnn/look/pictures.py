@@ -1,0 +1,224 @@
+"""A run directory -> figures/*.png: which pictures a run gets, and what is drawn in them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnn.config import ExperimentConfig
+from cnn.data.splits import KOREAN_CLASS_NAMES, Splits, model_class_names
+from cnn.errors import ConfigError, DamagedError, RunDirError, UserError, printable
+from cnn.figures import image_plots, plots
+from cnn.look.features import feature_maps, grad_cam, integrated_gradients
+from cnn.look.prediction import read_image
+from cnn.runs import rundir
+from cnn.runs.checkpoint import load_best
+from cnn.runs.result import Result, load_images
+from cnn.runs.transfer import begin_with
+from cnn.training.state import TrainState, create_state
+from cnn.training.steps import predict
+from cnn.training.summary import LayerRow, flattened_pixels, last_hidden_layer, layer_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+STRIP_KERNELS, STRIP_EPOCHS = 8, 16
+"""At most so many rows and columns has the picture of the kernels over the epochs."""
+
+
+def _begun(config: ExperimentConfig) -> tuple[TrainState, str]:
+    """Returns the state that a run began with, or a random one if it cannot be had, and what to call it in a title."""
+    state = create_state(config)
+    try:
+        state, taken = begin_with(state, config.transfer)
+    except (UserError, DamagedError):
+        return state, "random (the other run is gone)"
+    return state, "begun from another run" if taken else "untrained"
+
+
+def _layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.ndarray:
+    """Returns the kernel of a layer that has one as that of a convolution, [H, W, C_in, C_out].
+
+    A dense layer that sees flattened pixels has a window of the image's size; any other one sees a single pixel.
+    """
+    kernel = np.asarray(state.evaluated.params[name]["kernel"])
+    flattened = flattened_pixels(layers)
+    shape = flattened[1] if flattened and flattened[0] == name else (1, 1, -1)
+    return kernel if kernel.ndim == 4 else kernel.reshape(*shape, kernel.shape[-1])
+
+
+def _layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
+    """Returns what a layer makes of the first image: [H, W, C], or [D] of a layer without pixels.
+
+    Tokens lie as the pixels that they were made of.
+
+    Args:
+      maps: what ``feature_maps`` returns.
+      name: of the layer.
+    """
+    names, outputs = list(maps), np.asarray(maps[name][0])
+    if outputs.ndim == 2:
+        before = [maps[other].shape[1:3] for other in names[: names.index(name)] if maps[other].ndim == 4]
+        outputs = outputs.reshape(*before[-1], -1)
+    return outputs
+
+
+def _layer_figure(maps: Mapping[str, Any], name: str, described: str, class_names: Sequence[str]) -> "Figure":
+    """Draws what a layer makes of the first image: maps, or bars where it has no pixels; arguments as above."""
+    outputs = _layer_maps(maps, name)
+    if outputs.ndim == 3:
+        return image_plots.feature_maps(outputs, f"The {outputs.shape[-1]} maps that {name} makes of {described}")
+    title = f"What the {len(outputs):,} units of {name} make of {described}"
+    return plots.units(outputs, title, class_names if name == list(maps)[-1] else None)
+
+
+def _kernel_strip(kernels: Mapping[int, np.ndarray], layer: str) -> "Figure":
+    """Draws the kernels of the first convolution that training changed most, over the epochs.
+
+    Args:
+      kernels: by epoch, [H, W, C_in, C_out], of at least one.
+      layer: name of the layer.
+    """
+    epochs = sorted(kernels)
+    if len(epochs) > STRIP_EPOCHS:
+        epochs = [epochs[place] for place in np.linspace(0, len(epochs) - 1, STRIP_EPOCHS).round().astype(int)]
+    shown = np.stack([kernels[epoch][:, :, 0] for epoch in epochs])
+    change = ((shown[-1] - shown[0]) ** 2).sum((0, 1))
+    most = np.sort(np.argsort(-change, kind="stable")[:STRIP_KERNELS])
+    title = f"The {len(most)} kernels of {layer} that training changed most, by epoch (0: before training)"
+    return image_plots.kernels_by_epoch(shown[..., most], epochs, title)
+
+
+def figures(
+    config: ExperimentConfig, result: Result, splits: Splits, kernels: Mapping[int, np.ndarray] | None = None
+) -> dict[str, Callable[[], "Figure"]]:
+    """Returns, by file name, what draws each figure of a run.
+
+    Args:
+      config: its experiment.
+      result: its result.
+      splits: the images that it trained on.
+      kernels: what ``rundir.read_kernels`` returns; without them, their figure is left out.
+    """
+    names = model_class_names(config)
+    korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else None
+    train, test = splits.train, splits.test
+    layers = layer_table(result.state)
+    maps = feature_maps(result.state, train.images[:1])
+    described = f"the first training image ({names[train.labels[0]]})"
+    first = next(layer.name for layer in layers if layer.parameters)
+    before, origin = _begun(config)
+    trained, untrained = (_layer_kernel(state, layers, first) for state in (result.state, before))
+    limit = image_plots.weight_limit(trained, untrained)
+
+    def shown(layer):
+        return lambda: image_plots.feature_maps(_layer_maps(maps, layer), f"What {layer} makes of {described}")
+
+    # Imported weights have none.
+    curves = {"learning_curves": lambda: plots.learning_curves(result.history, result.summary["best_epoch"])}
+    return {
+        **(curves if result.history else {}),
+        "sample": lambda: image_plots.sample(train.images[:20], train.labels[:20], names, korean),
+        "model": lambda: plots.model_diagram(layers),
+        "weights_histogram": lambda: plots.weights_histogram(trained, untrained, first, origin),
+        f"kernels_{first}_trained": lambda: image_plots.kernels(trained, f"Kernels of {first}, trained", limit=limit),
+        f"kernels_{first}_untrained": lambda: image_plots.kernels(
+            untrained, f"Kernels of {first}, {origin}", limit=limit
+        ),
+        **({f"kernels_{first}_by_epoch": lambda: _kernel_strip(kernels, first)} if kernels else {}),
+        "first_image": lambda: image_plots.image(train.images[0], f"{described[0].upper()}{described[1:]}"),
+        **{f"feature_maps_{layer.name}": shown(layer.name) for layer in layers if layer.kind == "Conv"},
+        "probabilities": lambda: image_plots.probabilities(
+            test.images[:6], np.asarray(predict(result.state, test.images[:6])), test.labels[:6], names
+        ),
+    }
+
+
+def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits: Splits | None = None) -> list[Path]:
+    """Draws all figures of a run and returns their paths.
+
+    Args:
+      run_dir: directory of the run.
+      config: its experiment.
+      result: its result.
+      splits: the images that it trained on, if not those that the configuration names.
+
+    Raises:
+      RunDirError: they cannot be written; the result of the run is complete without them.
+    """
+    rundir.own_directory(run_dir, rundir.FIGURES)
+    kernels = rundir.read_kernels(run_dir)
+    drawings = figures(config, result, splits or load_images(run_dir, config.data), kernels)
+    return write_figures(run_dir, drawings, f"mend that, and python -m cnn look {run_dir} draws them")
+
+
+def write_figures(
+    run_dir: Path, drawings: Mapping[str, Callable[[], "Figure"]], way_out: str = "mend that and try again"
+) -> list[Path]:
+    """Draws figures into a run directory, one after the other, and returns their paths.
+
+    Args:
+      run_dir: directory of the run.
+      drawings: by file name, what draws each.
+      way_out: what the user is told to do when they cannot be written.
+
+    Raises:
+      RunDirError: they cannot be written.
+    """
+    directory = rundir.own_directory(run_dir, rundir.FIGURES)
+    try:
+        directory.mkdir(exist_ok=True)
+        for name, draw in drawings.items():
+            plots.save(draw(), directory / f"{name}.png")
+    except OSError as error:
+        raise RunDirError(f"cannot write {directory}: {error.strerror}; {way_out}") from error
+    return [directory / f"{name}.png" for name in drawings]
+
+
+def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path]:
+    """Draws what a layer of a run's best network makes of an image, where it sees the class, and its kernels.
+
+    Args:
+      run_dir: directory of the run.
+      layer: its name; None for the last one that has pixels, or the last hidden one if none has.
+      file: PNG or JPEG; None for the first training image.
+
+    Returns:
+      The paths: maps, attribution, and for a layer with a kernel that and its weights, trained beside untrained.
+
+    Raises:
+      UserError: there is no such run, layer or file, or the figures cannot be written.
+    """
+    state, config = load_best(run_dir)
+    layers = layer_table(state)
+    with_pixels = [row.name for row in layers if len(row.output_shape) == 4]
+    layer = layer or (with_pixels or [last_hidden_layer(layers)])[-1]
+    if layer not in (all_names := [row.name for row in layers]):
+        raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(all_names)}")
+    if file is None:
+        image, described = load_images(run_dir).train.images[0], "the first training image"
+    else:
+        image, described = read_image(file, config.data.image_shape), printable(file.name)
+    names = model_class_names(config)
+    probabilities = np.asarray(predict(state, image[None]))[0]
+    label, maps = int(probabilities.argmax()), feature_maps(state, image[None])
+    labels = np.array([label])
+    cam = np.asarray(grad_cam(state, image[None], layer, labels))[0] if maps[layer].ndim == 4 else None
+    gradients = np.asarray(integrated_gradients(state, image[None], labels))[0]
+    subject = described if file else described.capitalize()
+    title = f"{subject}: {names[label]}, by a probability of {probabilities[label]:.3f}"
+    drawings = {
+        f"look_{layer}_maps": lambda: _layer_figure(maps, layer, described, names),
+        f"look_{layer}_attribution": lambda: image_plots.attribution(image, cam, gradients, layer, title),
+    }
+    if "kernel" in state.params.get(layer, {}):
+        before, origin = _begun(config)
+        untrained, trained = (_layer_kernel(one, layers, layer) for one in (before, state))
+        titles = origin, "trained"
+        drawings |= {
+            f"look_{layer}_kernels": lambda: image_plots.kernels_compared(untrained, trained, layer, titles),
+            f"look_{layer}_weights": lambda: plots.weights_histogram(trained, untrained, layer, origin),
+        }
+    return write_figures(run_dir, drawings)

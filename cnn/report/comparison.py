@@ -1,0 +1,128 @@
+"""Several run directories -> one HTML page that compares them with the first: accuracy, curves, configuration."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnn.config import ExperimentConfig, config_fields
+from cnn.errors import ConfigError, RunDirError, printable
+from cnn.look.evaluation import RESAMPLES, accuracy_interval, difference_interval
+from cnn.report.page import UPLOT, escaped, fill, interval_drawing, percent, table, whole_page
+from cnn.report.report import AGAIN, Evaluated, check_output, evaluate_test
+from cnn.runs import rundir
+
+
+def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.html")) -> Path:
+    """Writes a page that compares runs with the first of them, and returns its path.
+
+    Raises:
+      UserError: a directory holds no finished run, or they are of different data, or the page cannot be written.
+      DamagedError: a checkpoint is damaged.
+    """
+    labels = run_labels(run_dirs)
+    digests = [rundir.read_description(run_dir)["data_sha256"] for run_dir in run_dirs]
+    for run_dir, digest in zip(run_dirs, digests, strict=True):
+        if digest != digests[0]:
+            raise RunDirError(
+                f"{run_dir} is of other data, or another split of it, than {run_dirs[0]} "
+                f"(SHA-256 {digest[:8]}, not {digests[0][:8]}); only runs on the same images can be compared"
+            )
+    output = check_output(output)
+    rundir.write_text(output, comparison_page([evaluate_test(run_dir) for run_dir in run_dirs], labels), AGAIN)
+    return output
+
+
+def run_labels(run_dirs: Sequence[Path]) -> list[str]:
+    """Returns a name for each run: as many of the last parts of their paths as tell them apart."""
+    paths = [run_dir.resolve() for run_dir in run_dirs]
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        labels = [printable("/".join(path.parts[-parts:])) for path in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    twice = max(run_dirs, key=lambda run_dir: paths.count(run_dir.resolve()))
+    raise ConfigError(f"{twice} is named more than once; name different runs")
+
+
+def comparison_page(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:
+    """Returns the page that compares runs, by their labels, with the first of them; all have the same test images."""
+    epochs = sorted({row["epoch"] for run in runs for row in run.result.history})
+
+    def values(run: Evaluated, key: str) -> list[float | None]:
+        by_epoch = {row["epoch"]: row[key] for row in run.result.history}
+        return [by_epoch.get(epoch) for epoch in epochs]
+
+    curves = {
+        split: {
+            "epochs": epochs,
+            "best": None,
+            **{
+                measure: [
+                    {"label": label, "values": values(run, f"{split}_{measure}")}
+                    for label, run in zip(labels, runs, strict=True)
+                ]
+                for measure in ("loss", "accuracy")
+            },
+        }
+        for split in ("val", "train")
+    }
+    body = fill(
+        "comparison.html",
+        title=f"{len(runs)} runs compared",
+        first=escaped(labels[0]),
+        dataset=escaped(runs[0].config.data.name),
+        test_images=f"{len(runs[0].right):,}",
+        resamples=f"{RESAMPLES:,}",
+        results=_comparison_table(runs, labels),
+        config=_difference_table([run.config for run in runs], labels),
+        uplot=UPLOT,
+    )
+    return whole_page(f"{', '.join(labels)} compared", body, {"curves": curves}, "charts.js")
+
+
+def _comparison_table(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:
+    intervals = [difference_interval(run.right, runs[0].right) for run in runs]
+    reach = 100 * max(0.001, *(abs(end) for interval in intervals[1:] for end in interval))
+    lines = []
+    for place, (run, label, interval) in enumerate(zip(runs, labels, intervals, strict=True)):
+        right, count = int(run.right.sum()), len(run.right)
+        low, high = accuracy_interval(right, count)
+        difference = 100 * float(run.right.mean() - runs[0].right.mean())
+        loss = run.result.summary["test_loss"]
+        verdict, kind, beside, drawing, more = "the first", "", "", "", ""
+        if place:
+            verdict, kind = difference_verdict(*interval)
+            ends = 100 * interval[0], 100 * interval[1]
+            beside = f"{difference:+.2f}<small>{ends[0]:+.2f} to {ends[1]:+.2f}</small>"
+            drawing = interval_drawing(difference, ends, reach)
+            more = f"<small>{loss - runs[0].result.summary['test_loss']:+.4f}</small>"
+        lines.append(
+            f'<tr class="{kind}"><th scope="row">{escaped(label)}<small>{escaped(run.config.name)}</small></th>'
+            f"<td>{percent(right / count)}<small>{percent(low)} to {percent(high)}</small></td>"
+            f'<td>{loss:.4f}{more}</td><td>{beside}</td><td>{drawing}</td><td class="verdict text">{verdict}</td>'
+            f"<td>{run.result.summary['params']:,}</td><td>{sum(run.result.summary['seconds'].values()):,.0f}</td></tr>"
+        )
+    heads = (
+        '<th scope="col">run</th><th scope="col">test accuracy</th><th scope="col">test loss</th>'
+        '<th scope="col">difference, points</th><td></td><th scope="col" class="text">more than noise?</th>'
+        '<th scope="col">parameters</th><th scope="col">seconds</th>'
+    )
+    return f'<table class="compared"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+
+
+def difference_verdict(low: float, high: float) -> tuple[str, str]:
+    """Returns in words what an interval of a difference says, and in one: better, worse, or nothing."""
+    if low > 0:
+        return "yes, it is better", "better"
+    return ("yes, it is worse", "worse") if high < 0 else ("no, it may be chance", "")
+
+
+def _difference_table(configs: Sequence[ExperimentConfig], labels: Sequence[str]) -> str:
+    fields = [config_fields(config) for config in configs]
+    values = {name: [of.get(name, "—") for of in fields] for of in fields for name in of}
+    rows = [
+        (f"<code>{escaped(name)}</code>", *map(escaped, of_runs))
+        for name, of_runs in values.items()
+        if any(value != of_runs[0] for value in of_runs)
+    ]
+    if not rows:
+        return "<p>Nothing: the runs have the same configuration.</p>"
+    return table(("field", *map(escaped, labels)), rows, words=True)

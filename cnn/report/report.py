@@ -1,0 +1,298 @@
+"""A run directory -> one HTML page that needs nothing else: results, curves, where a network is wrong, a look inside.
+
+Here is what a page says; ``page`` knows how it is written, and ``explorer`` what it holds of the network.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn.config import ExperimentConfig, config_fields
+from cnn.data.splits import KOREAN_CLASS_NAMES, Splits, model_class_names
+from cnn.errors import ConfigError, RunDirError, printable
+from cnn.look.evaluation import calibrated
+from cnn.report.explorer import embed
+from cnn.report.page import UPLOT, escaped, fill, percent, picture_url, reliability_drawing, table, whole_page
+from cnn.runs import rundir
+from cnn.runs.result import Result, load_images, load_result
+from cnn.training.steps import predict
+
+FIGURE_BYTES = 700_000
+"""Most bytes of all figures in a page."""
+
+_FIGURES = {
+    "learning_curves": "Loss and accuracy by epoch, of the training and the validation images",
+    "sample": "Twenty training images with their classes",
+    "model": "The layers of the network with their shapes and parameters",
+    "weights_histogram": "How the weights of the first layer are distributed, untrained and trained",
+    r"kernels_(\w+)_(trained|untrained)": r"The kernels of \1, \2",
+    r"kernels_(\w+)_by_epoch": r"The kernels of \1 that training changed most, by epoch",
+    "first_image": "The first training image, large",
+    r"feature_maps_(\w+)": r"What \1 makes of the first training image",
+    "probabilities": "Six test images, each with the probabilities of its classes",
+    "confusion_matrix": "Which classes are taken for which",
+    "reliability": "How often the network is right when it is so sure",
+    "top_losses": "The test images with the highest loss",
+    "embedding": "A map of test images by what the last hidden layer makes of them, by t-SNE",
+}
+"""What is in the figures, by a pattern of their files' names; in this order they are shown, and others after them."""
+
+AGAIN = "mend that, and the same command writes it"
+"""The way out of a page that cannot be written."""
+
+
+class Evaluated(NamedTuple):
+    """A finished run, and what its best network makes of its images."""
+
+    run_dir: Path
+    description: dict[str, Any]
+    """What config.json holds."""
+    config: ExperimentConfig
+    result: Result
+    splits: Splits
+    probabilities: np.ndarray
+    """Of the test images, [N, K]."""
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each test image is classified rightly, bool [N]."""
+        return self.probabilities.argmax(1) == self.splits.test.labels
+
+
+def write_report(run_dir: Path, output: Path | None = None) -> Path:
+    """Writes the page of a run, and returns its path.
+
+    Args:
+      run_dir: directory of a finished run.
+      output: the file; None for report.html in the run's directory.
+
+    Raises:
+      UserError: the directory holds no finished run, or its images are not there, or the page cannot be written.
+      DamagedError: the checkpoint is damaged.
+    """
+    rundir.read_description(run_dir)
+    output = check_output(output or run_dir / rundir.REPORT)
+    rundir.write_text(output, run_page(evaluate_test(run_dir)), AGAIN)
+    return output
+
+
+def check_output(output: Path) -> Path:
+    """Returns the path of a page, if a file can be there: to be found out before anything is computed.
+
+    Raises:
+      ConfigError: it is a directory, or would lie in none.
+    """
+    if output.is_dir() or not output.parent.is_dir():
+        what = "is a directory" if output.is_dir() else f"would lie in {output.parent}, which is no directory"
+        raise ConfigError(f"--output is {str(output)!r}, which {what}; name a file, such as report.html")
+    return output
+
+
+def evaluate_test(run_dir: Path) -> Evaluated:
+    """Returns a run with what its best network makes of its test images.
+
+    Raises:
+      UserError: the directory holds no finished run, or its images are not there.
+      DamagedError: the checkpoint is damaged.
+    """
+    config, result = load_result(run_dir)
+    splits = load_images(run_dir)
+    probabilities = np.asarray(predict(result.state, splits.test.images))
+    return Evaluated(run_dir, rundir.read_description(run_dir), config, result, splits, probabilities)
+
+
+def run_page(run: Evaluated) -> str:
+    """Returns the page of one run."""
+    config, result, test = run.config, run.result, run.splits.test
+    figures, names = _figures(run.run_dir), model_class_names(config)
+    korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else ()
+    val = np.asarray(predict(result.state, run.splits.val.images))
+    values, bins = calibrated(val, run.splits.val.labels, run.probabilities, test.labels, names)
+    embedded = embed(result.state, test, run.probabilities)
+    fields, defaults = config_fields(config), config_fields(ExperimentConfig(model=type(config.model)()))
+    changed = sum(value != defaults[name] for name, value in fields.items())
+    epochs = [row["epoch"] for row in result.history]
+    curves = {
+        measure: [
+            {"label": title, "values": [row[f"{split}_{measure}"] for row in result.history]}
+            for split, title in (("train", "training"), ("val", "validation"))
+        ]
+        for measure in ("loss", "accuracy")
+    }
+    data = {
+        "classes": names,
+        "korean": [*korean, *[""] * (len(names) - len(korean))] if korean else None,
+        "confusion": values["confusion_matrix"],
+        "curves": {"all": {"epochs": epochs, "best": result.summary["best_epoch"], **curves}},
+        "explorer": embedded.data,
+    }
+    confused = values["most_confused"][:3]
+    body = fill(
+        "run.html",
+        name=escaped(config.name),
+        run_dir=escaped(printable(run.run_dir.resolve().name)),
+        dataset=escaped(config.data.name),
+        train_images=f"{len(run.splits.train.labels):,}",
+        val_images=f"{len(run.splits.val.labels):,}",
+        test_images=f"{len(test.labels):,}",
+        figures_link=' <a href="#figures">Figures</a>' if figures else "",
+        cards=_cards(result, values),
+        changed=f"{changed} of {len(fields)} fields differ from the defaults" if changed else "all defaults",
+        config=_config_table(fields, defaults),
+        machine=_machine_tables(run.description, result.summary["seconds"]),
+        best_epoch=result.summary["best_epoch"],
+        epochs=_epoch_table(result.history, result.summary["best_epoch"]),
+        confusion=_confusion_table(values["confusion_matrix"], names),
+        most_confused="Most often: "
+        + escaped("; ".join(f"{name} taken for {other} ({wrong:,})" for name, other, wrong in confused))
+        if confused
+        else "Nothing is confused.",
+        reliability=reliability_drawing(bins),
+        calibration=f"Expected calibration error {values['ece']:.4f}, and {values['ece_scaled']:.4f} with the "
+        f"temperature {values['temperature']:.2f}, fitted on the validation images.",
+        classes=_class_table(values["classes"], korean),
+        class_options="".join(f'<option value="{label}">{escaped(name)}</option>' for label, name in enumerate(names)),
+        embedded=embedded.images,
+        reduced=embedded.layers,
+        figures=figures,
+        uplot=UPLOT,
+        credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean else "",
+    )
+    return whole_page(
+        f"{config.name}: {percent(values['accuracy'], 1)} of the test images", body, data, "charts.js", "explorer.js"
+    )
+
+
+def _figures(run_dir: Path) -> str:
+    """The section with the run's figures, smaller than they are; nothing if there are none."""
+    from PIL import Image
+
+    files = rundir.own_directory(run_dir, rundir.FIGURES).glob("*.png")
+    files = [file for *_, file in sorted((*_figure_caption(file.stem), file) for file in files)]
+    if not files:
+        return ""
+    for width in (1500, 1000, 600):
+        encoded = []
+        for file in files:
+            try:
+                with Image.open(file) as image:
+                    picture = image.convert("RGB")
+            except (OSError, Image.DecompressionBombError) as error:
+                raise RunDirError(
+                    f"{file} is not a picture that can be read; python -m cnn look {run_dir} draws it again"
+                ) from error
+            picture.thumbnail((width, 4 * width))
+            content = io.BytesIO()
+            picture.save(content, "WEBP", quality=80)
+            encoded.append((file.stem, picture.size, content.getvalue()))
+        if sum(len(content) for *_, content in encoded) <= FIGURE_BYTES:
+            break
+    drawn = []
+    for name, (width, height), content in encoded:
+        said = escaped(_figure_caption(name)[1])
+        drawn.append(
+            f'<figure><img src="{picture_url(content)}" width="{width}" height="{height}" alt="{said}" loading="lazy">'
+            f"<figcaption>{said}</figcaption></figure>"
+        )
+    return (
+        '<section id="figures" aria-labelledby="figures-title"><h2 id="figures-title">Figures</h2>'
+        f'<div class="figures">{"".join(drawn)}</div></section>'
+    )
+
+
+def _figure_caption(name: str) -> tuple[int, str]:
+    """The place of a figure among the others, and what is in it."""
+    for place, (pattern, said) in enumerate(_FIGURES.items()):
+        if found := re.fullmatch(pattern, name):
+            return place, found.expand(said)
+    return len(_FIGURES), name.replace("_", " ").capitalize()
+
+
+def _cards(result: Result, values: dict[str, Any]) -> str:
+    summary = result.summary
+    low, high = values["accuracy_interval"]
+    cards = {
+        "Test accuracy": (percent(values["accuracy"]), f"95 % interval {percent(low)} to {percent(high)}"),
+        "Test loss": (f"{summary['test_loss']:.4f}", "nats an image"),
+        "Validation loss": (f"{summary['val_loss']:.4f}", f"accuracy {percent(summary['val_accuracy'])}"),
+        "Best epoch": (summary["best_epoch"], f"of {summary['stopped_epoch']} trained"),
+        "Parameters": (f"{summary['params']:,}", "trained values"),
+        "Seconds": (
+            f"{sum(summary['seconds'].values()):,.0f}",
+            f"{summary['seconds'].get('train', 0):,.0f} in training",
+        ),
+    }
+    if "tta_test_accuracy" in summary:
+        cards["Test accuracy, TTA"] = (percent(summary["tta_test_accuracy"]), "the mean of an image and its variants")
+    lines = (f"<div><dt>{name}</dt><dd>{big}<small>{small}</small></dd></div>" for name, (big, small) in cards.items())
+    return f'<dl class="cards">{"".join(lines)}</dl>'
+
+
+def _config_table(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    def row(name: str, value: Any) -> Sequence[str]:
+        if value == defaults[name]:
+            return f"<code>{escaped(name)}</code>", escaped(value), ""
+        shown = f'<span class="changed">{escaped(value)}</span>'
+        return f"<code>{escaped(name)}</code>", shown, f"not {escaped(defaults[name])}"
+
+    return table(("field", "value", "default, if another"), (row(*item) for item in fields.items()), words=True)
+
+
+def _machine_tables(description: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
+    tables = {
+        "Machine": description["devices"],
+        "Versions": description["versions"],
+        "Seconds": {phase: f"{value:.1f}" for phase, value in seconds.items()},
+        "Data": {"SHA-256": description["data_sha256"]},
+    }
+    return "".join(
+        table((), ((escaped(name), escaped(value)) for name, value in values.items()), caption, words=True)
+        for caption, values in tables.items()
+    )
+
+
+def _epoch_table(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
+    keys = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+    heads = ("epoch", *(key.replace("_", " ") for key in keys), "learning rate", "seconds")
+    rows = (
+        (
+            f"{row['epoch']}{' (best)' if row['epoch'] == best_epoch else ''}",
+            *(f"{row[key]:.4f}" for key in keys),
+            f"{row['learning_rate']:.2g}",
+            f"{row['seconds']:.1f}",
+        )
+        for row in history
+    )
+    return f'<div class="scroll">{table(heads, rows)}</div>'
+
+
+def _confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    heads = "".join(f'<th scope="col"><span>{escaped(name)}</span></th>' for name in names)
+
+    def cell(label: int, other: int) -> str:
+        count = confusion[label][other]
+        kind = "diagonal" if label == other else "" if count else "none"
+        return f'<td class="{kind}">{count}</td>'
+
+    rows = (
+        f'<tr><th scope="row">{escaped(name)}</th>{"".join(cell(label, other) for other in range(len(names)))}</tr>'
+        for label, name in enumerate(names)
+    )
+    return (
+        f'<table class="confusion"><thead><tr><td>true \\ said</td>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _class_table(classes: Mapping[str, Mapping[str, float]], korean: Sequence[str]) -> str:
+    also = [f' <span lang="ko">{escaped(name)}</span>' for name in korean] + [""] * (len(classes) - len(korean))
+    scores = ("precision", "recall", "f1")
+    rows = (
+        (f"{escaped(name)}{other}", *(f"{values[score]:.3f}" for score in scores), f"{values['images']:,}")
+        for (name, values), other in zip(classes.items(), also, strict=True)
+    )
+    return table(("class", *scores, "images"), rows)

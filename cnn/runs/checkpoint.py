@@ -1,0 +1,361 @@
+"""Checkpoints: the best, the latest and the one before, by orbax, which no other module imports."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn.config import ExperimentConfig
+from cnn.devices.processes import first_goes_first, highest, is_first, whole
+from cnn.errors import DamagedError, RunDirError, UserError, first_cause
+from cnn.runs import rundir
+from cnn.training.state import TrainState, create_state
+
+MANIFEST = "sha256.json"
+"""Digests of a checkpoint's files. It is written last: a checkpoint without it was not finished."""
+
+
+@contextmanager
+def open_checkpoints(run_dir: Path) -> Iterator[Any]:
+    """Gives orbax's Checkpointer of a run directory, which keeps all; ``save`` alone decides what goes."""
+    from orbax.checkpoint import v1 as ocp
+
+    directory = rundir.own_directory(run_dir, rundir.CHECKPOINTS)
+    context = ocp.Context()
+    # An empty directory with a number for a name must not pass for a checkpoint.
+    context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
+    logging.getLogger("absl").addFilter(_is_news)
+    checkpointer = ocp.training.Checkpointer(str(directory.absolute()), context=context)
+    try:
+        yield checkpointer
+    except BaseException:
+        # Closing raises the error of a failed save once more, in the place of the one that says what to do.
+        with suppress(Exception):
+            checkpointer.close()
+        raise
+    else:
+        checkpointer.close()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Orbax logs the traceback of every error that it also raises, some of them when the process ends."""
+    return "orbax" not in record.pathname
+
+
+def _arrays(state: TrainState) -> dict[str, Any]:
+    """The state as orbax takes it: arrays alone."""
+    return {
+        "step": state.step,
+        "key": jax.random.key_data(state.key),
+        "params": state.params,
+        "opt_state": state.opt_state,
+        # Left out where there are none: orbax would refuse to load what was saved before they could be.
+        **{name: kept for name in ("batch_stats", "average") if (kept := getattr(state, name))},
+    }
+
+
+def _leaves(arrays: Any) -> dict[str, Any]:
+    """Each leaf by its name, such as "params/conv1/kernel"."""
+    paths = jax.tree_util.tree_leaves_with_path(arrays)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+
+
+def _types(arrays: Any) -> dict[str, str]:
+    return {name: f"{leaf.dtype} {list(leaf.shape)}" for name, leaf in _leaves(arrays).items()}
+
+
+def differing_leaves(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Returns ``"conv1/bias [32] -> missing"`` for each leaf that two descriptions do not have alike."""
+    return [
+        f"{name} {before.get(name, 'missing')} -> {after.get(name, 'missing')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digests(arrays: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each leaf: orbax' own checksums do not cover what lies in the arrays."""
+    return {name: _digest(np.ascontiguousarray(whole(leaf)).tobytes()) for name, leaf in _leaves(arrays).items()}
+
+
+def _file_digests(directory: Path) -> dict[str, str]:
+    """The SHA-256 of each file: so damage is found before orbax, which has tracebacks for it, opens anything."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(path.relative_to(directory)): _digest(path.read_bytes()) for path in files}
+
+
+def _directory(checkpoints: Any, step: int) -> Path:
+    return Path(checkpoints.directory) / str(step)
+
+
+def steps(checkpoints: Any) -> list[int]:
+    """Returns the steps of the finished checkpoints, the latest first.
+
+    Those with a manifest, whatever orbax makes of them: to it, one that has lost a file may be none.
+    """
+    finished = (path.parent.name for path in Path(checkpoints.directory).glob(f"*/{MANIFEST}"))
+    return sorted((int(name) for name in finished if name.isdecimal()), reverse=True)
+
+
+def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
+    """Saves a state and the progress of the loop round it; returns when both are on the disk.
+
+    Then all goes but the latest two and the best, whose step is ``progress["best_step"]``: the early stopper alone
+    decides what is best, and a loss that is not a number never comes here.
+
+    Raises:
+      RunDirError: they could not be written.
+    """
+    step, arrays = int(state.step), _arrays(state)
+    directory = _directory(checkpoints, step)
+    failed = f"cannot write the checkpoint of step {step} to {checkpoints.directory}"
+    before = next(iter(steps(checkpoints)), None)
+    goes_on = (
+        "begins anew, as there is none before it" if before is None else f"goes on from step {before}, which is whole"
+    )
+    way_out = f"mend that, and the same command {goes_on}"
+    try:
+        # When a write fails, orbax' threads leave files and print tracebacks. So the disk is asked for room first.
+        with first_goes_first(), tempfile.TemporaryFile(dir=checkpoints.directory) as probe:
+            probe.write(bytes(2**20 + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise RunDirError(f"{failed}: {error.strerror}; {way_out}") from error
+    description = {"progress": progress, "types": _types(arrays), "sha256": _digests(arrays)}
+    try:
+        if not checkpoints.save(step, arrays, custom_metadata=description):
+            raise ValueError("it holds a later one, of another process, which must end")
+        with first_goes_first():
+            rundir.write_json(directory / MANIFEST, _file_digests(directory) if is_first() else {})
+    except jax.errors.JaxRuntimeError:
+        raise
+    # What orbax raises is of many types, and none of them says more than its text.
+    except Exception as error:
+        # What was written of it is no checkpoint, as its manifest is missing; nobody should come across it.
+        if is_first() and not (directory / MANIFEST).exists():
+            shutil.rmtree(directory, ignore_errors=True)
+        raise RunDirError(f"{failed}: {first_cause(error)}; {way_out}") from error
+    _keep(checkpoints, progress["best_step"])
+
+
+def _keep(checkpoints: Any, best_step: int) -> None:
+    """Removes all but the latest two checkpoints and the best."""
+    _remove(checkpoints, [old for old in steps(checkpoints)[2:] if old != best_step])
+
+
+def _remove(checkpoints: Any, old: list[int]) -> None:
+    """Removes checkpoints, their manifests first: if it is cut short, what is left of one does not pass for whole."""
+    if is_first():
+        for step in old:
+            with suppress(OSError):
+                (_directory(checkpoints, step) / MANIFEST).unlink()
+                shutil.rmtree(_directory(checkpoints, step))
+    if old:
+        checkpoints.reload()
+
+
+def _remove_unfinished(checkpoints: Any) -> None:
+    """Removes what was being written, or removed, when the process before was killed."""
+    if is_first():
+        for path in Path(checkpoints.directory).iterdir():
+            if not (path / MANIFEST).exists():
+                shutil.rmtree(path, ignore_errors=True)
+    checkpoints.reload()
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Raises DamagedError for what is not whole, and RunDirError for what cannot be read though it may be whole."""
+    try:
+        yield
+    except (UserError, DamagedError, jax.errors.JaxRuntimeError, MemoryError):
+        raise
+    except OSError as error:
+        problem = error.strerror or first_cause(error)
+        # What is there is something else than what was saved.
+        if isinstance(error, (IsADirectoryError, NotADirectoryError)):
+            raise DamagedError(f"the checkpoint {directory} is damaged ({problem})") from error
+        raise RunDirError(f"cannot read the checkpoint {directory}: {problem}; mend that and try again") from error
+    # Orbax says by exceptions of many types that something is not as it should be.
+    except Exception as error:
+        raise DamagedError(f"the checkpoint {directory} is damaged ({first_cause(error)})") from error
+
+
+def _read_description(checkpoints: Any, step: int) -> dict[str, Any]:
+    """What was saved with a checkpoint beside its arrays: progress, the arrays' types and their digests."""
+    directory = _directory(checkpoints, step)
+    with _reading(directory):
+        saved, found = json.loads((directory / MANIFEST).read_text()), _file_digests(directory)
+        if damaged := [name for name in sorted(saved.keys() | found.keys()) if saved.get(name) != found.get(name)]:
+            raise ValueError(f"{damaged[0]} is {'not what was saved' if damaged[0] in found else 'missing'}")
+        # Orbax knows what was there when it was opened; another process may have saved since.
+        checkpoints.reload()
+        return checkpoints.metadata(step).custom_metadata
+
+
+def load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Returns the state of a step and the progress saved with it, with the structure and devices of ``like``.
+
+    Raises:
+      RunDirError: it is that of another model, optimizer or dtype, or cannot be read.
+      DamagedError: it is not whole.
+    """
+    directory = _directory(checkpoints, step)
+    description = _read_description(checkpoints, step)
+    before, now = description["types"], _types(_arrays(like))
+    # Orbax would cast some of these, and mask others.
+    if differing := differing_leaves(before, now):
+        raise RunDirError(
+            f"{directory} is of another model, optimizer or dtype ({'; '.join(differing)}); "
+            "take the code and the options that it was made with, or train anew in another --run-dir"
+        )
+    # The current shardings, or what one kind of device saved could not be loaded on another.
+    template = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=leaf.sharding), _arrays(like)
+    )
+    with _reading(directory):
+        arrays = checkpoints.load(step, template)
+        found = _digests(arrays)
+        if damaged := [name for name, digest in description["sha256"].items() if found[name] != digest]:
+            raise ValueError(f"{damaged[0]} is not what was saved")
+        if int(arrays["step"]) != step:
+            raise ValueError(f"it is that of step {int(arrays['step'])}")
+    state = like.replace(
+        step=arrays["step"],
+        key=jax.random.wrap_key_data(arrays["key"]),
+        params=arrays["params"],
+        opt_state=arrays["opt_state"],
+        batch_stats=arrays.get("batch_stats", {}),
+        average=arrays.get("average", {}),
+    )
+    return state, description["progress"]
+
+
+def load_latest(
+    checkpoints: Any, like: TrainState, warn: Callable[[str], None] = lambda message: None
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """Returns the latest state and its progress, with the structure and devices of ``like``; None if there is none.
+
+    A damaged one is moved to ``damaged/`` in the run directory, and the one before is taken. What a process that was
+    killed has left unfinished is removed. So this is for who holds the run directory.
+
+    Args:
+      checkpoints: what ``open_checkpoints`` gives.
+      like: a state of the same experiment.
+      warn: called with a line for each that is damaged.
+
+    Raises:
+      RunDirError: they are those of another model, or cannot be read.
+      DamagedError: none is whole.
+    """
+    run_dir = Path(checkpoints.directory).parent
+    written, found = _epochs_written(run_dir), steps(checkpoints)
+    if not found and not (run_dir / rundir.HISTORY).exists():
+        _remove_unfinished(checkpoints)
+        return None
+    for step in found:
+        latest = problem = None
+        try:
+            latest = load(checkpoints, step, like)
+        except DamagedError as error:
+            problem = error
+        # All processes take the same one.
+        if not highest(problem is not None):
+            assert latest
+            if step == found[0] and len(latest[1]["history"]) < written:
+                warn(f"the latest checkpoint of {run_dir} is missing; that of step {step} is taken")
+            _remove_unfinished(checkpoints)
+            # The process before may have been killed when it had saved its last one, and had not come to this.
+            _keep(checkpoints, latest[1]["best_step"])
+            return latest
+        if step != found[-1]:
+            aside = rundir.own_directory(run_dir, rundir.DAMAGED)
+            warn(f"{problem}; it is moved to {aside}, and the one before it is taken")
+            with first_goes_first():
+                if is_first():
+                    _move(_directory(checkpoints, step), aside)
+            checkpoints.reload()
+    raise DamagedError(
+        f"no checkpoint of {run_dir} is whole, and nothing is trained anew there by itself; "
+        f"python -m cnn verify {run_dir} says what is damaged; bring back a copy, or name another --run-dir"
+    )
+
+
+def _move(directory: Path, aside: Path) -> None:
+    try:
+        aside.mkdir(exist_ok=True)
+        shutil.rmtree(aside / directory.name, ignore_errors=True)
+        directory.rename(aside / directory.name)
+    except OSError as error:
+        raise RunDirError(
+            f"cannot move {directory}, which is damaged, to {aside}: {error.strerror}; mend that, or move it yourself"
+        ) from error
+
+
+def _epochs_written(run_dir: Path) -> int:
+    """The rows of metrics.jsonl, each written after its epoch's checkpoint: to be read before those are listed."""
+    history = run_dir / rundir.HISTORY
+    try:
+        return sum(bool(line.strip()) for line in history.read_bytes().splitlines()) if history.exists() else 0
+    except OSError as error:
+        raise RunDirError(f"cannot read {history}: {error.strerror}; mend that and try again") from error
+
+
+def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
+    """Returns the best state, with the structure and devices of ``like``.
+
+    Which it is, the latest checkpoint says; if that is damaged, nobody can tell, and no other one is taken for it.
+
+    Raises:
+      RunDirError: no epoch has been finished, or it is that of another model, or cannot be read.
+      DamagedError: it is not whole.
+    """
+    run_dir = Path(checkpoints.directory).parent
+    written, found = _epochs_written(run_dir), steps(checkpoints)
+    progress = _read_description(checkpoints, found[0])["progress"] if found else {"best_step": 0, "history": []}
+    best = progress["best_step"]
+    # Weights that were imported are the best before any step.
+    if best == 0 and best not in found:
+        raise RunDirError(f"{run_dir} has no finished epoch; repeat the command of its run to go on with it")
+    if len(progress["history"]) < written:
+        raise DamagedError(
+            f"the latest checkpoint of {run_dir} is missing, so nobody can tell which is the best; bring back a copy"
+        )
+    try:
+        if best not in found:
+            raise DamagedError(f"the checkpoint {_directory(checkpoints, best)} is missing")
+        return load(checkpoints, best, like)[0]
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error}, and was the best; bring back a copy, or train anew in another --run-dir"
+        ) from error
+
+
+def load_best(run_dir: str | Path) -> tuple[TrainState, ExperimentConfig]:
+    """Returns the best state of a run directory, on JAX's first device, and its configuration.
+
+    Raises:
+      RunDirError: the directory holds no run, or the run has not finished an epoch yet.
+      DamagedError: the checkpoint is damaged.
+    """
+    run_dir = Path(run_dir)
+    description = rundir.read_description(run_dir)
+    config = description["config"]
+    if not any((run_dir / rundir.CHECKPOINTS).glob("*")):
+        raise RunDirError(f"{run_dir} has no checkpoint; name a run that has finished an epoch")
+    with open_checkpoints(run_dir) as checkpoints:
+        return load_best_of(checkpoints, create_state(config, description["train_images"])), config

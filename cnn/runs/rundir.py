@@ -1,0 +1,331 @@
+"""The files of a run directory: claimed once, written atomically, read back with checks."""
+
+import fcntl
+import json
+import math
+import os
+import platform
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn.config import ExperimentConfig, differences, from_dict, to_dict
+from cnn.devices.processes import first_goes_first, is_first
+from cnn.devices.sharding import usable_cores
+from cnn.errors import ConfigError, RunDirError
+
+CONFIG = "config.json"
+HISTORY = "metrics.jsonl"
+KERNELS = "kernels.jsonl"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+FIGURES = "figures"
+EXPORT = "export"
+REPORT = "report.html"
+SUMMARY = "summary.txt"
+TRANSFER = "transfer.txt"
+DAMAGED = "damaged"
+LOCK = ".lock"
+
+# A run that differs in these alone is the same run: where the images lie, on which and how many devices it runs, how
+# often it saves, and what is drawn at the end.
+_IRRELEVANT = ("data.source", "log.", "mesh.", "train.checkpoint_steps", "train.device")
+
+_RESULT = {
+    **dict.fromkeys(("best_epoch", "stopped_epoch", "params"), int),
+    **dict.fromkeys(("val_loss", "val_accuracy", "test_loss", "test_accuracy"), float),
+    "seconds": dict,
+}
+_ROW = {
+    "epoch": int,
+    **dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"), float),
+    **dict.fromkeys(("learning_rate", "seconds", "images_per_second"), float),
+}
+
+
+GOES_ON = "mend that, and the same command goes on from the last checkpoint"
+
+
+def write_text(path: Path, text: str, way_out: str = GOES_ON) -> None:
+    """Writes a text as ``write_bytes`` does."""
+    write_bytes(path, text.encode(), way_out)
+
+
+def write_bytes(path: Path, content: bytes, way_out: str = GOES_ON) -> None:
+    """Writes a file so that a reader finds the old content or the new one, whatever happens meanwhile.
+
+    Of many processes, the first writes. If none can, the way out is said.
+
+    Raises:
+      RunDirError: the directory is read-only, full, or gone.
+    """
+    if not is_first():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunDirError(f"cannot write {path}: {error.strerror}; {way_out}") from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes ``values`` as JSON, atomically; numbers that JSON does not know, NaN among them, are refused."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
+    """Writes metrics.jsonl, a line per epoch. Whole every time, so it always equals the checkpoint's history."""
+    write_text(run_dir / HISTORY, "".join(json.dumps(row, allow_nan=False) + "\n" for row in history))
+
+
+def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
+    """Adds a line to kernels.jsonl: the kernels [H, W, C_in, C_out] of the first convolution after an epoch.
+
+    It comes before the epoch's checkpoint. So a run that goes on from an earlier one finds lines too many, which give
+    way to the same ones; what is kept of the kernels needs no place in a checkpoint.
+    """
+    if is_first():
+        path = run_dir / KERNELS
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:epoch] if path.exists() else []
+        write_text(path, "\n".join([*lines, json.dumps({"epoch": epoch, "kernels": kernels.tolist()})]) + "\n")
+
+
+def read_kernels(run_dir: Path) -> dict[int, np.ndarray]:
+    """Returns the kernels of kernels.jsonl by epoch, 0 for those before training; {} of a run that kept none.
+
+    Raises:
+      RunDirError: the file is damaged.
+    """
+    path = run_dir / KERNELS
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        kernels = {int(row["epoch"]): np.asarray(row["kernels"], np.float32) for row in rows}
+        if kernels and np.stack(list(kernels.values())).ndim != 5:
+            raise ValueError("its kernels have not four axes")
+        return kernels
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunDirError(f"cannot read {path}: {error}; bring back a copy, or remove it and its picture") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise RunDirError(f"cannot read {path}: {reason}; name a directory that a run has written") from error
+
+
+def read_description(run_dir: Path) -> dict[str, Any]:
+    """Returns what ``describe`` said of a run, its configuration checked and made an ExperimentConfig.
+
+    Raises:
+      RunDirError: there is none, or it is damaged.
+    """
+    values = _read_json(run_dir / CONFIG)
+    if not isinstance(values, dict) or "config" not in values:
+        raise RunDirError(f"{run_dir / CONFIG} is not what a run writes; name a directory that a run has written")
+    try:
+        description = {**values, "config": from_dict(values["config"])}
+    except ConfigError as error:
+        raise RunDirError(f"{run_dir / CONFIG}: {error}") from error
+    _check_fields(
+        run_dir / CONFIG, values, {"versions": dict, "devices": dict, "data_sha256": str, "train_images": int}
+    )
+    return description
+
+
+def _check_fields(path: Path, values: Any, types: dict[str, type]) -> Any:
+    """Returns what was read, if it has these fields, of these types, and numbers that are numbers and not negative."""
+
+    def fits(value, kind):
+        if kind in (int, float):
+            is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+            return is_number and math.isfinite(value) and value >= 0
+        if kind is dict and path.name == RESULT:
+            return isinstance(value, dict) and all(fits(seconds, float) for seconds in value.values())
+        return isinstance(value, kind)
+
+    if not isinstance(values, dict):
+        raise RunDirError(f"{path} is not what a run writes; name a directory that a run has written")
+    for name, kind in types.items():
+        if not fits(values.get(name), kind):
+            raise RunDirError(
+                f"{path}: {name} is {values.get(name, 'missing')!r}, but a run writes a {kind.__name__}; "
+                "bring back a copy, or name another directory"
+            )
+    return values
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """Returns what a finished run has written to result.json; None if it has not finished."""
+    path = run_dir / RESULT
+    return _check_fields(path, _read_json(path), _RESULT) if path.exists() else None
+
+
+def read_history(run_dir: Path) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.jsonl."""
+    path = run_dir / HISTORY
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [_check_fields(path, row, _ROW) for row in rows]
+    except (OSError, ValueError) as error:
+        raise RunDirError(f"cannot read {run_dir / HISTORY}: {error}; name a run that has finished an epoch") from error
+
+
+def own_directory(run_dir: Path, name: str) -> Path:
+    """Returns a directory in the run directory; raises RunDirError if it is a link, which could lead anywhere."""
+    path = run_dir / name
+    if path.is_symlink():
+        raise RunDirError(f"{path} is a symbolic link, which a run does not follow; name another directory")
+    if path.exists() and not path.is_dir():
+        raise RunDirError(f"{path} is no directory; name another --run-dir")
+    return path
+
+
+@contextmanager
+def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], None]]:
+    """Holds the directory for this run: makes it, or finds a part of the same run in it.
+
+    Gives a function that raises RunDirError if it is another one by now: if it was removed, and another run has begun
+    in its place, that run must not get what this one writes. Of many processes the first does all this, for all.
+
+    Raises:
+      RunDirError: it holds something else, or a run of another configuration, is in use, or cannot be written to.
+    """
+    made = not run_dir.exists()
+    lock = None
+    try:
+        with first_goes_first():
+            if is_first():
+                lock = _locked(run_dir, config)
+        yield lambda: _check_held(lock, run_dir)
+    finally:
+        if lock is not None:
+            # Nothing is left of a run that was refused before it wrote anything.
+            with suppress(OSError):
+                if made and _is_held(lock, run_dir) and os.listdir(run_dir) == [LOCK]:
+                    (run_dir / LOCK).unlink()
+                    run_dir.rmdir()
+            os.close(lock)
+
+
+def _is_held(lock: int, run_dir: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(lock), os.stat(run_dir / LOCK))
+    return False
+
+
+def _check_held(lock: int | None, run_dir: Path) -> None:
+    # If it has vanished, what is to be written next says so.
+    if lock is not None and run_dir.exists() and not _is_held(lock, run_dir):
+        raise RunDirError(
+            f"{run_dir} is not this run's any more, as it was removed, or its {LOCK} was; start the same command again "
+            "to go on with what is there, or name another --run-dir"
+        )
+
+
+def _locked(run_dir: Path, config: ExperimentConfig) -> int:
+    """Returns the descriptor of a lock that ends with the process, however that ends."""
+    way_out = "name another directory with --run-dir"
+    try:
+        check_entries(run_dir, config)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        # The file stays, as to remove it would be a race.
+        lock = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
+    try:
+        _hold(lock, run_dir, way_out)
+        # Once more, as another process may have come between.
+        check_entries(run_dir, config)
+    except OSError as error:
+        os.close(lock)
+        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _hold(lock: int, run_dir: Path, way_out: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(lock, 200).decode(errors="replace") or "another process"
+        raise RunDirError(f"{run_dir} is in use by {holder}; wait for it, or {way_out}") from error
+    for name in (CONFIG, HISTORY, KERNELS, RESULT, SUMMARY, TRANSFER):
+        for unfinished in run_dir.glob(f".{name}.*"):
+            unfinished.unlink(missing_ok=True)
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
+    """Raises RunDirError if the directory holds something else than a run of this configuration; nothing is written."""
+    way_out = "name another directory with --run-dir"
+    try:
+        entries = sorted(entry.name for entry in run_dir.iterdir() if not entry.name.startswith("."))
+        links = [path for name in (CHECKPOINTS, DAMAGED) for path in run_dir.glob(f"{name}/*") if path.is_symlink()]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
+    if CONFIG in entries:
+        changed = [
+            difference
+            for difference in differences(read_description(run_dir)["config"], config)
+            if not difference.startswith(_IRRELEVANT)
+        ]
+        if changed:
+            raise RunDirError(
+                f"{run_dir} holds a run with another configuration ({'; '.join(changed)}); "
+                f"repeat its options, or {way_out}"
+            )
+    elif entries:
+        raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
+    for name in (CHECKPOINTS, FIGURES, DAMAGED, EXPORT):
+        own_directory(run_dir, name)
+    for link in links:
+        own_directory(link.parent, link.name)
+
+
+def check_images(run_dir: Path, data_sha256: str) -> None:
+    """Raises RunDirError if a run was begun on other images than those of a digest."""
+    if read_description(run_dir)["data_sha256"] != data_sha256:
+        raise RunDirError(f"{run_dir} holds a run on other images; name another directory with --run-dir")
+
+
+def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:
+    """Writes config.json: the configuration, and what the run runs with; not anew for a run that is gone on with.
+
+    Raises:
+      RunDirError: the run was begun on other images.
+    """
+    if (run_dir / CONFIG).exists():
+        check_images(run_dir, data_sha256)
+        return
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    description = {
+        "config": to_dict(config),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "devices": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "number": len(devices),
+            "cores": usable_cores(),
+        },
+        "data_sha256": data_sha256,
+        "train_images": train_images,
+    }
+    write_json(run_dir / CONFIG, description)

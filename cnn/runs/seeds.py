@@ -1,0 +1,118 @@
+"""Many seeds of one experiment: at once on an accelerator, one after the other on a CPU."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from cnn.config import ExperimentConfig
+from cnn.data.splits import Splits, check_splits, load_data
+from cnn.devices.sharding import find_devices
+from cnn.errors import ConfigError
+from cnn.rules import SEED
+from cnn.training.fused import train_run
+from cnn.training.metrics import named
+from cnn.training.state import TrainState, initial_state
+from cnn.training.steps import evaluate
+
+
+class Estimate(NamedTuple):
+    """What a number is over the seeds."""
+
+    mean: float
+    std: float
+    """Standard deviation of a seed, with n - 1; NaN for one seed."""
+    low: float
+    """Lower end of the 95 % interval of the mean, by Student's t; NaN for one seed."""
+    high: float
+    """Its upper end."""
+
+
+class SeedsResult(NamedTuple):
+    """What ``fit_seeds`` returns."""
+
+    state: TrainState
+    """The best state of each seed; every leaf has an axis more, in front."""
+    rows: list[dict[str, Any]]
+    """A seed's seed, best_epoch, stopped_epoch, val_loss, val_accuracy, test_loss and test_accuracy."""
+    estimates: dict[str, Estimate]
+    """Of each of the four losses and accuracies."""
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ConfigError unless all are seeds, each there once, at least one."""
+    if not seeds or len(set(seeds)) < len(seeds) or not all(map(SEED.holds, seeds)):
+        raise ConfigError(f"seeds are {list(seeds)}, but must be different integers from 0 to 2**32 - 1, at least one")
+
+
+def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | None = None) -> SeedsResult:
+    """Trains an experiment with each of the seeds, in one call of XLA's, and returns the best state of each.
+
+    Each seed stops by itself and comes to what ``fit`` comes to with it. Nothing is written to the disk.
+
+    Args:
+      config: the experiment; its own seed is not used.
+      seeds: different integers from 0 to 2**32 - 1.
+      splits: images to use instead of those that the configuration names.
+
+    Raises:
+      UserError: configuration, seeds or images cannot be used.
+      FloatingPointError: with some seed, the loss is no longer a number.
+    """
+    check_seeds(seeds)
+    if config.transfer.source is not None:
+        raise ConfigError(f"--transfer.source is {config.transfer.source!r}, but seeds in one call begin at random")
+    device = find_devices(config.train.device)[0]
+    checked = check_splits(config, splits or load_data(config.data))
+    initial = initial_state(config, len(checked.train.labels))
+
+    @jax.jit
+    def train_all(seeds: Array, splits: Splits) -> Any:
+        def train_one(seed):
+            run = train_run(
+                initial(seed),
+                splits.train,
+                splits.val,
+                epochs=config.train.epochs,
+                patience=config.train.patience,
+                batch_size=config.optim.batch_size,
+            )
+            best = jnp.maximum(run.stopper.best_epoch - 1, 0)
+            val = jax.tree.map(lambda column: column[best], run.val)
+            return run.best, run.finite, run.stopper.best_epoch, run.epochs, val, evaluate(run.best, splits.test)
+
+        # Convolutions of many kernels at once gain nothing on a CPU.
+        return lax.map(train_one, seeds) if device.platform == "cpu" else jax.vmap(train_one)(seeds)
+
+    state, *numbers = train_all(*jax.device_put((np.asarray(seeds, np.uint32), checked), device))
+    finite, best_epochs, epochs, val, test = jax.device_get(numbers)
+    finite = finite & np.isfinite(test.loss)
+    if not finite.all():
+        lost = [seed for seed, is_number in zip(seeds, finite, strict=True) if not is_number]
+        raise FloatingPointError(f"the loss is no longer a number with seeds {lost}; try a lower learning rate")
+    rows = [
+        {
+            "seed": seed,
+            "best_epoch": int(best_epochs[i]),
+            "stopped_epoch": int(epochs[i]),
+            **named("val", jax.tree.map(lambda column, i=i: column[i], val)),
+            **named("test", jax.tree.map(lambda column, i=i: column[i], test)),
+        }
+        for i, seed in enumerate(seeds)
+    ]
+    names = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
+    return SeedsResult(state, rows, {name: estimate([row[name] for row in rows]) for name in names})
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Returns mean, standard deviation and the 95 % interval of the mean."""
+    from scipy.special import stdtrit
+
+    mean, count = statistics.fmean(values), len(values)
+    std = statistics.stdev(values) if count > 1 else float("nan")
+    half = float(stdtrit(count - 1, 0.975)) * std / count**0.5 if count > 1 else float("nan")
+    return Estimate(mean, std, mean - half, mean + half)

@@ -1,0 +1,251 @@
+"""An experiment with every combination of some values, and several seeds each: run after run, then a table."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cnn.config import ExperimentConfig, from_dict, to_dict
+from cnn.data.splits import Splits, check_splits, data_digest, load_data
+from cnn.devices.sharding import find_devices, make_mesh
+from cnn.errors import ConfigError, RunDirError
+from cnn.runs import rundir
+from cnn.runs.fit import fit
+from cnn.runs.seeds import Estimate, check_seeds, estimate, fit_seeds
+from cnn.runs.transfer import check_beginning
+
+NUMBERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
+ROW = (*NUMBERS, "best_epoch", "stopped_epoch", "tta_test_loss", "tta_test_accuracy")
+
+
+class Variant(NamedTuple):
+    """One combination of values, and what its seeds have come to."""
+
+    changes: dict[str, Any]
+    """Value by field, such as ``{"augment.flip": True}``."""
+    config: ExperimentConfig
+    rows: list[dict[str, Any]]
+    """A seed's ``seed``, and its losses, accuracies and epochs, or ``diverged`` with the reason."""
+
+    @property
+    def name(self) -> str:
+        """The changes in words, which its directory is called as well."""
+        return ",".join(f"{field}={_text(value)}" for field, value in self.changes.items()) or "as-it-is"
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """Mean, standard deviation and 95 % interval of each loss and accuracy over the seeds that have one."""
+        finished = [row for row in self.rows if "diverged" not in row]
+        return {name: estimate([row[name] for row in finished]) for name in NUMBERS} if finished else {}
+
+
+def _text(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, (tuple, list)):
+        return "-".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("/", "_")
+
+
+def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
+    """Returns every combination of the values of some fields; without any, the experiment as it is.
+
+    Args:
+      config: the experiment.
+      grid: values by field, such as ``{"augment.flip": [True, False], "optim.learning_rate": [0.01, 0.02]}``.
+
+    Raises:
+      ConfigError: a field is unknown, the seed or the name, or has no value, or one that is not allowed or there twice.
+    """
+    found = []
+    if fixed := {"name", "train.seed"} & grid.keys():
+        raise ConfigError(f"{min(fixed)} is none of the fields to compare; --seeds says how many seeds")
+    if empty := [field for field, values in grid.items() if not len(values)]:
+        raise ConfigError(f"--{empty[0]} has no value; name some, such as --augment.flip true false")
+    for values in itertools.product(*grid.values()):
+        changes, changed = dict(zip(grid, values, strict=True)), to_dict(config)
+        for field, value in changes.items():
+            *groups, name = field.split(".")
+            group = changed
+            for part in groups:
+                group = group.get(part)
+                if not isinstance(group, dict):
+                    raise ConfigError(f"unknown field {field}; name one such as optim.learning_rate")
+            group[name] = value
+        found.append(Variant(changes, from_dict(changed), []))
+    names = [variant.name for variant in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"{twice[0]} is there twice; name each value once")
+    return found
+
+
+def sweep(
+    config: ExperimentConfig,
+    grid: Mapping[str, Sequence[Any]],
+    seeds: Sequence[int],
+    directory: str | Path,
+    splits: Splits | None = None,
+    report: Callable[[str], None] = lambda line: None,
+    together: bool | None = None,
+) -> list[Variant]:
+    """Trains every variant with every seed, and writes table.md and sweep.json to a directory.
+
+    Each run has a run directory of its own in it, so that the same call goes on where it was stopped, and finished
+    runs are not repeated. A run whose loss is no longer a number is named in the table, and the others go on.
+
+    Args:
+      config: the experiment.
+      grid: values by field, as of ``variants``.
+      seeds: of every variant.
+      directory: for the runs and the table.
+      splits: images to use instead of those that the configuration names.
+      report: called with a line for each run that has ended.
+      together: train the seeds of a variant in one call, which keeps no run directories and knows no test-time
+        augmentation; by default on an accelerator, unless a variant needs one of them.
+
+    Raises:
+      UserError: configuration, images or directory cannot be used; a wrong value is found before the first run.
+    """
+    check_seeds(seeds)
+    directory, found = Path(directory), variants(config, grid)
+    if together is None:
+        on_cpu = find_devices(config.train.device)[0].platform == "cpu"
+        together = not on_cpu and not any(
+            variant.config.transfer.source or variant.config.augment.test_time for variant in found
+        )
+    # Variants of the same data share its arrays.
+    images = cache(lambda data: splits or load_data(data))
+    for variant in found:
+        checked = check_splits(variant.config, images(variant.config.data))
+        make_mesh(variant.config.mesh, variant.config.train.device)
+        check_beginning(variant.config, len(checked.train.labels))
+    for variant in found:
+        place, data = directory / variant.name, images(variant.config.data)
+        rows = _together(variant, seeds, place, data) if together else _in_turn(variant, seeds, place, data)
+        for row in rows:
+            variant.rows.append(row)
+            report(f"{variant.name}  seed {row['seed']}  {_outcome(row)}")
+    write(directory, found)
+    return found
+
+
+def _in_turn(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits):
+    """Each seed by ``fit``, which goes on with what it finds."""
+    for seed in seeds:
+        config = dataclasses.replace(variant.config, train=dataclasses.replace(variant.config.train, seed=seed))
+        try:
+            summary = fit(config, place / f"seed-{seed}", splits).summary
+        except FloatingPointError as error:
+            yield {"seed": seed, "diverged": str(error)}
+        else:
+            yield {
+                "seed": seed,
+                **{name: summary[name] for name in ROW if name in summary},
+                "seconds": sum(summary["seconds"].values()),
+            }
+
+
+def _together(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits):
+    """All seeds in one call, or in one each if a loss is no longer a number with one of them; their rows in a file."""
+    path, digest = place / "seeds.json", data_digest(splits)
+    expected = json.loads(json.dumps({"config": to_dict(variant.config), "seeds": list(seeds), "data_sha256": digest}))
+    with contextlib.suppress(OSError, ValueError):
+        saved = json.loads(path.read_text())
+        if isinstance(saved, dict) and {name: saved.get(name) for name in expected} == expected:
+            return saved["rows"]
+    _make(place)
+    try:
+        rows = fit_seeds(variant.config, seeds, splits).rows
+    except FloatingPointError as error:
+        if len(seeds) == 1:
+            rows = [{"seed": seeds[0], "diverged": str(error)}]
+        else:
+            rows = [row for seed in seeds for row in _together(variant, [seed], place / f"seed-{seed}", splits)]
+    rundir.write_json(path, {**expected, "rows": rows})
+    return rows
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirError(f"cannot use {directory}: {error.strerror}; name another directory with --run-dir") from error
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    if "diverged" in row:
+        return row["diverged"]
+    return (
+        f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:.4f}  "
+        f"test accuracy {row['test_accuracy']:.4f}  epoch {row['best_epoch']} of {row['stopped_epoch']}"
+    )
+
+
+def table(found: Sequence[Variant]) -> str:
+    """Returns a Markdown table: mean and standard deviation of each variant, and test accuracy's 95 % interval."""
+    fields = list(found[0].changes)
+    lines = [
+        f"| {' | '.join([*fields, 'n', 'val loss', 'val accuracy', 'test accuracy', 'its 95 % interval'])} |",
+        f"|{'---|' * (len(fields) + 5)}",
+    ]
+    for variant in found:
+        diverged, estimates = sum("diverged" in row for row in variant.rows), variant.estimates
+        count = f"{len(variant.rows) - diverged}" + (f", {diverged} diverged" if diverged else "")
+        cells = [f"`{_text(variant.changes[field])}`" for field in fields] + [count]
+        cells += [_spread(estimates[name]) if estimates else "" for name in ("val_loss", "val_accuracy")]
+        cells += [_spread(estimates["test_accuracy"]), _interval(estimates["test_accuracy"])] if estimates else ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(value: Estimate) -> str:
+    return f"{value.mean:.4f}" + ("" if math.isnan(value.std) else f" ± {value.std:.4f}")
+
+
+def _interval(value: Estimate) -> str:
+    return "" if math.isnan(value.std) else f"{value.low:.4f} to {value.high:.4f}"
+
+
+def write(directory: Path, found: Sequence[Variant]) -> None:
+    """Writes table.md, and sweep.json with every row, to a directory."""
+    _make(directory)
+    rundir.write_text(directory / "table.md", table(found))
+    described = [
+        {"changes": variant.changes, "config": to_dict(variant.config), "rows": variant.rows} for variant in found
+    ]
+    rundir.write_json(directory / "sweep.json", {"variants": described})
+
+
+def parse_grid(arguments: Sequence[str]) -> dict[str, list[Any]]:
+    """Returns the values by field that a command line names: ``--augment.flip true false`` and so on.
+
+    A value is read as JSON reads it, so that ``true``, ``3`` and ``[64, 32]`` are what they look like; anything else
+    is text, and so is the directory of ``--run-dir``.
+
+    Raises:
+      ConfigError: a value stands before the first field, or a field stands there twice.
+    """
+    grid: dict[str, list[Any]] = {}
+    field, values = "", None
+    for argument in arguments:
+        if argument.startswith("--"):
+            field, values = argument[2:].replace("-", "_"), []
+            if field in grid:
+                raise ConfigError(f"--{field} stands there twice; name it once, with all of its values")
+            grid[field] = values
+        elif values is None:
+            raise ConfigError(f"{argument!r} is the value of no field; begin with one, such as --augment.flip")
+        else:
+            values.append(argument if field == "run_dir" else _value(argument))
+    return grid
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except ValueError:
+        return text

@@ -1,0 +1,107 @@
+"""Training that begins with the layers of another run."""
+
+import fnmatch
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn.config import ExperimentConfig, TransferConfig
+from cnn.errors import ConfigError
+from cnn.runs.checkpoint import differing_leaves, load_best
+from cnn.training.state import TrainState, abstract_state
+
+
+def layers_to_take(state: TrainState, source: TrainState, patterns: Sequence[str]) -> list[str]:
+    """Returns the names of the layers that fit, if all of their leaves are in the source with the same shapes.
+
+    Args:
+      state: it may be abstract, as ``jax.eval_shape`` makes it.
+      source: what its layers are taken from.
+      patterns: names of layers, or patterns such as ``conv*``.
+
+    Raises:
+      ConfigError: a pattern fits no layer, or a leaf of a layer that fits is missing or has another shape.
+    """
+    names = list(state.params)
+    if idle := [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]:
+        raise ConfigError(f"--transfer.layers has {idle[0]!r}, which fits no layer; the layers are {', '.join(names)}")
+    taken = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    there, wanted = (_shapes(_leaves(one, taken)) for one in (source, state))
+    if differing := differing_leaves(there, wanted):
+        raise ConfigError(
+            f"the source has not all that --transfer.layers takes ({'; '.join(differing)}); name fewer layers"
+        )
+    return taken
+
+
+def take_layers(state: TrainState, source: TrainState, patterns: Sequence[str]) -> tuple[TrainState, str]:
+    """Returns the state with some layers' parameters and running statistics taken from another, and what was done.
+
+    Args:
+      state: before the first step.
+      source: what its layers are taken from, as it would be evaluated: the averages, where those are kept.
+      patterns: names of layers, or patterns such as ``conv*``.
+
+    Returns:
+      The state, and lines that name every layer: taken, begun anew, or left in the source.
+
+    Raises:
+      ConfigError: as of ``layers_to_take``.
+    """
+    source = source.evaluated
+    taken = layers_to_take(state, source, patterns)
+    # The current shardings, on whatever devices the source lies.
+    placed = jax.tree.map(
+        lambda old, new: jax.make_array_from_callback(old.shape, old.sharding, lambda part: np.asarray(new)[part]),
+        _leaves(state, taken),
+        _leaves(source, taken),
+    )
+    params = state.params | {name: leaves for name, (leaves, _) in placed.items()}
+    batch_stats = state.batch_stats | {name: stats for name, (_, stats) in placed.items() if stats}
+    average = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if state.average else {}
+    sides = {
+        "taken": taken,
+        "begun anew": [name for name in state.params if name not in taken],
+        "left in the source": [name for name in source.params if name not in taken],
+    }
+    report = "\n".join(f"{side}: {', '.join(layers) or 'none'}" for side, layers in sides.items())
+    return state.replace(params=params, batch_stats=batch_stats, average=average), report
+
+
+def _leaves(state: TrainState, layers: Sequence[str]) -> dict:
+    """Parameters and running statistics of some layers, by layer."""
+    return {name: (state.params.get(name, {}), state.batch_stats.get(name, {})) for name in layers}
+
+
+def _shapes(tree: dict) -> dict[str, str]:
+    """The shape of each leaf by layer and name."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {f"{path[0].key}/{path[-1].key}": f"{list(leaf.shape)}" for path, leaf in paths}
+
+
+def check_beginning(config: ExperimentConfig, train_images: int) -> None:
+    """Raises what is wrong with the layers that a configuration names, before anything is written or compiled.
+
+    Raises:
+      UserError: a pattern fits no layer, or the other run, or one of its layers, is not there.
+      DamagedError: its best checkpoint is not whole.
+    """
+    if config.transfer.source is not None or config.optim.learning_rate_multipliers:
+        state = abstract_state(config, train_images)
+        if config.transfer.source is not None:
+            layers_to_take(state, load_best(config.transfer.source)[0].evaluated, config.transfer.layers)
+
+
+def begin_with(state: TrainState, config: TransferConfig) -> tuple[TrainState, str]:
+    """Returns the state with what its configuration takes from another run, and lines that say so; "" for nothing.
+
+    Raises:
+      UserError: the other run, or one of its layers, is not there.
+      DamagedError: its best checkpoint is not whole.
+    """
+    if config.source is None:
+        return state, ""
+    state, report = take_layers(state, load_best(config.source)[0], config.layers)
+    return state, f"begun with {config.source}\n{report}\n"
