@@ -12,8 +12,8 @@ from typing import Any
 
 import cnn
 from benchmarks.measure import run_main, summary, write_result
+from cnn.cli import keep_compiled_programs
 from cnn.devices.sharding import find_devices
-from cnn.run import keep_compiled_programs
 from cnn.runs.sweeps import NUMBERS
 from experiments.fashion_full import CONFIG
 

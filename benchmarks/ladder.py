@@ -16,12 +16,12 @@ from typing import Any
 import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
 from cnn.__main__ import load_experiment
-from cnn.config import ExperimentConfig, differences, from_dict, to_dict
+from cnn.cli import keep_compiled_programs, use_bfloat16_units
+from cnn.config import ExperimentConfig, differences, from_dict
 from cnn.devices.sharding import find_devices
 from cnn.look.cost import step_cost
-from cnn.run import keep_compiled_programs, use_bfloat16_units
 from cnn.runs.sweeps import NUMBERS, ROW
-from cnn.training.state import epoch_steps
+from cnn.training.optim import epoch_steps
 
 RUNGS = (
     *("softmax", "dense", "fashion_cnn", "fashion_fast", "fashion_full"),
@@ -86,7 +86,7 @@ def climb(config: ExperimentConfig, trained: dict[str, Any]) -> dict[str, Any]:
         "origin": trained["origin"],
         "device": trained["device"],
         "trained_with": trained.get("trained_with"),
-        "config": to_dict(config),
+        "config": dataclasses.asdict(config),
         "machine": machine(),
     }
 

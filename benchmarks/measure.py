@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 import cnn
+from cnn.cli import exit_status, parse_options
 from cnn.devices.sharding import usable_cores
-from cnn.run import exit_status, parse_options
 
 RESULTS = Path(__file__).parent / "results"
 PEERS_PYTHON = Path(os.environ.get("PEERS_PYTHON", ".venv-peers/bin/python"))

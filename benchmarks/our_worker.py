@@ -17,7 +17,7 @@ import numpy as np
 
 import cnn
 from benchmarks.protocol import images_per_second, memory, serve, versions
-from cnn.run import keep_compiled_programs, use_bfloat16_units
+from cnn.cli import keep_compiled_programs, use_bfloat16_units
 from experiments.fashion_cnn import CONFIG
 
 

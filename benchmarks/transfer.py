@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 import cnn
 from benchmarks.measure import run_main, summary, write_result
-from cnn.run import keep_compiled_programs
+from cnn.cli import keep_compiled_programs
 from experiments.fashion_fast import CONFIG
 
 IMAGES_A_CLASS = {"fashion": (10, 50, 250), "digits": (10, 50, 90)}

@@ -7,27 +7,28 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from cnn.config import (
-    AlexNetConfig,
     AugmentConfig,
     DataConfig,
-    DenseConfig,
-    EfficientNetConfig,
     ExperimentConfig,
     LogConfig,
     MeshConfig,
-    ModelConfig,
     OptimConfig,
-    ResNetConfig,
     TrainConfig,
     TransferConfig,
-    ViTConfig,
+    class_names,
 )
-from cnn.data.splits import Split, Splits, class_names, load_data
+from cnn.data.image_files import read_image
+from cnn.data.splits import Split, Splits, load_data
 from cnn.devices.sharding import make_mesh
 from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
 from cnn.exchange.exporting import load_safetensors
 from cnn.look.features import feature_maps
-from cnn.look.prediction import read_image
+from cnn.models.alexnet import AlexNetConfig
+from cnn.models.cnn import ModelConfig
+from cnn.models.dense import DenseConfig
+from cnn.models.efficientnet import EfficientNetConfig
+from cnn.models.resnet import ResNetConfig
+from cnn.models.vit import ViTConfig
 from cnn.runs.checkpoint import load_best
 from cnn.runs.fit import fit
 from cnn.runs.result import Result, load_result

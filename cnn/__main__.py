@@ -6,23 +6,17 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cnn.cli import exit_status, keep_compiled_programs, parse_options, use_bfloat16_units
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
 from cnn.exchange.exporting import FormatName
 from cnn.rules import integer, require
-from cnn.run import (
-    default_run_dir,
-    exit_status,
-    keep_compiled_programs,
-    parse_options,
-    result_table,
-    use_bfloat16_units,
-)
+from cnn.run import default_run_dir, result_table
 
 
 def data(data: DataConfig) -> None:
     """Fetch, verify and cache a data set."""
-    from cnn.data.splits import prepare
+    from cnn.data.cache import prepare
 
     print(prepare(data))
 
@@ -140,7 +134,8 @@ def predict(
         json: Print a JSON object for each.
         invert: Whether dark and light are exchanged; auto decides by each image's border, as the data is light on dark.
     """
-    from cnn.look.prediction import image_files, predict_files
+    from cnn.data.image_files import image_files
+    from cnn.look.prediction import predict_files
 
     if not files:
         raise DataError("no file is named; python -m cnn predict RUN_DIR FILE... takes PNG and JPEG files")

@@ -8,9 +8,12 @@ import math
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
+from cnn.datasets import DATASETS, DatasetName
 from cnn.errors import ConfigError
+from cnn.models import AnyModelConfig
+from cnn.models.cnn import ModelConfig
 from cnn.rules import (
     FRACTION,
     MULTIPLIERS,
@@ -21,36 +24,17 @@ from cnn.rules import (
     PROBABILITY,
     RATE,
     SEED,
-    check,
+    Checked,
     integer,
-    integers,
     require,
 )
 
 
-class Dataset(NamedTuple):
-    """What is known of a data set before it is loaded."""
-
-    image_shape: tuple[int, int, int]
-    """Height, width and channels."""
-    train_images: int
-    """Number of published training images, which the validation images are taken from."""
-
-
-DatasetName = Literal["fashion_mnist", "mnist", "kmnist", "cifar10"]
-
-DATASETS: dict[DatasetName, Dataset] = {
-    "fashion_mnist": Dataset((28, 28, 1), 60_000),
-    "mnist": Dataset((28, 28, 1), 60_000),
-    "kmnist": Dataset((28, 28, 1), 60_000),
-    "cifar10": Dataset((32, 32, 3), 50_000),
-}
-"""The data sets that can be named, all with 10 classes."""
-
-
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Checked):
     """Which images, and how they are split."""
+
+    group = "data"
 
     name: DatasetName = "fashion_mnist"
     """Data set, by its name in TensorFlow Datasets."""
@@ -60,10 +44,6 @@ class DataConfig:
     """Share of the training images that is held out for validation."""
     split_seed: Annotated[int, SEED] = 42
     """Seed of the permutation that picks the validation images."""
-
-    def __post_init__(self):
-        """Raises ConfigError for a value that is not allowed."""
-        check(self, "data")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -82,151 +62,10 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The chapter's network: Conv-Pool-Conv-Pool-Dense-Dropout-Dense."""
-
-    family: Literal["cnn"] = "cnn"
-    """Family of models, which an experiment chooses."""
-    conv1_features: Annotated[int, integer(1)] = 32
-    """Kernels of the first convolution."""
-    conv2_features: Annotated[int, integer(1)] = 64
-    """Kernels of the second convolution."""
-    dense_features: Annotated[int, integer(1)] = 100
-    """Units of the hidden dense layer."""
-    dropout_rate: Annotated[float, RATE] = 0.4
-    """Share of the hidden units that is dropped in training."""
-    classes: Annotated[int, integer(2)] = 10
-    """Number of classes."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
-
-    def __post_init__(self):
-        """Raises ConfigError for a value that is not allowed."""
-        check(self, "model")
-
-
-@dataclass(frozen=True)
-class DenseConfig:
-    """A dense network; without hidden layers, it is softmax regression."""
-
-    family: Literal["dense"] = "dense"
-    """Family of models, which an experiment chooses."""
-    features: Annotated[tuple[int, ...], integers(1)] = (100,)
-    """Units of each hidden layer."""
-    dropout_rate: Annotated[float, RATE] = 0.0
-    """Share of the last hidden layer's units that is dropped in training."""
-    classes: Annotated[int, integer(2)] = 10
-    """Number of classes."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
-
-    def __post_init__(self):
-        """Raises ConfigError for a value that is not allowed."""
-        check(self, "model")
-
-
-@dataclass(frozen=True)
-class ResNetConfig:
-    """A residual network, each of whose stages after the first halves the image and doubles the features."""
-
-    family: Literal["resnet"] = "resnet"
-    """Family of models, which an experiment chooses."""
-    blocks: Annotated[tuple[int, ...], integers(1, shortest=1)] = (3, 3, 3)
-    """Blocks of two convolutions in each stage; (n, n, n) make a ResNet of 6 n + 2 layers."""
-    features: Annotated[int, integer(1)] = 16
-    """Kernels of each convolution in the first stage."""
-    classes: Annotated[int, integer(2)] = 10
-    """Number of classes."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
-
-    def __post_init__(self):
-        """Raises ConfigError for a value that is not allowed."""
-        check(self, "model")
-
-
-@dataclass(frozen=True)
-class AlexNetConfig:
-    """Five convolutions and three dense layers."""
-
-    family: Literal["alexnet"] = "alexnet"
-    """Family of models, which an experiment chooses."""
-    features: Annotated[int, integer(3)] = 24
-    """Kernels of the first convolution; the others have 8/3, 4, 4 and 8/3 times as many, as in the paper."""
-    dense_features: Annotated[int, integer(1)] = 256
-    """Units of each of the two hidden dense layers."""
-    dropout_rate: Annotated[float, RATE] = 0.5
-    """Share of the hidden units that is dropped in training."""
-    classes: Annotated[int, integer(2)] = 10
-    """Number of classes."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
-
-    def __post_init__(self):
-        """Raises ConfigError for a value that is not allowed."""
-        check(self, "model")
-
-
-@dataclass(frozen=True)
-class EfficientNetConfig:
-    """Inverted residual blocks with depthwise convolutions, whose channels are weighted by what the image holds."""
-
-    family: Literal["efficientnet"] = "efficientnet"
-    """Family of models, which an experiment chooses."""
-    features: Annotated[tuple[int, ...], integers(1, shortest=1)] = (16, 24, 40, 80)
-    """Channels between the blocks of each stage; each stage after the first halves the image."""
-    blocks: Annotated[int, integer(1)] = 2
-    """Blocks of each stage after the first, which has one."""
-    expansion: Annotated[int, integer(1)] = 4
-    """Channels within a block, after the first, for each between blocks."""
-    dropout_rate: Annotated[float, RATE] = 0.2
-    """Share of the last layer's inputs that is dropped in training."""
-    classes: Annotated[int, integer(2)] = 10
-    """Number of classes."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
-
-    def __post_init__(self):
-        """Raises ConfigError for a value that is not allowed."""
-        check(self, "model")
-
-
-@dataclass(frozen=True)
-class ViTConfig:
-    """A vision transformer: the image cut into patches, which attend to each other."""
-
-    family: Literal["vit"] = "vit"
-    """Family of models, which an experiment chooses."""
-    patch_size: Annotated[int, integer(1)] = 4
-    """Side of a patch, in pixels; what is left over at the edges is dropped."""
-    features: Annotated[int, integer(1)] = 64
-    """Features of a token; a multiple of ``heads``."""
-    blocks: Annotated[int, integer(1)] = 6
-    """Blocks of attention and two dense layers."""
-    heads: Annotated[int, integer(1)] = 4
-    """Ways in which a token attends to the others in each block."""
-    expansion: Annotated[int, integer(1)] = 2
-    """Hidden units of a block's dense layers for each feature."""
-    dropout_rate: Annotated[float, RATE] = 0.1
-    """Share of what each block adds that is dropped in training."""
-    classes: Annotated[int, integer(2)] = 10
-    """Number of classes."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
-
-    def __post_init__(self):
-        """Raises ConfigError for a value that is not allowed."""
-        check(self, "model")
-        require(self.features % self.heads == 0, "model.features", self.features, f"a multiple of {self.heads} heads")
-
-
-AnyModelConfig = ModelConfig | DenseConfig | AlexNetConfig | ResNetConfig | EfficientNetConfig | ViTConfig
-"""The families of models; ``cnn/models`` has a file for each."""
-
-
-@dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """How the parameters are updated."""
+
+    group = "optim"
 
     name: Literal["adam", "sgd", "muon"] = "adam"
     """Optimizer; muon is for the kernels of hidden layers, and leaves biases and the last layer to Adam."""
@@ -257,14 +96,16 @@ class OptimConfig:
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        check(self, "optim")
+        super().__post_init__()
         sgd, momentum = self.name == "sgd", self.momentum
         require(sgd or not momentum, "optim.momentum", momentum, f"0 with {self.name}; name sgd, or leave it out")
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Checked):
     """How training images are changed in each step; ``cnn/training/augment.py`` describes and cites each."""
+
+    group = "augment"
 
     shift: Annotated[int, integer(0)] = 0
     """Move by up to so many pixels in each direction."""
@@ -284,14 +125,16 @@ class AugmentConfig:
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        check(self, "augment")
+        super().__post_init__()
         varied = self.flip or self.shift
         require(bool(varied or not self.test_time), "augment.test_time", self.test_time, "false without flip or shift")
 
 
 @dataclass(frozen=True)
-class TransferConfig:
+class TransferConfig(Checked):
     """What training begins with, instead of random parameters."""
+
+    group = "transfer"
 
     source: Annotated[str | None, PATH] = None
     """Run directory whose best parameters are taken."""
@@ -300,14 +143,16 @@ class TransferConfig:
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        check(self, "transfer")
+        super().__post_init__()
         named = self.source is not None or self.layers == ("*",)
         require(named, "transfer.layers", self.layers, "left out without --transfer.source")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Checked):
     """How long to train, from which seed, on which device."""
+
+    group = "train"
 
     epochs: Annotated[int, integer(1)] = 20
     """At most this many passes over the training images."""
@@ -326,37 +171,33 @@ class TrainConfig:
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
-        check(self, "train")
+        super().__post_init__()
         steps = self.checkpoint_steps
         require(not (self.fused and steps), "train.checkpoint_steps", steps, "0 with --train.fused")
 
 
 @dataclass(frozen=True)
-class MeshConfig:
+class MeshConfig(Checked):
     """How many devices, and what they share out; the devices are those of all processes."""
+
+    group = "mesh"
 
     data: Annotated[int, integer(0)] = 0
     """Parts that a batch is split into, each for other devices; 0 takes as many as there are devices for."""
     model: Annotated[int, integer(1)] = 1
     """Parts that parameters and optimizer state are split into by features, for models that are wide."""
 
-    def __post_init__(self):
-        """Raises ConfigError for a value that is not allowed."""
-        check(self, "mesh")
-
 
 @dataclass(frozen=True)
-class LogConfig:
+class LogConfig(Checked):
     """What is written besides numbers."""
+
+    group = "log"
 
     figures: bool = True
     """Draw figures/*.png and write report.html at the end."""
     tracker: Literal["none", "tensorboard", "mlflow"] = "none"
     """What gets each epoch's numbers, weights and pictures, too, as a directory of its name in the run directory."""
-
-    def __post_init__(self):
-        """Raises ConfigError for a value that is not allowed."""
-        check(self, "log")
 
 
 @dataclass(frozen=True)
@@ -381,20 +222,13 @@ class ExperimentConfig:
         for group in dataclasses.fields(self)[1:]:
             value, kinds = getattr(self, group.name), _kinds(type(self), group.name)
             require(isinstance(value, kinds), group.name, value, f"a {' or '.join(kind.__name__ for kind in kinds)}")
-        if isinstance(self.model, ViTConfig):
-            side, shortest = self.model.patch_size, min(self.data.image_shape[:2])
-            require(side <= shortest, "model.patch_size", side, f"at most {shortest}, the images' side")
+        self.model.check_images(self.data.image_shape)
 
 
 def _kinds(cls: type, name: str) -> tuple[Any, ...]:
     """The types of a field, of which a union has several."""
     kind = typing.get_type_hints(cls)[name]
     return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Returns the configuration as nested dicts of plain values, ready for JSON."""
-    return dataclasses.asdict(config)
 
 
 def config_fields(config: ExperimentConfig) -> dict[str, Any]:
@@ -405,10 +239,10 @@ def config_fields(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def from_dict(values: Any, cls: Any = ExperimentConfig, prefix: str = "") -> Any:
-    """Returns the configuration that ``to_dict`` wrote; fields that are left out take their defaults.
+    """Returns the configuration that ``dataclasses.asdict`` gave; fields that are left out take their defaults.
 
     Args:
-      values: what ``to_dict`` returned, perhaps through JSON.
+      values: what ``dataclasses.asdict`` returned, perhaps through JSON.
       cls: the dataclass to make.
       prefix: where ``values`` lies in the whole, for messages.
 
@@ -452,3 +286,14 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         elif before != after:
             found.append(f"{prefix}{f.name} {before} -> {after}")
     return found
+
+
+def class_names(config: DataConfig) -> tuple[str, ...]:
+    """Returns the English names of the classes, by label."""
+    return DATASETS[config.name].class_names
+
+
+def model_class_names(config: ExperimentConfig) -> tuple[str, ...]:
+    """Returns a name for each class of the model, which may have more than its data."""
+    names = class_names(config.data)
+    return names + tuple(f"class {label}" for label in range(len(names), config.model.classes))

@@ -87,13 +87,14 @@ def _rules(cls: type) -> list[tuple[str, Rule]]:
     return found
 
 
-def check(config: Any, group: str) -> None:
-    """Raises ConfigError for the first field of a configuration whose value its rule does not allow.
+class Checked:
+    """Base of a frozen dataclass whose fields are checked against their rules when it is made."""
 
-    Args:
-      config: a dataclass.
-      group: where it lies in the whole, for the message: "optim" makes it ``--optim.batch_size is 0, ...``.
-    """
-    for name, rule in _rules(type(config)):
-        value = getattr(config, name)
-        require(rule.holds(value), f"{group}.{name}", value, rule.allowed)
+    group = ""
+    """Where it lies in the whole configuration, for the message: "optim" makes it ``--optim.batch_size is 0, ...``."""
+
+    def __post_init__(self):
+        """Raises ConfigError for the first field whose value its rule does not allow."""
+        for name, rule in _rules(type(self)):
+            value = getattr(self, name)
+            require(rule.holds(value), f"{self.group}.{name}", value, rule.allowed)

@@ -9,7 +9,8 @@ Test accuracy:  0.9312 +- 0.0009
 
 import dataclasses
 
-from cnn.config import AlexNetConfig, AugmentConfig, TrainConfig
+from cnn.config import AugmentConfig, TrainConfig
+from cnn.models.alexnet import AlexNetConfig
 from cnn.run import main
 from experiments.fashion_full import CONFIG as FULL
 

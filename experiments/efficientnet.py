@@ -9,7 +9,8 @@ Test accuracy:  0.9433 +- 0.0007
 
 import dataclasses
 
-from cnn.config import AugmentConfig, EfficientNetConfig, TrainConfig
+from cnn.config import AugmentConfig, TrainConfig
+from cnn.models.efficientnet import EfficientNetConfig
 from cnn.run import main
 from experiments.fashion_full import CONFIG as FULL
 

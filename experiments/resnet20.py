@@ -9,7 +9,8 @@ Test accuracy:  0.9463 +- 0.0009
 
 import dataclasses
 
-from cnn.config import AugmentConfig, DataConfig, ResNetConfig, TrainConfig
+from cnn.config import AugmentConfig, DataConfig, TrainConfig
+from cnn.models.resnet import ResNetConfig
 from cnn.run import main
 from experiments.fashion_full import CONFIG as FULL
 

@@ -9,7 +9,8 @@ Test accuracy:  0.8449 +- 0.0002
 
 import dataclasses
 
-from cnn.config import DenseConfig, OptimConfig, TrainConfig
+from cnn.config import OptimConfig, TrainConfig
+from cnn.models.dense import DenseConfig
 from cnn.run import main
 from experiments.fashion_cnn import CONFIG as CHAPTER
 

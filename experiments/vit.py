@@ -9,7 +9,8 @@ Test accuracy:  0.9069 +- 0.0021
 
 import dataclasses
 
-from cnn.config import AugmentConfig, TrainConfig, ViTConfig
+from cnn.config import AugmentConfig, TrainConfig
+from cnn.models.vit import ViTConfig
 from cnn.run import main
 from experiments.fashion_full import CONFIG as FULL
 

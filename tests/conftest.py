@@ -11,8 +11,7 @@ import jax
 import pytest
 
 import cnn
-from cnn.data import idx as sources
-from cnn.data import splits as data
+from cnn.data import cache, idx
 from experiments import fashion_cnn
 
 # No test is about time; the first example of a jitted function compiles it.
@@ -68,8 +67,8 @@ def splits() -> cnn.Splits:
 def published(tmp_path_factory) -> Path:
     """A directory with Fashion-MNIST's four idx files, not compressed."""
     directory = tmp_path_factory.mktemp("published")
-    for field, array in data._load(cnn.DataConfig())._asdict().items():
-        (directory / sources.IDX_FILES[field].name).write_bytes(sources.idx_header(array.shape) + array.tobytes())
+    for field, array in cache._load(cnn.DataConfig())._asdict().items():
+        (directory / idx.IDX_FILES[field].name).write_bytes(idx.idx_header(array.shape) + array.tobytes())
     return directory
 
 
@@ -79,7 +78,7 @@ def real_home(tmp_path_factory, published) -> Path:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-        data.prepare(cnn.DataConfig(source=str(published)))
+        cache.prepare(cnn.DataConfig(source=str(published)))
     return home
 
 

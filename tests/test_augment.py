@@ -13,7 +13,7 @@ import cnn
 from cnn.run import result_table
 from cnn.training import augment
 from cnn.training.augment import views
-from cnn.training.state import learning_rate_schedule
+from cnn.training.optim import learning_rate_schedule
 from cnn.training.steps import apply_model, evaluate_views, loss_and_metrics, scale
 from tests.helpers import NARROW, narrow
 

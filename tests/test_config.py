@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnn
-from cnn.config import differences, from_dict, to_dict
+from cnn.config import differences, from_dict
 
 CONFIGS = st.builds(
     cnn.ExperimentConfig,
@@ -36,7 +36,7 @@ CONFIGS = st.builds(
 
 @given(CONFIGS)
 def test_json_round_trip(config):
-    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 @given(CONFIGS, CONFIGS)

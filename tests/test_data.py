@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from cnn.config import DATASETS, DataConfig
-from cnn.data import idx as sources
-from cnn.data import splits as data
-from cnn.data import tfds as tfds_source
-from cnn.data.splits import Split, Splits, check_split, class_names, data_digest, load_data, prepare
+from cnn.config import DataConfig, class_names
+from cnn.data import cache, debian, idx, tfds
+from cnn.data.cache import prepare
+from cnn.data.splits import Split, Splits, check_split, data_digest, load_data
+from cnn.datasets import DATASETS
 from cnn.errors import ConfigError, DataError
 
 CONFIG = DataConfig()
@@ -33,40 +33,40 @@ def bare(monkeypatch, tmp_path):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
-    monkeypatch.setattr(sources, "DEBIAN_DIRECTORY", tmp_path / "not installed")
-    monkeypatch.setattr(sources, "DEBIAN_PACKAGE", "no-such-package")
-    monkeypatch.setattr(data, "_ROOM", 0)
+    monkeypatch.setattr(debian, "DEBIAN_DIRECTORY", tmp_path / "not installed")
+    monkeypatch.setattr(debian, "DEBIAN_PACKAGE", "no-such-package")
+    monkeypatch.setattr(cache, "_ROOM", 0)
     monkeypatch.setattr(socket, "getaddrinfo", closed)
     monkeypatch.setattr(socket.socket, "connect", closed)
 
 
 @pytest.fixture
-def cache(tmp_path):
+def cache_home(tmp_path):
     return tmp_path / "home" / "fashion-cnn" / "fashion_mnist"
 
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """Directory with a Fashion-MNIST of 20 + 6 images in the published format, its digests pinned."""
-    monkeypatch.setattr(sources, "TEST_IMAGES", 6)
-    monkeypatch.setitem(DATASETS, "fashion_mnist", DATASETS["fashion_mnist"]._replace(train_images=20))
+    few = DATASETS["fashion_mnist"]._replace(train_images=20, test_images=6)
+    monkeypatch.setitem(DATASETS, "fashion_mnist", few)
     directory = tmp_path / "idx"
     directory.mkdir()
     generator = np.random.default_rng(0)
-    for field, shape in sources.array_shapes("fashion_mnist").items():
+    for field, shape in idx.array_shapes("fashion_mnist").items():
         dims = [d for d in shape if d != 1]
         values = generator.integers(10 if len(dims) == 1 else 256, size=shape, dtype=np.uint8)
         content = bytes([0, 0, 8, len(dims)]) + np.array(dims, ">u4").tobytes() + values.tobytes()
-        file = sources.IDX_FILES[field]
+        file = idx.IDX_FILES[field]
         (directory / f"{file.name}.gz").write_bytes(gzip.compress(content))
-        monkeypatch.setitem(sources.IDX_FILES, field, file._replace(sha256=hashlib.sha256(content).hexdigest()))
+        monkeypatch.setitem(idx.IDX_FILES, field, file._replace(sha256=hashlib.sha256(content).hexdigest()))
     return directory
 
 
 @pytest.fixture
 def installed(monkeypatch, tiny):
     """The same, as the installed Debian package."""
-    monkeypatch.setattr(sources, "DEBIAN_DIRECTORY", tiny)
+    monkeypatch.setattr(debian, "DEBIAN_DIRECTORY", tiny)
     return tiny
 
 
@@ -99,7 +99,7 @@ def test_the_split_is_that_of_scikit_learn_in_published_order(fraction, seed):
     config = DataConfig(val_fraction=fraction, split_seed=seed)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(DATASETS, "fashion_mnist", DATASETS["fashion_mnist"]._replace(train_images=examples))
-        monkeypatch.setattr(data, "_load", lambda _: sources.Arrays(images, labels, images[:1], labels[:1]))
+        monkeypatch.setattr(cache, "_load", lambda _: idx.Arrays(images, labels, images[:1], labels[:1]))
         if config.train_images < 1:
             with pytest.raises(ConfigError, match="val_fraction"):
                 load_data(config)
@@ -115,7 +115,7 @@ def test_the_split_is_that_of_scikit_learn_in_published_order(fraction, seed):
 def test_the_real_split_is_that_of_the_notebook(monkeypatch, real_home, published):
     monkeypatch.setenv("XDG_CACHE_HOME", str(real_home))
     splits = load_data(CONFIG)
-    arrays = sources.read_idx_directory(published)
+    arrays = idx.read_idx_directory(published)
     train, val = train_test_split(np.arange(60_000), test_size=0.2, random_state=42)
     for split, part in (splits.train, train), (splits.val, val):
         np.testing.assert_array_equal(split.images, arrays.train_images[np.sort(part)], strict=True)
@@ -139,10 +139,10 @@ def test_the_smallest_fraction_gives_one_validation_image(installed):
 
 
 def test_class_names_go_by_label():
-    assert class_names(CONFIG)[9] == "Ankle boot" and data.KOREAN_CLASS_NAMES[9] == "앵클 부츠"
+    assert class_names(CONFIG)[9] == "Ankle boot" and DATASETS["fashion_mnist"].korean_names[9] == "앵클 부츠"
     assert class_names(DataConfig(name="cifar10"))[0] == "airplane"
     assert all(len(set(class_names(DataConfig(name=name)))) == 10 for name in DATASETS)
-    assert len(set(data.KOREAN_CLASS_NAMES)) == 10
+    assert len(set(DATASETS["fashion_mnist"].korean_names)) == 10
 
 
 def test_digest_follows_images_labels_and_split(installed):
@@ -204,9 +204,9 @@ def test_a_bad_split_is_refused_with_what_came_and_what_is_wanted(split, message
 # Where the images come from
 
 
-def test_the_installed_package_fills_the_cache(installed, cache, capsys):
+def test_the_installed_package_fills_the_cache(installed, cache_home, capsys):
     first = load_copy(CONFIG)
-    assert sorted(path.name for path in cache.iterdir()) == [
+    assert sorted(path.name for path in cache_home.iterdir()) == [
         *("metadata.json", "test_images.npy", "test_labels.npy", "train_images.npy", "train_labels.npy")
     ]
     for path in installed.iterdir():
@@ -215,7 +215,7 @@ def test_the_installed_package_fills_the_cache(installed, cache, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_nothing_anywhere_is_one_line_with_every_way_out(cache, capsys, caplog):
+def test_nothing_anywhere_is_one_line_with_every_way_out(cache_home, capsys, caplog):
     start = time.monotonic()
     with pytest.raises(DataError) as error:
         load_data(CONFIG)
@@ -224,13 +224,13 @@ def test_nothing_anywhere_is_one_line_with_every_way_out(cache, capsys, caplog):
     for remedy in ("make data", "python -m cnn data", "--data.source DIR", "FASHION_MNIST_DIR", "apt-get install"):
         assert remedy in message
     assert "Name or service not known" in message
-    assert list(cache.iterdir()) == [] and caplog.records == []
+    assert list(cache_home.iterdir()) == [] and caplog.records == []
     assert capsys.readouterr() == ("", "getting fashion_mnist from TensorFlow Datasets, once, in about half a minute\n")
 
 
-def test_little_room_is_told_whatever_else_went_wrong(monkeypatch, cache):
-    monkeypatch.setattr(data, "_ROOM", 2**63)
-    with pytest.raises(DataError, match=f"make room where only [0-9]+ MiB are free: {cache} .XDG_CACHE_HOME"):
+def test_little_room_is_told_whatever_else_went_wrong(monkeypatch, cache_home):
+    monkeypatch.setattr(cache, "_ROOM", 2**63)
+    with pytest.raises(DataError, match=f"make room where only [0-9]+ MiB are free: {cache_home} .XDG_CACHE_HOME"):
         load_data(CONFIG)
 
 
@@ -246,20 +246,22 @@ def test_a_damaged_installed_package_is_passed_over_and_told(installed):
         load_data(CONFIG)
 
 
-def test_prepare_falls_back_on_the_package_that_apt_fetches(monkeypatch, tiny, cache, capsys):
+def test_prepare_falls_back_on_the_package_that_apt_fetches(monkeypatch, tiny, cache_home, capsys):
     calls = []
 
     def fetch_with_tfds(name, directory, archives=None):
         calls.append(archives)
         if not archives:
             raise DataError("no network")
-        return sources.read_idx_directory(archives)
+        return idx.read_idx_directory(archives)
 
-    monkeypatch.setattr(tfds_source, "fetch_with_tfds", fetch_with_tfds)
-    monkeypatch.setattr(sources, "fetch_debian_package", lambda directory: tiny)
+    monkeypatch.setattr(tfds, "fetch_with_tfds", fetch_with_tfds)
+    monkeypatch.setattr(debian, "fetch_debian_package", lambda directory: tiny)
     with pytest.raises(DataError, match="no network"):
         load_data(CONFIG)  # Training does not call apt.
-    assert prepare(CONFIG) == f"fashion_mnist: 20 + 6 images from the package no-such-package, in {cache}, digests ok"
+    assert (
+        prepare(CONFIG) == f"fashion_mnist: 20 + 6 images from the package no-such-package, in {cache_home}, digests ok"
+    )
     assert "\nno network; getting fashion_mnist from the package no-such-package, once" in capsys.readouterr().err
     assert calls == [None, None, tiny]
     assert prepare(CONFIG).endswith("digests ok")
@@ -267,12 +269,12 @@ def test_prepare_falls_back_on_the_package_that_apt_fetches(monkeypatch, tiny, c
 
 
 @pytest.mark.parametrize("by", ["option", "variable"])
-def test_a_named_directory_is_read_and_not_cached(monkeypatch, tiny, cache, by):
+def test_a_named_directory_is_read_and_not_cached(monkeypatch, tiny, cache_home, by):
     if by == "variable":
         monkeypatch.setenv("FASHION_MNIST_DIR", str(tiny))
     config = DataConfig(source=str(tiny)) if by == "option" else CONFIG
     splits = load_data(config)
-    assert not cache.exists()
+    assert not cache_home.exists()
     prepare(config)
     monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
     assert_equal(load_data(CONFIG), splits)
@@ -309,7 +311,7 @@ def lie_in_the_metadata(path):
     array = np.load(path)
     metadata = path.parent / "metadata.json"
     content = json.loads(metadata.read_text())
-    content["sha256"][path.stem] = sources.array_digest(array)
+    content["sha256"][path.stem] = idx.array_digest(array)
     metadata.write_text(json.dumps(content))
 
 
@@ -330,20 +332,20 @@ def lie_in_the_metadata(path):
     ],
     ids=["truncated", "bit", "metadata", "missing", "empty", "zip", "pickle", "int16", "shape", "int8"],
 )
-def test_a_damaged_cache_is_rebuilt_and_that_is_said(installed, cache, capsys, damage, file):
+def test_a_damaged_cache_is_rebuilt_and_that_is_said(installed, cache_home, capsys, damage, file):
     first = load_copy(CONFIG)
-    damage(cache / file)
+    damage(cache_home / file)
     assert_equal(load_data(CONFIG), first)
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and f"{cache} is damaged" in err
+    assert out == "" and err.count("\n") == 1 and f"{cache_home} is damaged" in err
     assert_equal(load_data(CONFIG), first)
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"{"])
-def test_damaged_metadata_is_rebuilt(installed, cache, capsys, content):
+def test_damaged_metadata_is_rebuilt(installed, cache_home, capsys, content):
     first = load_copy(CONFIG)
-    (cache / "metadata.json").write_bytes(content)
+    (cache_home / "metadata.json").write_bytes(content)
     assert_equal(load_data(CONFIG), first)
     assert "is damaged" in capsys.readouterr().err
 
@@ -354,10 +356,9 @@ def test_any_bytes_in_the_header_are_noticed_or_harmless(tmp_path_factory, at, c
     with pytest.MonkeyPatch.context() as monkeypatch:
         home = tmp_path_factory.getbasetemp() / "fuzzed"
         monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-        monkeypatch.setattr(sources, "TEST_IMAGES", 6)
-        monkeypatch.setitem(DATASETS, "mnist", DATASETS["mnist"]._replace(train_images=20))
-        arrays = sources.Arrays(**{k: np.zeros(v, np.uint8) for k, v in sources.array_shapes("mnist").items()})
-        monkeypatch.setattr(tfds_source, "fetch_with_tfds", lambda name, directory: arrays)
+        monkeypatch.setitem(DATASETS, "mnist", DATASETS["mnist"]._replace(train_images=20, test_images=6))
+        arrays = idx.Arrays(**{k: np.zeros(v, np.uint8) for k, v in idx.array_shapes("mnist").items()})
+        monkeypatch.setattr(tfds, "fetch_with_tfds", lambda name, directory: arrays)
         load_data(DataConfig(name="mnist"))
         path = home / "fashion-cnn" / "mnist" / "train_labels.npy"
         good = path.read_bytes()
@@ -367,21 +368,20 @@ def test_any_bytes_in_the_header_are_noticed_or_harmless(tmp_path_factory, at, c
 
 
 def test_other_data_sets_are_verified_by_the_metadata(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sources, "TEST_IMAGES", 6)
-    monkeypatch.setitem(DATASETS, "cifar10", DATASETS["cifar10"]._replace(train_images=20))
-    arrays = sources.Arrays(**{k: np.ones(v, np.uint8) for k, v in sources.array_shapes("cifar10").items()})
-    monkeypatch.setattr(tfds_source, "fetch_with_tfds", lambda name, directory: arrays)
+    monkeypatch.setitem(DATASETS, "cifar10", DATASETS["cifar10"]._replace(train_images=20, test_images=6))
+    arrays = idx.Arrays(**{k: np.ones(v, np.uint8) for k, v in idx.array_shapes("cifar10").items()})
+    monkeypatch.setattr(tfds, "fetch_with_tfds", lambda name, directory: arrays)
     config = DataConfig(name="cifar10")
     first = load_copy(config)
-    cache = tmp_path / "home/fashion-cnn/cifar10"
-    assert json.loads((cache / "metadata.json").read_text())["classes"] == list(class_names(config))
-    flip_last_bit(cache / "train_images.npy")
+    cache_home = tmp_path / "home/fashion-cnn/cifar10"
+    assert json.loads((cache_home / "metadata.json").read_text())["classes"] == list(class_names(config))
+    flip_last_bit(cache_home / "train_images.npy")
     assert_equal(load_data(config), first)
     assert "train_images.npy is not what was written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("writes", range(10))
-def test_a_disk_that_fills_up_leaves_nothing_half_written(monkeypatch, installed, cache, writes):
+def test_a_disk_that_fills_up_leaves_nothing_half_written(monkeypatch, installed, cache_home, writes):
     calls = 0
 
     def full(fd):
@@ -393,10 +393,12 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(monkeypatch, installed
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         patch.setattr(os, "replace", lambda one, other, replace=os.replace: (full(0), replace(one, other)))
-        with pytest.raises(DataError, match=f"cannot write the cache {cache}: No space left.*XDG_CACHE_HOME") as error:
+        with pytest.raises(
+            DataError, match=f"cannot write the cache {cache_home}: No space left.*XDG_CACHE_HOME"
+        ) as error:
             load_data(CONFIG)
     one_line(error)
-    left = [path.name for path in cache.iterdir()]
+    left = [path.name for path in cache_home.iterdir()]
     assert len(left) == max(0, writes - 5) and "metadata.json" not in left
     assert len(load_data(CONFIG).test.labels) == 6
 
@@ -410,7 +412,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_with_the_way_out(monkeypatch
         load_data(CONFIG)
 
 
-def test_a_good_cache_need_not_be_writable(monkeypatch, installed, cache):
+def test_a_good_cache_need_not_be_writable(monkeypatch, installed, cache_home):
     first = load_copy(CONFIG)
 
     def read_only(*args, **kwargs):
@@ -419,7 +421,7 @@ def test_a_good_cache_need_not_be_writable(monkeypatch, installed, cache):
     for name in ("mkdir", "replace", "unlink"):
         monkeypatch.setattr(os, name, read_only)
     assert_equal(load_data(CONFIG), first)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     with pytest.raises(DataError, match="cannot write the cache .*Read-only file system"):
         load_data(CONFIG)
 
@@ -439,10 +441,10 @@ def test_without_the_variable_the_cache_is_in_the_home_directory(monkeypatch, in
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["empty", "damaged"])
-def test_another_load_between_any_two_writes_succeeds(monkeypatch, installed, cache, damaged):
+def test_another_load_between_any_two_writes_succeeds(monkeypatch, installed, cache_home, damaged):
     if damaged:
         load_data(CONFIG)
-        flip_last_bit(cache / "train_images.npy")
+        flip_last_bit(cache_home / "train_images.npy")
     replace, nested, inside = os.replace, [], []
 
     def interleaved(one, other):
@@ -466,14 +468,14 @@ LOAD = """
 import pathlib, socket, sys
 def closed(*args): raise AssertionError("a network call")
 socket.socket.connect = socket.getaddrinfo = closed
-from cnn.data import splits as data, idx as sources, tfds as tfds_source
+from cnn.data import debian, splits
 from cnn.config import DataConfig
-sources.DEBIAN_DIRECTORY = pathlib.Path(sys.argv[1])
+debian.DEBIAN_DIRECTORY = pathlib.Path(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
-splits = data.load_data(DataConfig())
+loaded = splits.load_data(DataConfig())
 assert "tensorflow_datasets" not in sys.modules and "PIL" not in sys.modules
-print(data.data_digest(splits))
+print(splits.data_digest(loaded))
 """
 
 
@@ -502,14 +504,14 @@ def test_two_processes_that_start_at_once_both_succeed(monkeypatch, real_home, p
     monkeypatch.setenv("XDG_CACHE_HOME", str(real_home))
     expected = data_digest(load_data(CONFIG))
     home = tmp_path / "shared"
-    cache = home / "fashion-cnn/fashion_mnist"
+    cache_home = home / "fashion-cnn/fashion_mnist"
     if damaged:
-        cache.mkdir(parents=True)
+        cache_home.mkdir(parents=True)
         for path in (real_home / "fashion-cnn/fashion_mnist").iterdir():
-            (cache / path.name).write_bytes(path.read_bytes())
-        flip_last_bit(cache / "test_labels.npy")
+            (cache_home / path.name).write_bytes(path.read_bytes())
+        flip_last_bit(cache_home / "test_labels.npy")
     found = load_in_processes(home, published, 2)
     assert [(code, digest) for code, digest, _ in found] == [(0, f"{expected}\n")] * 2
     assert [all("is damaged" in line for line in err.splitlines()) for *_, err in found] == [True, True]
     assert load_in_processes(home, tmp_path / "none", 1) == [(0, f"{expected}\n", "")]
-    assert len(list(cache.iterdir())) == 5
+    assert len(list(cache_home.iterdir())) == 5

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 import cnn
+from cnn import intervals
 from cnn.__main__ import main
 from cnn.figures import plots
-from cnn.look import evaluation
+from cnn.look import scores
 from tests.helpers import narrow
 
 
@@ -28,16 +29,16 @@ def _made_up(seed=0, count=400, classes=5, sharpness=2.0):
 def test_scores_are_those_of_scikit_learn(seed, count):
     probabilities, labels = _made_up(seed, count)
     predicted = probabilities.argmax(1)
-    confusion = evaluation.confusion_matrix(labels, predicted, 5)
+    confusion = scores.confusion_matrix(labels, predicted, 5)
     np.testing.assert_array_equal(confusion, metrics.confusion_matrix(labels, predicted, labels=range(5)))
     # Its annotations allow a string alone where its documentation has 0.
     zero: Any = 0
     theirs: Any = metrics.precision_recall_fscore_support(labels, predicted, labels=range(5), zero_division=zero)
-    for ours, wanted in zip(evaluation.class_scores(confusion).values(), theirs, strict=False):
+    for ours, wanted in zip(scores.class_scores(confusion).values(), theirs, strict=False):
         np.testing.assert_allclose(ours, wanted)
     loss = metrics.log_loss(labels, probabilities, labels=range(5))
-    assert evaluation.negative_log_likelihood(probabilities, labels) == pytest.approx(loss)
-    values = evaluation.evaluation(probabilities, labels, list("abcde"), 1.0)
+    assert scores.negative_log_likelihood(probabilities, labels) == pytest.approx(loss)
+    values = scores.evaluation(probabilities, labels, list("abcde"), 1.0)
     wanted = metrics.top_k_accuracy_score(labels, probabilities, k=2, labels=range(5))
     assert values["top2_accuracy"] == pytest.approx(wanted)
     assert values["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
@@ -45,19 +46,19 @@ def test_scores_are_those_of_scikit_learn(seed, count):
 
 def test_the_interval_is_wilsons():
     """Of 8 in 10: (0.8 + 0.1921 +- 1.96 sqrt(0.016 + 0.0096)) / 1.3841, to three digits."""
-    assert evaluation.accuracy_interval(8, 10) == pytest.approx((0.490, 0.943), abs=1e-3)
-    assert evaluation.accuracy_interval(10, 10)[1] == pytest.approx(1)
+    assert intervals.accuracy_interval(8, 10) == pytest.approx((0.490, 0.943), abs=1e-3)
+    assert intervals.accuracy_interval(10, 10)[1] == pytest.approx(1)
 
 
 def test_the_most_confused_pairs_come_first_and_right_ones_never():
     confusion = np.array([[90, 3, 7], [0, 99, 1], [4, 0, 96]])
-    assert evaluation.most_confused(confusion) == [(0, 2, 7), (2, 0, 4), (0, 1, 3), (1, 2, 1)]
+    assert scores.most_confused(confusion) == [(0, 2, 7), (2, 0, 4), (0, 1, 3), (1, 2, 1)]
 
 
 def test_calibration_error_is_the_mean_distance_by_bins():
     """Two bins of two images: 0.9 sure and half right, then 0.6 sure and all right."""
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
-    found = evaluation.reliability(probabilities, np.array([0, 1, 0, 1]))
+    found = scores.reliability(probabilities, np.array([0, 1, 0, 1]))
     assert found.error == pytest.approx((0.4 + 0.4) / 2)
     assert found.share.sum() == pytest.approx(1) and np.nonzero(found.share)[0].tolist() == [8, 13]
 
@@ -65,18 +66,18 @@ def test_calibration_error_is_the_mean_distance_by_bins():
 def test_temperature_undoes_what_made_the_network_too_sure():
     probabilities, labels = _made_up(count=20_000, sharpness=1.0)
     # Logits of which the label's is 1 higher in the mean are calibrated as they are.
-    assert evaluation.fit_temperature(probabilities, labels) == pytest.approx(1, abs=0.05)
-    sure = evaluation.scale_temperature(probabilities, 0.4)
-    np.testing.assert_allclose(evaluation.scale_temperature(sure, 1 / 0.4), probabilities, rtol=1e-6)
-    assert evaluation.fit_temperature(sure, labels) == pytest.approx(2.5, abs=0.13)
+    assert scores.fit_temperature(probabilities, labels) == pytest.approx(1, abs=0.05)
+    sure = scores.scale_temperature(probabilities, 0.4)
+    np.testing.assert_allclose(scores.scale_temperature(sure, 1 / 0.4), probabilities, rtol=1e-6)
+    assert scores.fit_temperature(sure, labels) == pytest.approx(2.5, abs=0.13)
 
 
 def test_the_highest_losses_come_first_and_of_equal_ones_the_first():
     """Probabilities of the own class: 0.2, 0.9, 0, 0.2 and 0, of which no logarithm is taken."""
     probabilities = np.array([[0.2, 0.8], [0.1, 0.9], [1.0, 0.0], [0.2, 0.8], [1.0, 0.0]])
     labels = np.array([0, 1, 1, 0, 1])
-    assert evaluation.top_losses(probabilities, labels, 4).tolist() == [2, 4, 0, 3]
-    assert evaluation.losses(probabilities, labels)[:2] == pytest.approx([-np.log(0.2), -np.log(0.9)])
+    assert scores.top_losses(probabilities, labels, 4).tolist() == [2, 4, 0, 3]
+    assert scores.losses(probabilities, labels)[:2] == pytest.approx([-np.log(0.2), -np.log(0.9)])
 
 
 def test_the_command_prints_writes_and_draws(config, small, splits, tmp_path, capsys, monkeypatch):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.look.features import grad_cam, integrated_gradients, layer_outputs
+from cnn.look.attribution import grad_cam, integrated_gradients
+from cnn.look.features import layer_outputs
 from tests.helpers import narrow
 
 

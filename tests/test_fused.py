@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnn
+from cnn.intervals import estimate
 from cnn.models import winograd
-from cnn.runs.seeds import estimate
 from cnn.training.early_stopping import EarlyStopper, update_stopper
 from cnn.training.fused import epoch_metrics, train_run
 from tests.helpers import without_times

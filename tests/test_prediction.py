@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cnn
+from cnn.data import image_files
 from cnn.look import prediction
 from cnn.runs import fit as train
 
@@ -58,7 +59,7 @@ def _gif():
 
 def test_an_image_as_the_data_sets_keeps_its_pixels(tmp_path, shoe):
     (tmp_path / "shoe.png").write_bytes(_png(shoe[:, :, 0]))
-    np.testing.assert_array_equal(prediction.read_image(tmp_path / "shoe.png"), shoe)
+    np.testing.assert_array_equal(image_files.read_image(tmp_path / "shoe.png"), shoe)
 
 
 def test_whatever_its_mode_and_size_the_same_shoe_is_read(tmp_path, shoe):
@@ -77,17 +78,17 @@ def test_whatever_its_mode_and_size_the_same_shoe_is_read(tmp_path, shoe):
     }
     for name, image in variants.items():
         (tmp_path / name).write_bytes(_png(image))
-        read = prediction.read_image(tmp_path / name).astype(int)
+        read = image_files.read_image(tmp_path / name).astype(int)
         tolerance = 40 if name == "large" else 1  # resampling, and what conversion to grey rounds
         assert np.abs(read - shoe).max() <= tolerance, name
     grey.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
-    assert np.abs(prediction.read_image(tmp_path / "cmyk.jpg").astype(int) - shoe).mean() < 5
+    assert np.abs(image_files.read_image(tmp_path / "cmyk.jpg").astype(int) - shoe).mean() < 5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (300, 20), (29, 28), (5000, 5000)])
 def test_any_size_is_fitted_in(tmp_path, size):
     (tmp_path / "image.png").write_bytes(_png(Image.new("L", size, 30)))
-    image = prediction.read_image(tmp_path / "image.png")
+    image = image_files.read_image(tmp_path / "image.png")
     assert image.shape == (28, 28, 1) and (image == 30).all()
 
 
@@ -103,7 +104,7 @@ HOSTILE = {
     "larger bomb.png": (_bomb(60_000, 60_000), "could be decompression bomb"),
     "short.png": (_bomb(100, 2000), "truncated|broken"),
     "animated.png": (_animated(), "animated"),
-    "large.png": (b"\x89PNG\r\n\x1a\n" + bytes(prediction.MOST_BYTES), "bytes, but at most"),
+    "large.png": (b"\x89PNG\r\n\x1a\n" + bytes(image_files.MOST_BYTES), "bytes, but at most"),
 }
 
 
@@ -112,7 +113,7 @@ def test_what_is_no_image_is_one_line_that_says_why(tmp_path, name):
     content, message = HOSTILE[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(cnn.DataError, match=message) as error:
-        prediction.read_image(tmp_path / name)
+        image_files.read_image(tmp_path / name)
     assert "\n" not in str(error.value) and str(tmp_path / name) in str(error.value)
 
 
@@ -120,7 +121,7 @@ def test_a_picture_that_says_how_it_lies_is_turned(tmp_path, shoe):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
     Image.fromarray(np.rot90(shoe[:, :, 0])).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(prediction.read_image(tmp_path / "turned.png"), shoe)
+    np.testing.assert_array_equal(image_files.read_image(tmp_path / "turned.png"), shoe)
 
 
 def test_what_is_no_file_is_one_line_that_says_why(tmp_path):
@@ -131,9 +132,9 @@ def test_what_is_no_file_is_one_line_that_says_why(tmp_path):
         "fifo": "not a regular",
     }.items():
         with pytest.raises(cnn.DataError, match=message):
-            prediction.read_image(tmp_path / name)
+            image_files.read_image(tmp_path / name)
     with pytest.raises(cnn.DataError, match="not a regular file"):
-        prediction.read_image("/dev/zero")
+        image_files.read_image("/dev/zero")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -148,7 +149,7 @@ def test_any_mutation_of_a_file_gives_an_image_or_a_data_error(tmp_path, content
         mutated[place % len(mutated)] = value
     (tmp_path / "mutated").write_bytes(mutated)
     try:
-        image = prediction.read_image(tmp_path / "mutated")
+        image = image_files.read_image(tmp_path / "mutated")
     except cnn.DataError as error:
         assert "\n" not in str(error)
     else:
@@ -197,7 +198,7 @@ def test_many_files_are_classified_in_their_order(run_dir, small, tmp_path):
         files[-1].write_bytes(_png(small.test.images[index, :, :, 0]))
     files = files + files[:30]  # more than a batch
     state, _ = cnn.load_best(run_dir)
-    images = np.stack([prediction.read_image(path) for path in files])
+    images = np.stack([image_files.read_image(path) for path in files])
     best = np.argmax(cnn.predict(state, images), axis=1)
     names = cnn.class_names(cnn.DataConfig())
     lines = list(prediction.predict_files(run_dir, files))
@@ -210,14 +211,14 @@ def test_a_directory_gives_its_images_in_order(tmp_path, shoe):
     for name in ("b.JPG", "a.png", "notes.txt"):
         (tmp_path / name).write_bytes(_png(shoe[:, :, 0]))
     (tmp_path / "empty").mkdir()
-    found = prediction.image_files([tmp_path, tmp_path / "empty", tmp_path / "missing.png"])
+    found = image_files.image_files([tmp_path, tmp_path / "empty", tmp_path / "missing.png"])
     assert [path.name for path in found] == ["a.png", "b.JPG", "empty", "missing.png"]
 
 
 def test_dark_on_light_is_inverted_and_said_unless_told_otherwise(run_dir, tmp_path, shoe):
     (tmp_path / "light.png").write_bytes(_png(255 - shoe[:, :, 0]))
-    np.testing.assert_array_equal(prediction.read_image(tmp_path / "light.png"), shoe)
-    np.testing.assert_array_equal(prediction.read_image(tmp_path / "light.png", invert=False), 255 - shoe)
+    np.testing.assert_array_equal(image_files.read_image(tmp_path / "light.png"), shoe)
+    np.testing.assert_array_equal(image_files.read_image(tmp_path / "light.png", invert=False), 255 - shoe)
     said = {
         invert: [line for line, _ in prediction.predict_files(run_dir, [tmp_path / "light.png"], invert)][0]
         for invert in (None, True, False)

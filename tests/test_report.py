@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import cnn
+from cnn import intervals
 from cnn.__main__ import main
-from cnn.data.splits import KOREAN_CLASS_NAMES
-from cnn.look import evaluation
+from cnn.datasets import DATASETS
+from cnn.look import scores
 from cnn.report import comparison, explorer, report
 from tests.helpers import narrow
 
@@ -34,12 +35,12 @@ def test_the_interval_of_a_difference_is_that_of_mcnemars_variance(ours, theirs,
     count = ours + theirs + both + 50
     right = np.repeat([True, False, True, False], [ours, theirs, both, 50])
     other = np.repeat([False, True, True, False], [ours, theirs, both, 50])
-    low, high = evaluation.difference_interval(right, other)
+    low, high = intervals.difference_interval(right, other)
     half = 1.96 * np.sqrt(ours + theirs - (ours - theirs) ** 2 / count) / count
     # To a tenth: both ends are estimates from draws, on a grid of 1 / n.
     assert (low + high) / 2 == pytest.approx((ours - theirs) / count, abs=0.1 * half + 1 / count)
     assert (high - low) / 2 == pytest.approx(half, abs=0.1 * half + 1 / count)
-    assert evaluation.difference_interval(right, other) == (low, high)
+    assert intervals.difference_interval(right, other) == (low, high)
 
 
 def test_counts_are_drawn_as_images_are_drawn():
@@ -48,15 +49,15 @@ def test_counts_are_drawn_as_images_are_drawn():
     right, other = rng.random(400) < 0.8, rng.random(400) < 0.7
     drawn = rng.integers(0, 400, (4000, 400))
     wanted = np.percentile(right[drawn].mean(1) - other[drawn].mean(1), [2.5, 97.5])
-    np.testing.assert_allclose(evaluation.difference_interval(right, other), wanted, atol=0.006)
+    np.testing.assert_allclose(intervals.difference_interval(right, other), wanted, atol=0.006)
 
 
 def test_a_network_does_not_differ_from_itself():
     right = np.array([True, False, True])
-    assert evaluation.difference_interval(right, right) == (0, 0)
+    assert intervals.difference_interval(right, right) == (0, 0)
     # Two that agree on no image, of whose shares the sum is above 1 by a rounding error.
     right = np.arange(5) < 4
-    low, high = evaluation.difference_interval(right, ~right)
+    low, high = intervals.difference_interval(right, ~right)
     assert -1 <= low < 0.6 < high <= 1
 
 
@@ -172,19 +173,19 @@ def test_a_page_needs_nothing_else_and_is_small(runs):
 
 def test_the_page_has_the_numbers_of_the_run(runs, expected):
     text, result = (runs[0] / "report.html").read_text(), json.loads((runs[0] / "result.json").read_text())
-    low, high = evaluation.accuracy_interval(round(600 * result["test_accuracy"]), 600)
+    low, high = intervals.accuracy_interval(round(600 * result["test_accuracy"]), 600)
 
     def percent(share):
         return f"{100 * share:.2f}\u00a0%"
 
     for wanted in (percent(result["test_accuracy"]), f"{percent(low)} to {percent(high)}", f"{result['params']:,}"):
         assert wanted in text
-    assert all(name in text for name in KOREAN_CLASS_NAMES[:10])
+    assert all(name in text for name in DATASETS["fashion_mnist"].korean_names)
     # Epochs, and the three widths of a narrow network.
     assert re.search(r"\b4 of \d\d fields differ from the defaults", text)
     data = _data(runs[0] / "report.html")
     labels = runs[-1].test.labels
-    wanted = evaluation.confusion_matrix(labels, expected[0].argmax(1), 10)
+    wanted = scores.confusion_matrix(labels, expected[0].argmax(1), 10)
     np.testing.assert_array_equal(data["confusion"], wanted)
     shown = [image["test"] for image in data["explorer"]["images"]]
     found = [image["probabilities"] for image in data["explorer"]["images"]]
@@ -448,8 +449,8 @@ def test_filters_show_mistakes_and_classes(opened, expected):
 def test_the_confusion_matrix_says_its_counts_and_leads_to_their_images(opened, expected):
     from selenium.webdriver.common.keys import Keys
 
-    confusion = evaluation.confusion_matrix(opened.test.labels, expected[0].argmax(1), 10)
-    label, other, wrong = evaluation.most_confused(confusion)[0]
+    confusion = scores.confusion_matrix(opened.test.labels, expected[0].argmax(1), 10)
+    label, other, wrong = scores.most_confused(confusion)[0]
     opened.find(".confusion tbody td").send_keys(*[Keys.ARROW_DOWN] * label, *[Keys.ARROW_RIGHT] * other)
     share = f"{100 * wrong / confusion[label].sum():.1f} %"
     said = f"{NAMES[label]} taken for {NAMES[other]}"

@@ -15,7 +15,7 @@ import jax
 import pytest
 
 import cnn
-from cnn import run
+from cnn import cli, run
 from experiments import fashion_cnn
 from tests.helpers import narrow
 
@@ -181,7 +181,7 @@ def test_no_result_or_page_comes_to_a_run_that_took_the_place_during_the_drawing
         (run_dir / "config.json").write_text("another run's")
 
     monkeypatch.setattr("cnn.look.pictures.draw_figures", draw_figures)
-    for module in ("train", "result"):
+    for module in ("runs.fit", "runs.result"):
         monkeypatch.setattr(f"cnn.{module}.load_data", lambda config: small)
     run.run(narrow(fashion_cnn.CONFIG, epochs=1), tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
@@ -239,9 +239,9 @@ def test_cost_prints_a_line_for_each_number():
 @pytest.mark.parametrize(
     ("dtype", "processor", "before", "after"),
     [
-        ("bfloat16", "avx2 avx512_bf16", None, f"{run.ONEDNN}=true"),
-        ("bfloat16", "avx2 avx512_bf16", "--xla_foo=1", f"--xla_foo=1 {run.ONEDNN}=true"),
-        ("bfloat16", "avx2 avx512_bf16", f"{run.ONEDNN}=false", f"{run.ONEDNN}=false"),
+        ("bfloat16", "avx2 avx512_bf16", None, f"{cli.ONEDNN}=true"),
+        ("bfloat16", "avx2 avx512_bf16", "--xla_foo=1", f"--xla_foo=1 {cli.ONEDNN}=true"),
+        ("bfloat16", "avx2 avx512_bf16", f"{cli.ONEDNN}=false", f"{cli.ONEDNN}=false"),
         ("bfloat16", "avx2", None, None),
         ("float32", "avx2 avx512_bf16", None, None),
     ],
@@ -254,7 +254,7 @@ def test_bfloat16_units_are_used_where_they_are_and_the_user_says_nothing(
         monkeypatch.setenv("XLA_FLAGS", before)
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"flags : fpu {processor}\n")
-    run.use_bfloat16_units(cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)), cpuinfo=cpuinfo)
+    cli.use_bfloat16_units(cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)), cpuinfo=cpuinfo)
     assert os.environ.get("XLA_FLAGS") == after
 
 
@@ -265,7 +265,7 @@ def test_both_types_are_refused_in_one_process_where_one_would_change_the_other(
     configs = [cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)) for dtype in ("float32", "bfloat16")]
     refused = pytest.raises(cnn.ConfigError, match="must be one here") if "bf16" in processor else nullcontext()
     with refused:
-        run.use_bfloat16_units(*configs, cpuinfo=tmp_path / "cpuinfo")
+        cli.use_bfloat16_units(*configs, cpuinfo=tmp_path / "cpuinfo")
     assert "XLA_FLAGS" not in os.environ
 
 
@@ -273,11 +273,11 @@ def test_without_a_home_directory_nothing_is_kept_and_nothing_fails(monkeypatch)
     def no_home(name):
         raise cnn.DataError("there is no home directory for the cache; set XDG_CACHE_HOME to a directory")
 
-    monkeypatch.setattr(run, "cache_directory", no_home)
+    monkeypatch.setattr(cli, "cache_directory", no_home)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     updates = []
     monkeypatch.setattr(jax.config, "update", lambda *option: updates.append(option))
-    run.keep_compiled_programs()
+    cli.keep_compiled_programs()
     assert updates == []
 
 

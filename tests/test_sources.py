@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.config import DATASETS, DatasetName
-from cnn.data import idx as sources
+from cnn.data import debian, idx
 from cnn.data import tfds as tfds_source
 from cnn.data.idx import Arrays, IdxFile
+from cnn.datasets import DATASETS, DatasetName
 from cnn.errors import DataError
 
 FAMILY = ("fashion_mnist", "mnist", "kmnist")
@@ -31,19 +31,19 @@ FAMILY = ("fashion_mnist", "mnist", "kmnist")
 
 def random_arrays(name: DatasetName) -> Arrays:
     generator = np.random.default_rng(0)
-    shapes = sources.array_shapes(name)
+    shapes = idx.array_shapes(name)
     return Arrays(
         **{k: generator.integers(10 if len(v) == 1 else 256, size=v, dtype=np.uint8) for k, v in shapes.items()}
     )
 
 
-def idx(array: np.ndarray) -> bytes:
+def idx_bytes(array: np.ndarray) -> bytes:
     """An independent writer of the idx format."""
     dims = [d for d in array.shape if d != 1]
     return bytes([0, 0, 8, len(dims)]) + np.array(dims, ">u4").tobytes() + array.tobytes()
 
 
-def cifar10_archive(arrays: Arrays, names=sources.CLASS_NAMES["cifar10"]) -> bytes:
+def cifar10_archive(arrays: Arrays, names=DATASETS["cifar10"].class_names) -> bytes:
     """A tar.gz in the format of the published one."""
 
     def records(images, labels):
@@ -69,22 +69,21 @@ def archives(name: DatasetName, arrays: Arrays) -> dict[str, bytes]:
     """The files of a data set as they would be published."""
     if name == "cifar10":
         return {"cifar-10-binary.tar.gz": cifar10_archive(arrays)}
-    fields = sources.IDX_FILES.items()
-    return {f"{file.name}.gz": gzip.compress(idx(getattr(arrays, field))) for field, file in fields}
+    fields = idx.IDX_FILES.items()
+    return {f"{file.name}.gz": gzip.compress(idx_bytes(getattr(arrays, field))) for field, file in fields}
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """Data sets of 20 + 6 images, with everything that is pinned pinned to these: tiny(name) -> arrays."""
-    monkeypatch.setattr(sources, "TEST_IMAGES", 6)
 
     def pin(name: DatasetName) -> Arrays:
-        monkeypatch.setitem(DATASETS, name, DATASETS[name]._replace(train_images=20))
+        monkeypatch.setitem(DATASETS, name, DATASETS[name]._replace(train_images=20, test_images=6))
         arrays = random_arrays(name)
         if name == "fashion_mnist":
-            for field, file in sources.IDX_FILES.items():
-                sha256 = hashlib.sha256(idx(getattr(arrays, field))).hexdigest()
-                monkeypatch.setitem(sources.IDX_FILES, field, file._replace(sha256=sha256))
+            for field, file in idx.IDX_FILES.items():
+                sha256 = hashlib.sha256(idx_bytes(getattr(arrays, field))).hexdigest()
+                monkeypatch.setitem(idx.IDX_FILES, field, file._replace(sha256=sha256))
         return arrays
 
     return pin
@@ -138,13 +137,13 @@ def write(directory, files: dict[str, bytes]):
 def test_an_idx_file_gives_its_array(tmp_path, suffix):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
     path = tmp_path / f"images{suffix}"
-    path.write_bytes(gzip.compress(idx(array)) if suffix else idx(array))
-    np.testing.assert_array_equal(sources.read_idx(path, (2, 3, 4, 1)), array, strict=True)
+    path.write_bytes(gzip.compress(idx_bytes(array)) if suffix else idx_bytes(array))
+    np.testing.assert_array_equal(idx.read_idx(path, (2, 3, 4, 1)), array, strict=True)
 
 
 def test_digest_of_an_array_is_that_of_its_idx_file():
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
-    assert sources.array_digest(array) == hashlib.sha256(idx(array)).hexdigest()
+    assert idx.array_digest(array) == hashlib.sha256(idx_bytes(array)).hexdigest()
 
 
 IMAGES = np.random.default_rng(1).integers(256, size=(4, 5, 6, 1), dtype=np.uint8)
@@ -167,7 +166,7 @@ def mutate(content: bytes, kind: str, at: int, what) -> bytes:
 @settings(max_examples=300)
 @given(st.booleans(), st.lists(MUTATIONS, max_size=3))
 def test_any_mutation_of_an_idx_file_gives_the_array_or_a_data_error(tmp_path_factory, compressed, mutations):
-    content = idx(IMAGES)
+    content = idx_bytes(IMAGES)
     sha256 = hashlib.sha256(content).hexdigest()
     path = tmp_path_factory.getbasetemp() / ("fuzz.gz" if compressed else "fuzz")
     content = gzip.compress(content, mtime=0) if compressed else content
@@ -175,7 +174,7 @@ def test_any_mutation_of_an_idx_file_gives_the_array_or_a_data_error(tmp_path_fa
         content = mutate(content, *mutation)
     path.write_bytes(content)
     try:
-        np.testing.assert_array_equal(sources.read_idx(path, IMAGES.shape, sha256), IMAGES, strict=True)
+        np.testing.assert_array_equal(idx.read_idx(path, IMAGES.shape, sha256), IMAGES, strict=True)
     except DataError as error:
         assert mutations and "\n" not in str(error)
 
@@ -186,7 +185,7 @@ def test_any_bytes_are_refused_without_another_exception(tmp_path_factory, conte
         path = tmp_path_factory.getbasetemp() / name
         path.write_bytes(content)
         with pytest.raises(DataError, match=name):
-            sources.read_idx(path, IMAGES.shape)
+            idx.read_idx(path, IMAGES.shape)
 
 
 def test_no_more_is_unpacked_than_is_expected(tmp_path):
@@ -194,7 +193,7 @@ def test_no_more_is_unpacked_than_is_expected(tmp_path):
     path.write_bytes(gzip.compress(bytes(50_000_000)))
     tracemalloc.start()
     with pytest.raises(DataError, match="found at least 19 bytes"):
-        sources.read_idx(path, (10,))
+        idx.read_idx(path, (10,))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000
@@ -249,16 +248,16 @@ def test_a_bad_directory_is_refused_with_file_found_and_expected(tmp_path, tiny,
     directory = write(tmp_path / "idx", archives("fashion_mnist", tiny("fashion_mnist")))
     damage(directory)
     with pytest.raises(DataError, match=message) as error:
-        sources.read_idx_directory(directory)
+        idx.read_idx_directory(directory)
     assert "\n" not in str(error.value)
 
 
 def test_plain_and_compressed_files_give_the_same_arrays(tmp_path, tiny):
     arrays = tiny("fashion_mnist")
     compressed = write(tmp_path / "compressed", archives("fashion_mnist", arrays))
-    plain = {file.name: idx(getattr(arrays, field)) for field, file in sources.IDX_FILES.items()}
-    assert_equal(sources.read_idx_directory(compressed), arrays)
-    assert_equal(sources.read_idx_directory(write(tmp_path / "plain", plain)), arrays)
+    plain = {file.name: idx_bytes(getattr(arrays, field)) for field, file in idx.IDX_FILES.items()}
+    assert_equal(idx.read_idx_directory(compressed), arrays)
+    assert_equal(idx.read_idx_directory(write(tmp_path / "plain", plain)), arrays)
 
 
 # The published files, byte for byte
@@ -266,8 +265,8 @@ def test_plain_and_compressed_files_give_the_same_arrays(tmp_path, tiny):
 
 @pytest.mark.skipif(not shutil.which("apt-get"), reason="the package is Debian's, and apt fetches it")
 def test_debian_files_get_back_their_published_bytes_and_tfds_gives_their_arrays(tmp_path, capfd):
-    fetched = sources.fetch_debian_package(tmp_path)
-    expected = sources.read_idx_directory(fetched)
+    fetched = debian.fetch_debian_package(tmp_path)
+    expected = idx.read_idx_directory(fetched)
     # Checked against the SHA-256 that TFDS has registered.
     assert_equal(tfds_source.read_archives("fashion_mnist", fetched), expected)
     assert_equal(tfds_source.fetch_with_tfds("fashion_mnist", tmp_path / "work", fetched), expected)
@@ -282,7 +281,7 @@ def test_debian_files_get_back_their_published_bytes_and_tfds_gives_their_arrays
 def test_gzip_header_is_as_published():
     file = IdxFile("name", "", 1504176606)
     content = gzip.compress(b"content", mtime=7)
-    found = sources.publish_gzip(content, file)
+    found = debian.publish_gzip(content, file)
     assert found[3] == 8 and int.from_bytes(found[4:8], "little") == 1504176606 and found[10:15] == b"name\0"
     assert gzip.decompress(found) == b"content"
 
@@ -311,7 +310,7 @@ def test_a_wrong_archive_is_named(tmp_path):
 
 
 def test_cifar10_with_other_classes_is_refused(tmp_path, monkeypatch, tiny):
-    files = {"cifar-10-binary.tar.gz": cifar10_archive(tiny("cifar10"), sources.CLASS_NAMES["mnist"])}
+    files = {"cifar-10-binary.tar.gz": cifar10_archive(tiny("cifar10"), DATASETS["mnist"].class_names)}
     register(monkeypatch, "cifar10", files, "http://localhost/")
     with pytest.raises(DataError, match="found classes 0, 1.*expected airplane, automobile"):
         tfds_source.read_archives("cifar10", write(tmp_path, files))
@@ -323,7 +322,7 @@ def test_cifar10_with_other_classes_is_refused(tmp_path, monkeypatch, tiny):
 @pytest.mark.parametrize("name", FAMILY)
 def test_class_names_are_those_of_tfds(tmp_path, name):
     stock = tfds_source._stock_builder(name)(data_dir=tmp_path)
-    assert tuple(stock.info.features["label"].names) == sources.CLASS_NAMES[name]
+    assert tuple(stock.info.features["label"].names) == DATASETS[name].class_names
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -430,13 +429,13 @@ def fake_apt(tmp_path, monkeypatch, script: str) -> None:
 def test_without_package_lists_private_ones_are_fetched(tmp_path, monkeypatch, tiny):
     arrays = tiny("fashion_mnist")
     root = tmp_path / "root"
-    (root / sources.DEBIAN_DIRECTORY.relative_to("/")).mkdir(parents=True)
-    write(root / sources.DEBIAN_DIRECTORY.relative_to("/"), archives("fashion_mnist", arrays))
+    (root / debian.DEBIAN_DIRECTORY.relative_to("/")).mkdir(parents=True)
+    write(root / debian.DEBIAN_DIRECTORY.relative_to("/"), archives("fashion_mnist", arrays))
     (root / "DEBIAN").mkdir()
     (root / "DEBIAN/control").write_text(
-        f"Package: {sources.DEBIAN_PACKAGE}\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n"
+        f"Package: {debian.DEBIAN_PACKAGE}\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n"
     )
-    deb = tmp_path / f"{sources.DEBIAN_PACKAGE}_1_all.deb"
+    deb = tmp_path / f"{debian.DEBIAN_PACKAGE}_1_all.deb"
     subprocess.run(["dpkg-deb", "--build", root, deb], check=True, capture_output=True)
     fake_apt(
         tmp_path,
@@ -448,23 +447,23 @@ def test_without_package_lists_private_ones_are_fetched(tmp_path, monkeypatch, t
         esac""",
     )
     (tmp_path / "work").mkdir()
-    assert_equal(sources.read_idx_directory(sources.fetch_debian_package(tmp_path / "work")), arrays)
+    assert_equal(idx.read_idx_directory(debian.fetch_debian_package(tmp_path / "work")), arrays)
 
 
 def test_an_unknown_package_is_said_in_apts_words(tmp_path, monkeypatch):
     fake_apt(tmp_path, monkeypatch, "echo 'E: Unable to locate package x' >&2; exit 100")
     with pytest.raises(DataError, match="^apt-get failed: E: Unable to locate package x$"):
-        sources.fetch_debian_package(tmp_path)
+        debian.fetch_debian_package(tmp_path)
 
 
 def test_a_hanging_apt_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.1)
+    monkeypatch.setattr(debian, "COMMAND_SECONDS", 0.1)
     fake_apt(tmp_path, monkeypatch, "exec sleep 60")
     with pytest.raises(DataError, match="apt-get failed: .*timed out"):
-        sources.fetch_debian_package(tmp_path)
+        debian.fetch_debian_package(tmp_path)
 
 
 def test_no_apt_is_a_data_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="apt-get failed: .*No such file"):
-        sources.fetch_debian_package(tmp_path)
+        debian.fetch_debian_package(tmp_path)

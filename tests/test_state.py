@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.training.state import Stream, learning_rate_schedule, stream_key
+from cnn.training.optim import learning_rate_schedule
+from cnn.training.state import Stream, stream_key
 
 
 def test_parameters_have_the_chapters_shapes(state):

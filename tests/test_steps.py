@@ -8,7 +8,8 @@ import pytest
 
 import cnn
 from cnn.training.metrics import merge, zero_metrics
-from cnn.training.state import Stream, make_optimizer, stream_key
+from cnn.training.optim import make_optimizer
+from cnn.training.state import Stream, stream_key
 from cnn.training.steps import loss_and_metrics
 
 

@@ -266,7 +266,7 @@ def test_mlflow_has_one_run_with_every_epoch_once_and_every_option(mlflow, tmp_p
 
 
 def test_an_experiment_tracks_as_its_option_says(tmp_path, monkeypatch, small):
-    for module in ("train", "result"):
+    for module in ("runs.fit", "runs.result"):
         monkeypatch.setattr(f"cnn.{module}.load_data", lambda config: small)
     run(_config(load_experiment("experiments.fashion_cnn"), epochs=1), tmp_path / "run")
     assert len(_read(tmp_path / "run").Scalars("loss/val")) == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.training.state import make_optimizer
+from cnn.training.optim import make_optimizer
 from tests.helpers import NARROW, narrow
 
 

@@ -1,36 +1,18 @@
-"""Where the images come from: idx files in a directory, TensorFlow Datasets, or Debian's package.
-
-Every function here returns verified arrays in the order in which the data set was published, or raises DataError.
-"""
+"""The idx files of the MNIST family, verified, as arrays; the digests are those of Fashion-MNIST."""
 
 import gzip
 import hashlib
 import math
 import os
 import struct
-import subprocess
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from cnn.config import DATASETS, DatasetName
+from cnn.datasets import DATASETS, DatasetName
 from cnn.errors import DataError
-
-CLASS_NAMES = {
-    "fashion_mnist": (
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ),
-    "mnist": ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
-    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-}
-"""Names of the classes 0 to 9."""
-
-TEST_IMAGES = 10_000
-"""Number of published test images of each data set."""
 
 
 class Arrays(NamedTuple):
@@ -68,24 +50,15 @@ IDX_FILES = {
 }
 """By field of Arrays."""
 
-DEBIAN_PACKAGE = "dataset-fashion-mnist"
-DEBIAN_DIRECTORY = Path("/usr/share/datasets/fashion-mnist")
-"""Where that package puts its files."""
-
-NETWORK_SECONDS = 20
-"""How long a silent server is waited for."""
-COMMAND_SECONDS = 300
-"""How long a command of the package manager may take."""
-
 
 def array_shapes(name: DatasetName) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each field of Arrays."""
-    image_shape, train_images = DATASETS[name]
+    known = DATASETS[name]
     return {
-        "train_images": (train_images, *image_shape),
-        "train_labels": (train_images,),
-        "test_images": (TEST_IMAGES, *image_shape),
-        "test_labels": (TEST_IMAGES,),
+        "train_images": (known.train_images, *known.image_shape),
+        "train_labels": (known.train_images,),
+        "test_images": (known.test_images, *known.image_shape),
+        "test_labels": (known.test_images,),
     }
 
 
@@ -164,62 +137,3 @@ def read_idx_directory(directory: str | os.PathLike) -> Arrays:
             raise DataError(f"found no {plain}, plain or .gz; expected a directory with {names}")
         arrays[field] = read_idx(path, shapes[field], file.sha256)
     return Arrays(**arrays)
-
-
-def _run(*command: str, cwd: Path) -> None:
-    try:
-        subprocess.run(
-            command,
-            cwd=cwd,
-            timeout=COMMAND_SECONDS,
-            check=True,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr.splitlines() or [f"exit status {error.returncode}"])[-1]
-        raise DataError(f"{command[0]} failed: {reason}") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DataError(f"{command[0]} failed: {error}") from None
-
-
-def publish_gzip(content: bytes, file: IdxFile) -> bytes:
-    """Returns Debian's gzip file with the header that was published, which has the file's name and time (RFC 1952)."""
-    has_name = 8
-    header = struct.pack("<2sBBI", b"\x1f\x8b", 8, has_name, file.mtime)
-    return header + content[8:10] + file.name.encode() + b"\0" + content[10:]
-
-
-def fetch_debian_package(directory: Path) -> Path:
-    """Returns a new directory with Fashion-MNIST as it was published, from Debian's or Ubuntu's package. Needs no root.
-
-    Args:
-      directory: a directory to work in.
-
-    Raises:
-      DataError: there is no apt, no network or no such package.
-    """
-    apt = ["apt-get", "-qq", "-o", "Acquire::Retries=1", "-o", f"Acquire::http::Timeout={NETWORK_SECONDS}"]
-    apt += ["-o", f"Acquire::https::Timeout={NETWORK_SECONDS}"]
-    try:
-        _run(*apt, "download", DEBIAN_PACKAGE, cwd=directory)
-    except DataError:
-        # The system's package lists are missing or old. Private ones need no root and leave the system as it is.
-        state, cache = directory / "state", directory / "cache"
-        (state / "lists/partial").mkdir(parents=True, exist_ok=True)
-        (cache / "archives/partial").mkdir(parents=True, exist_ok=True)
-        apt += ["-o", f"Dir::State={state}", "-o", f"Dir::Cache={cache}", "-o", "APT::Sandbox::User=root"]
-        _run(*apt, "update", cwd=directory)
-        _run(*apt, "download", DEBIAN_PACKAGE, cwd=directory)
-    for package in directory.glob(f"{DEBIAN_PACKAGE}_*.deb"):
-        _run("dpkg-deb", "-x", str(package), str(directory / "package"), cwd=directory)
-    unpacked = directory / "package" / DEBIAN_DIRECTORY.relative_to("/")
-    published = directory / "published"
-    published.mkdir()
-    for file in IDX_FILES.values():
-        path = unpacked / f"{file.name}.gz"
-        if not path.exists():
-            raise DataError(f"the package {DEBIAN_PACKAGE} holds no {path.name}")
-        (published / path.name).write_bytes(publish_gzip(path.read_bytes(), file))
-    return published

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import importlib
 import io
 import logging
 import os
@@ -14,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from cnn.config import DATASETS, DatasetName
-from cnn.data.idx import CLASS_NAMES, IDX_FILES, NETWORK_SECONDS, Arrays, array_digest, array_shapes, read_idx
+from cnn.data.debian import NETWORK_SECONDS
+from cnn.data.idx import IDX_FILES, Arrays, array_digest, array_shapes, read_idx
+from cnn.datasets import DATASETS, DatasetName
 from cnn.errors import DataError, first_cause
 
 
@@ -24,8 +26,8 @@ def _read_cifar10(archive: Path) -> Arrays:
     with tarfile.open(archive) as tar:
         files = {Path(member.name).name: file.read() for member in tar if (file := tar.extractfile(member))}
     names = tuple(files["batches.meta.txt"].decode().split())
-    if names != CLASS_NAMES["cifar10"]:
-        raise DataError(f"{archive}: found classes {', '.join(names)}, expected {', '.join(CLASS_NAMES['cifar10'])}")
+    if names != (expected := DATASETS["cifar10"].class_names):
+        raise DataError(f"{archive}: found classes {', '.join(names)}, expected {', '.join(expected)}")
 
     def batches(*numbers: str) -> tuple[np.ndarray, np.ndarray]:
         content = b"".join(files[f"{number}.bin"] for number in numbers)
@@ -54,14 +56,8 @@ def _png(image: np.ndarray) -> bytes:
 
 def _stock_builder(name: DatasetName) -> Any:
     """Returns TFDS's own builder class, which knows the addresses and checksums of the published files."""
-    from tensorflow_datasets.image_classification import cifar, mnist
-
-    return {
-        "fashion_mnist": mnist.FashionMNIST,
-        "mnist": mnist.MNIST,
-        "kmnist": mnist.KMNIST,
-        "cifar10": cifar.Cifar10,
-    }[name]
+    module, builder = DATASETS[name].builder
+    return getattr(importlib.import_module(f"tensorflow_datasets.image_classification.{module}"), builder)
 
 
 def read_archives(name: DatasetName, directory: Path) -> Arrays:
@@ -104,7 +100,7 @@ def _tfds_builder(name: DatasetName) -> Any:
             def _info(self):
                 features = {
                     "image": tfds.features.Image(shape=DATASETS[stock.name].image_shape),
-                    "label": tfds.features.ClassLabel(names=CLASS_NAMES[stock.name]),
+                    "label": tfds.features.ClassLabel(names=DATASETS[stock.name].class_names),
                 }
                 # The split into training and validation images goes by the position in the published files.
                 return tfds.core.DatasetInfo(

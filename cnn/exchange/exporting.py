@@ -1,5 +1,6 @@
 """A network -> a file that others read or run, without this project: safetensors, StableHLO, ONNX; safetensors back."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.export import export, symbolic_shape
 
-from cnn.config import ExperimentConfig, from_dict, to_dict
+from cnn.config import ExperimentConfig, from_dict
 from cnn.errors import RunDirError, UserError, first_cause, import_extra
 from cnn.exchange.onnx_graph import make_graph
 from cnn.runs import rundir
@@ -31,7 +32,7 @@ def to_safetensors(state: TrainState, config: ExperimentConfig) -> bytes:
       UserError: the package safetensors is missing.
     """
     arrays = {name: np.asarray(leaf) for name, leaf in _leaves(state).items()}
-    return import_extra("safetensors.numpy").save(arrays, {"config": json.dumps(to_dict(config))})
+    return import_extra("safetensors.numpy").save(arrays, {"config": json.dumps(dataclasses.asdict(config))})
 
 
 def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:

@@ -21,7 +21,7 @@ from cnn.data.splits import check_splits, data_digest, load_data
 from cnn.errors import RunDirError, UserError, printable
 from cnn.exchange.exporting import fill_state, load_safetensors
 from cnn.exchange.readers import SourceLayer, read_keras, read_torch
-from cnn.runs import rundir
+from cnn.runs import claim, rundir
 from cnn.runs.checkpoint import differing_leaves, open_checkpoints, save
 from cnn.runs.fit import no_progress, saved_progress, timed
 from cnn.training.metrics import named
@@ -133,7 +133,7 @@ def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentC
         "seconds": seconds,
         "imported": {"file": printable(file.name), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
     }
-    with rundir.claimed(run_dir, config):
+    with claim.claimed(run_dir, config):
         _check_empty(run_dir, config)
         rundir.describe(run_dir, config, data_digest(splits), len(splits.train.labels), jax.devices()[:1])
         rundir.write_text(run_dir / rundir.SUMMARY, format_table(rows, config.name))

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn.config import ExperimentConfig
-from cnn.data.splits import KOREAN_CLASS_NAMES, Splits, model_class_names
+from cnn.config import ExperimentConfig, model_class_names
+from cnn.data.image_files import read_image
+from cnn.data.splits import Splits
+from cnn.datasets import DATASETS
 from cnn.errors import ConfigError, DamagedError, RunDirError, UserError, printable
 from cnn.figures import image_plots, plots
-from cnn.look.features import feature_maps, grad_cam, integrated_gradients
-from cnn.look.prediction import read_image
+from cnn.look.attribution import grad_cam, integrated_gradients
+from cnn.look.features import feature_maps
 from cnn.runs import rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import Result, load_images
@@ -103,7 +105,7 @@ def figures(
       kernels: what ``rundir.read_kernels`` returns; without them, their figure is left out.
     """
     names = model_class_names(config)
-    korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else None
+    korean = DATASETS[config.data.name].korean_names
     train, test = splits.train, splits.test
     layers = layer_table(result.state)
     maps = feature_maps(result.state, train.images[:1])

@@ -1,143 +1,25 @@
 """Image files -> classes, by the best network of a run. A file may be anything; what is no image is a DataError."""
 
-import io
 import json
-import os
-import stat
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from cnn.data.splits import model_class_names
+from cnn.config import model_class_names
+from cnn.data.image_files import Read, _read
 from cnn.errors import DataError, printable
 from cnn.runs.checkpoint import load_best
 from cnn.training.steps import predict
-
-MOST_BYTES = 32 * 2**20
-"""A larger file is not read."""
-
-MOST_PIXELS = 40_000_000
-"""An image with more is not decoded: a few kilobytes can say that they hold gigabytes."""
 
 BATCH = 128
 """Files that are read and classified at a time."""
 
 DECODERS = 2
 """Files that are decoded at a time: a large one takes half a gigabyte meanwhile."""
-
-
-def _read_bytes(path: str | os.PathLike) -> bytes:
-    if os.fspath(path) == "-":
-        content = sys.stdin.buffer.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes, the most that are read")
-        return content
-    # A FIFO without a writer would be waited for.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            is_directory = stat.S_ISDIR(status.st_mode)
-            raise ValueError("a directory without a PNG or JPEG file" if is_directory else "not a regular file")
-        if status.st_size > MOST_BYTES:
-            raise ValueError(f"{status.st_size:,} bytes, but at most {MOST_BYTES:,} are read")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MOST_BYTES)
-    finally:
-        os.close(descriptor)
-
-
-class Read(NamedTuple):
-    """An image that was read from a file."""
-
-    pixels: np.ndarray
-    """uint8 [H, W, C]."""
-    inverted: bool
-    """Whether dark and light were exchanged."""
-
-
-def read_image(path: str | os.PathLike, shape: Sequence[int] = (28, 28, 1), invert: bool | None = None) -> np.ndarray:
-    """Returns the image in a PNG or JPEG file as the data set has its images: uint8 [H, W, C].
-
-    It is fitted in by its longer side and centred on its own background. If it is to be grey, it is made light on
-    dark: where the pixels at the border are mostly light, as on a photo of a thing on a table, it is inverted. What is
-    transparent counts as white. An image that has that size already, and a dark border, keeps its pixels.
-
-    Args:
-      path: file name; "-" for standard input.
-      shape: height, width and channels, of which there are 1 or 3.
-      invert: whether a grey image is inverted; None decides by its border.
-
-    Raises:
-      DataError: it is not a file, too large, damaged, animated, or not an image.
-    """
-    with warnings.catch_warnings():
-        # Pillow warns where we refuse.
-        warnings.simplefilter("ignore")
-        return _read(path, shape, invert).pixels
-
-
-def _read(path: str | os.PathLike, shape: Sequence[int], invert: bool | None) -> Read:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    height, width, channels = shape
-    try:
-        content = _read_bytes(path)
-        # Pillow takes what there is for the whole.
-        if content.startswith(b"\x89PNG") and b"IEND" not in content:
-            raise ValueError("the PNG file has no end")
-        # More pixels than that, it refuses itself.
-        image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, but at most {MOST_PIXELS:,} are decoded")
-        if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
-            raise ValueError("animated; save one of its frames")
-        image.load()
-        # A phone's picture may lie on its side, and say so.
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            # 16 bits a pixel, which Pillow would cut off at 255.
-            image = Image.fromarray((np.asarray(image, np.int64) // 257).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB").convert("L" if channels == 1 else "RGB")
-        pixels = np.asarray(image)
-        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-        background = np.median(border.reshape(len(border), -1), axis=0)
-        inverted = channels == 1 and bool(background > 127 if invert is None else invert)
-        if inverted:
-            image, background = ImageOps.invert(image), 255 - background
-        colour = tuple(int(value) for value in np.atleast_1d(background))
-        if image.size != (width, height):
-            image = ImageOps.pad(image, (width, height), color=colour[0] if channels == 1 else colour)
-        return Read(np.asarray(image, np.uint8).reshape(height, width, channels), inverted)
-    # Pillow raises exceptions of many types, of which an exhausted memory is one.
-    except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = (reason.splitlines() or [type(error).__name__])[0]
-        if isinstance(error, UnidentifiedImageError):
-            reason = "neither PNG nor JPEG, or damaged"
-        raise DataError(f"{printable(path)}: {reason}; give a PNG or JPEG file") from error
-
-
-def image_files(names: Sequence[Path]) -> list[Path]:
-    """Returns the files that are named; for a directory with PNG and JPEG files, by their endings, those files."""
-    files = []
-    for name in names:
-        found = []
-        # A directory that cannot be read, or has no image, is one line among the others, as any other that is no image.
-        with suppress(OSError):
-            found = sorted(path for path in name.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
-        files += found or [name]
-    return files
 
 
 def predict_files(

@@ -1,10 +1,33 @@
 """The chapter's convolutional network: Conv-Pool-Conv-Pool-Dense-Dropout-Dense."""
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import flax.linen as nn
 from jax import Array
 
-from cnn.config import ModelConfig
+from cnn.models.family import Family
 from cnn.models.layers import Conv, Dense, Dropout, Flatten, MaxPool
+from cnn.rules import RATE, integer
+
+
+@dataclass(frozen=True)
+class ModelConfig(Family):
+    """The chapter's network: Conv-Pool-Conv-Pool-Dense-Dropout-Dense."""
+
+    family: Literal["cnn"] = "cnn"
+    conv1_features: Annotated[int, integer(1)] = 32
+    """Kernels of the first convolution."""
+    conv2_features: Annotated[int, integer(1)] = 64
+    """Kernels of the second convolution."""
+    dense_features: Annotated[int, integer(1)] = 100
+    """Units of the hidden dense layer."""
+    dropout_rate: Annotated[float, RATE] = 0.4
+    """Share of the hidden units that is dropped in training."""
+
+    def module(self) -> nn.Module:
+        """Returns the network."""
+        return CNN(self)
 
 
 class CNN(nn.Module):

@@ -1,10 +1,29 @@
 """Dense networks, of which the one without hidden layers is softmax regression."""
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import flax.linen as nn
 from jax import Array
 
-from cnn.config import DenseConfig
+from cnn.models.family import Family
 from cnn.models.layers import Dense, Dropout, Flatten
+from cnn.rules import RATE, integers
+
+
+@dataclass(frozen=True)
+class DenseConfig(Family):
+    """A dense network; without hidden layers, it is softmax regression."""
+
+    family: Literal["dense"] = "dense"
+    features: Annotated[tuple[int, ...], integers(1)] = (100,)
+    """Units of each hidden layer."""
+    dropout_rate: Annotated[float, RATE] = 0.0
+    """Share of the last hidden layer's units that is dropped in training."""
+
+    def module(self) -> nn.Module:
+        """Returns the network."""
+        return DenseNetwork(self)
 
 
 class DenseNetwork(nn.Module):

@@ -1,14 +1,37 @@
 """EfficientNet for small images: M. Tan and Q. V. Le, EfficientNet, arXiv:1905.11946, section 4."""
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import flax.linen as nn
 import jax
 from jax import Array
 
-from cnn.config import EfficientNetConfig
+from cnn.models.family import Family
 from cnn.models.layers import Add, BatchNorm, Conv, Dense, DepthwiseConv, Dropout, GlobalAveragePool, Scale
+from cnn.rules import RATE, integer, integers
 
 # Two layers make a factor for each channel of a block from a quarter as many numbers as lie between the blocks.
 SQUEEZE = 4
+
+
+@dataclass(frozen=True)
+class EfficientNetConfig(Family):
+    """Inverted residual blocks with depthwise convolutions, whose channels are weighted by what the image holds."""
+
+    family: Literal["efficientnet"] = "efficientnet"
+    features: Annotated[tuple[int, ...], integers(1, shortest=1)] = (16, 24, 40, 80)
+    """Channels between the blocks of each stage; each stage after the first halves the image."""
+    blocks: Annotated[int, integer(1)] = 2
+    """Blocks of each stage after the first, which has one."""
+    expansion: Annotated[int, integer(1)] = 4
+    """Channels within a block, after the first, for each between blocks."""
+    dropout_rate: Annotated[float, RATE] = 0.2
+    """Share of the last layer's inputs that is dropped in training."""
+
+    def module(self) -> nn.Module:
+        """Returns the network."""
+        return EfficientNet(self)
 
 
 class EfficientNet(nn.Module):

@@ -1,10 +1,29 @@
 """Residual networks for small images: K. He et al., Deep Residual Learning, arXiv:1512.03385, section 4.2."""
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import flax.linen as nn
 from jax import Array
 
-from cnn.config import ResNetConfig
+from cnn.models.family import Family
 from cnn.models.layers import Add, BatchNorm, Conv, Dense, GlobalAveragePool
+from cnn.rules import integer, integers
+
+
+@dataclass(frozen=True)
+class ResNetConfig(Family):
+    """A residual network, each of whose stages after the first halves the image and doubles the features."""
+
+    family: Literal["resnet"] = "resnet"
+    blocks: Annotated[tuple[int, ...], integers(1, shortest=1)] = (3, 3, 3)
+    """Blocks of two convolutions in each stage; (n, n, n) make a ResNet of 6 n + 2 layers."""
+    features: Annotated[int, integer(1)] = 16
+    """Kernels of each convolution in the first stage."""
+
+    def module(self) -> nn.Module:
+        """Returns the network."""
+        return ResNet(self)
 
 
 class ResNet(nn.Module):

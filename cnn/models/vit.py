@@ -1,10 +1,48 @@
 """Vision transformer for small images: A. Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv:2010.11929."""
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import flax.linen as nn
 from jax import Array
 
-from cnn.config import ViTConfig
+from cnn.models.family import Family
 from cnn.models.layers import Add, Attention, Conv, Dense, Dropout, GlobalAveragePool, LayerNorm, PositionEmbedding
+from cnn.rules import RATE, integer, require
+
+
+@dataclass(frozen=True)
+class ViTConfig(Family):
+    """A vision transformer: the image cut into patches, which attend to each other."""
+
+    family: Literal["vit"] = "vit"
+    patch_size: Annotated[int, integer(1)] = 4
+    """Side of a patch, in pixels; what is left over at the edges is dropped."""
+    features: Annotated[int, integer(1)] = 64
+    """Features of a token; a multiple of ``heads``."""
+    blocks: Annotated[int, integer(1)] = 6
+    """Blocks of attention and two dense layers."""
+    heads: Annotated[int, integer(1)] = 4
+    """Ways in which a token attends to the others in each block."""
+    expansion: Annotated[int, integer(1)] = 2
+    """Hidden units of a block's dense layers for each feature."""
+    dropout_rate: Annotated[float, RATE] = 0.1
+    """Share of what each block adds that is dropped in training."""
+
+    def module(self) -> nn.Module:
+        """Returns the network."""
+        return ViT(self)
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        super().__post_init__()
+        require(self.features % self.heads == 0, "model.features", self.features, f"a multiple of {self.heads} heads")
+
+    def check_images(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises ConfigError if an image has no room for a patch."""
+        shortest = min(image_shape[:2])
+        fits = self.patch_size <= shortest
+        require(fits, "model.patch_size", self.patch_size, f"at most {shortest}, the images' side")
 
 
 class ViT(nn.Module):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from cnn.config import ExperimentConfig, config_fields
 from cnn.errors import ConfigError, RunDirError, printable
-from cnn.look.evaluation import RESAMPLES, accuracy_interval, difference_interval
-from cnn.report.page import UPLOT, escaped, fill, interval_drawing, percent, table, whole_page
+from cnn.intervals import RESAMPLES, accuracy_interval, difference_interval
+from cnn.report.page import UPLOT, escaped, fill, percent, table, whole_page
 from cnn.report.report import AGAIN, Evaluated, check_output, evaluate_test
+from cnn.report.svg import interval_drawing
 from cnn.runs import rundir
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn.data.splits import Split
-from cnn.look.features import feature_maps, grad_cam
+from cnn.look.attribution import grad_cam
+from cnn.look.features import feature_maps
 from cnn.report.page import picture_url, webp
 from cnn.training.state import TrainState
 

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn.config import ExperimentConfig, config_fields
-from cnn.data.splits import KOREAN_CLASS_NAMES, Splits, model_class_names
+from cnn.config import ExperimentConfig, config_fields, model_class_names
+from cnn.data.splits import Splits
+from cnn.datasets import DATASETS
 from cnn.errors import ConfigError, RunDirError, printable
-from cnn.look.evaluation import calibrated
+from cnn.look.scores import calibrated
 from cnn.report.explorer import embed
-from cnn.report.page import UPLOT, escaped, fill, percent, picture_url, reliability_drawing, table, whole_page
+from cnn.report.page import UPLOT, escaped, fill, percent, picture_url, table, whole_page
+from cnn.report.svg import reliability_drawing
 from cnn.runs import rundir
 from cnn.runs.result import Result, load_images, load_result
 from cnn.training.steps import predict
@@ -109,7 +111,7 @@ def run_page(run: Evaluated) -> str:
     """Returns the page of one run."""
     config, result, test = run.config, run.result, run.splits.test
     figures, names = _figures(run.run_dir), model_class_names(config)
-    korean = KOREAN_CLASS_NAMES if config.data.name == "fashion_mnist" else ()
+    korean = DATASETS[config.data.name].korean_names
     val = np.asarray(predict(result.state, run.splits.val.images))
     values, bins = calibrated(val, run.splits.val.labels, run.probabilities, test.labels, names)
     embedded = embed(result.state, test, run.probabilities)

@@ -18,14 +18,15 @@ from cnn.devices import signals
 from cnn.devices.processes import first_goes_first, highest, whole
 from cnn.devices.sharding import make_mesh, on_one_device, replicate
 from cnn.errors import DamagedError, RunDirError, Stopped
-from cnn.runs import rundir
+from cnn.runs import claim, rundir
 from cnn.runs.checkpoint import load_best_of, load_latest, open_checkpoints, save
 from cnn.runs.result import Result, load_result
 from cnn.runs.transfer import begin_with, check_beginning
 from cnn.training.early_stopping import EarlyStopper, should_stop, update_stopper
 from cnn.training.fused import epoch_metrics, train_run
 from cnn.training.metrics import Metrics, make_metrics, named, zero_metrics
-from cnn.training.state import TrainState, create_state, epoch_steps, learning_rate_schedule
+from cnn.training.optim import epoch_steps, learning_rate_schedule
+from cnn.training.state import TrainState, create_state
 from cnn.training.steps import epoch_order, evaluate, evaluate_views, train_steps
 from cnn.training.summary import first_convolution, format_table, layer_table
 
@@ -66,7 +67,7 @@ def fit(
         if splits is not None:
             rundir.check_images(run_dir, data_digest(splits))
         return load_result(run_dir)[1]
-    with rundir.claimed(run_dir, config) as check_claim:
+    with claim.claimed(run_dir, config) as check_claim:
         with timed(seconds, "data"):
             with first_goes_first():
                 splits = check_splits(config, splits or load_data(config.data))

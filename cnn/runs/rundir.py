@@ -1,21 +1,19 @@
 """The files of a run directory: claimed once, written atomically, read back with checks."""
 
-import fcntl
+import dataclasses
 import json
 import math
 import os
 import platform
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnn.config import ExperimentConfig, differences, from_dict, to_dict
-from cnn.devices.processes import first_goes_first, is_first
+from cnn.config import ExperimentConfig, differences, from_dict
+from cnn.devices.processes import is_first
 from cnn.devices.sharding import usable_cores
 from cnn.errors import ConfigError, RunDirError
 
@@ -193,84 +191,6 @@ def own_directory(run_dir: Path, name: str) -> Path:
     return path
 
 
-@contextmanager
-def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], None]]:
-    """Holds the directory for this run: makes it, or finds a part of the same run in it.
-
-    Gives a function that raises RunDirError if it is another one by now: if it was removed, and another run has begun
-    in its place, that run must not get what this one writes. Of many processes the first does all this, for all.
-
-    Raises:
-      RunDirError: it holds something else, or a run of another configuration, is in use, or cannot be written to.
-    """
-    made = not run_dir.exists()
-    lock = None
-    try:
-        with first_goes_first():
-            if is_first():
-                lock = _locked(run_dir, config)
-        yield lambda: _check_held(lock, run_dir)
-    finally:
-        if lock is not None:
-            # Nothing is left of a run that was refused before it wrote anything.
-            with suppress(OSError):
-                if made and _is_held(lock, run_dir) and os.listdir(run_dir) == [LOCK]:
-                    (run_dir / LOCK).unlink()
-                    run_dir.rmdir()
-            os.close(lock)
-
-
-def _is_held(lock: int, run_dir: Path) -> bool:
-    with suppress(OSError):
-        return os.path.samestat(os.fstat(lock), os.stat(run_dir / LOCK))
-    return False
-
-
-def _check_held(lock: int | None, run_dir: Path) -> None:
-    # If it has vanished, what is to be written next says so.
-    if lock is not None and run_dir.exists() and not _is_held(lock, run_dir):
-        raise RunDirError(
-            f"{run_dir} is not this run's any more, as it was removed, or its {LOCK} was; start the same command again "
-            "to go on with what is there, or name another --run-dir"
-        )
-
-
-def _locked(run_dir: Path, config: ExperimentConfig) -> int:
-    """Returns the descriptor of a lock that ends with the process, however that ends."""
-    way_out = "name another directory with --run-dir"
-    try:
-        check_entries(run_dir, config)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        # The file stays, as to remove it would be a race.
-        lock = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
-    try:
-        _hold(lock, run_dir, way_out)
-        # Once more, as another process may have come between.
-        check_entries(run_dir, config)
-    except OSError as error:
-        os.close(lock)
-        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _hold(lock: int, run_dir: Path, way_out: str) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(lock, 200).decode(errors="replace") or "another process"
-        raise RunDirError(f"{run_dir} is in use by {holder}; wait for it, or {way_out}") from error
-    for name in (CONFIG, HISTORY, KERNELS, RESULT, SUMMARY, TRANSFER):
-        for unfinished in run_dir.glob(f".{name}.*"):
-            unfinished.unlink(missing_ok=True)
-    os.ftruncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
-
-
 def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
     """Raises RunDirError if the directory holds something else than a run of this configuration; nothing is written."""
     way_out = "name another directory with --run-dir"
@@ -317,7 +237,7 @@ def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_im
         return
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     description = {
-        "config": to_dict(config),
+        "config": dataclasses.asdict(config),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
         "devices": {
             "platform": devices[0].platform,

@@ -1,6 +1,5 @@
 """Many seeds of one experiment: at once on an accelerator, one after the other on a CPU."""
 
-import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,23 +12,12 @@ from cnn.config import ExperimentConfig
 from cnn.data.splits import Splits, check_splits, load_data
 from cnn.devices.sharding import find_devices
 from cnn.errors import ConfigError
+from cnn.intervals import Estimate, estimate
 from cnn.rules import SEED
 from cnn.training.fused import train_run
 from cnn.training.metrics import named
 from cnn.training.state import TrainState, initial_state
 from cnn.training.steps import evaluate
-
-
-class Estimate(NamedTuple):
-    """What a number is over the seeds."""
-
-    mean: float
-    std: float
-    """Standard deviation of a seed, with n - 1; NaN for one seed."""
-    low: float
-    """Lower end of the 95 % interval of the mean, by Student's t; NaN for one seed."""
-    high: float
-    """Its upper end."""
 
 
 class SeedsResult(NamedTuple):
@@ -106,13 +94,3 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
     ]
     names = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
     return SeedsResult(state, rows, {name: estimate([row[name] for row in rows]) for name in names})
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Returns mean, standard deviation and the 95 % interval of the mean."""
-    from scipy.special import stdtrit
-
-    mean, count = statistics.fmean(values), len(values)
-    std = statistics.stdev(values) if count > 1 else float("nan")
-    half = float(stdtrit(count - 1, 0.975)) * std / count**0.5 if count > 1 else float("nan")
-    return Estimate(mean, std, mean - half, mean + half)

@@ -10,13 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnn.config import ExperimentConfig, from_dict, to_dict
+from cnn.config import ExperimentConfig, from_dict
 from cnn.data.splits import Splits, check_splits, data_digest, load_data
 from cnn.devices.sharding import find_devices, make_mesh
 from cnn.errors import ConfigError, RunDirError
+from cnn.intervals import Estimate, estimate
 from cnn.runs import rundir
 from cnn.runs.fit import fit
-from cnn.runs.seeds import Estimate, check_seeds, estimate, fit_seeds
+from cnn.runs.seeds import check_seeds, fit_seeds
 from cnn.runs.transfer import check_beginning
 
 NUMBERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
@@ -67,7 +68,7 @@ def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> lis
     if empty := [field for field, values in grid.items() if not len(values)]:
         raise ConfigError(f"--{empty[0]} has no value; name some, such as --augment.flip true false")
     for values in itertools.product(*grid.values()):
-        changes, changed = dict(zip(grid, values, strict=True)), to_dict(config)
+        changes, changed = dict(zip(grid, values, strict=True)), dataclasses.asdict(config)
         for field, value in changes.items():
             *groups, name = field.split(".")
             group = changed
@@ -152,7 +153,9 @@ def _in_turn(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits
 def _together(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits):
     """All seeds in one call, or in one each if a loss is no longer a number with one of them; their rows in a file."""
     path, digest = place / "seeds.json", data_digest(splits)
-    expected = json.loads(json.dumps({"config": to_dict(variant.config), "seeds": list(seeds), "data_sha256": digest}))
+    expected = json.loads(
+        json.dumps({"config": dataclasses.asdict(variant.config), "seeds": list(seeds), "data_sha256": digest})
+    )
     with contextlib.suppress(OSError, ValueError):
         saved = json.loads(path.read_text())
         if isinstance(saved, dict) and {name: saved.get(name) for name in expected} == expected:
@@ -215,7 +218,8 @@ def write(directory: Path, found: Sequence[Variant]) -> None:
     _make(directory)
     rundir.write_text(directory / "table.md", table(found))
     described = [
-        {"changes": variant.changes, "config": to_dict(variant.config), "rows": variant.rows} for variant in found
+        {"changes": variant.changes, "config": dataclasses.asdict(variant.config), "rows": variant.rows}
+        for variant in found
     ]
     rundir.write_json(directory / "sweep.json", {"variants": described})
 

@@ -1,10 +1,8 @@
 """What training changes, as one pytree, and how it begins: parameters, optimizer, schedule, keys."""
 
-import fnmatch
-import math
 from collections.abc import Callable
 from enum import IntEnum
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -15,22 +13,10 @@ import optax
 from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh
-from optax.contrib import MuonDimensionNumbers, muon
 
 from cnn.config import AugmentConfig, ExperimentConfig, OptimConfig
 from cnn.devices.sharding import split_features
-from cnn.models import make_model
-from cnn.rules import require
-
-KERAS_EPSILON = 1e-7
-"""Adam's epsilon as Keras sets it, which the reference result was made with."""
-
-NEWTON_SCHULZ_STEPS = 3
-"""Of Muon's orthogonalisation: 5, its usual number, costs more time an epoch and saves none."""
-
-
-NON_FINITE_STEPS = 10
-"""So many updates in a row are skipped at most; after that, the parameters are lost anyway."""
+from cnn.training.optim import make_optimizer, total_steps
 
 
 class Stream(IntEnum):
@@ -76,115 +62,6 @@ class TrainState(flax.struct.PyTreeNode):
         return self.replace(**self.average)
 
 
-def epoch_steps(config: ExperimentConfig, train_images: int | None = None) -> int:
-    """Returns the number of steps of an epoch, of which the last may not be full."""
-    return math.ceil((train_images or config.data.train_images) / config.optim.batch_size)
-
-
-def total_steps(config: ExperimentConfig, train_images: int | None = None) -> int:
-    """Returns the number of steps until the last epoch's end."""
-    return config.train.epochs * epoch_steps(config, train_images)
-
-
-def learning_rate_schedule(config: OptimConfig, total_steps: int, highest: float | None = None) -> Callable[[Any], Any]:
-    """Returns the function from a step to its learning rate, of which the highest is the configuration's or another.
-
-    One cycle is that of L. N. Smith and N. Topin, Super-Convergence, arXiv:1708.07120, section 3: a rise from a 25th,
-    then a fall to nothing, here both linear.
-    """
-    highest = config.learning_rate if highest is None else highest
-    rise = max(int(total_steps * config.warmup), 1)
-    schedules = {
-        "constant": lambda: optax.constant_schedule(highest),
-        "cosine": lambda: optax.cosine_decay_schedule(highest, total_steps),
-        "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(0.0, highest, rise, max(total_steps, rise + 1)),
-        "one_cycle": lambda: optax.join_schedules(
-            [
-                optax.linear_schedule(highest / 25, highest, rise),
-                optax.linear_schedule(highest, highest / 1000, max(total_steps - rise, 1)),
-            ],
-            [rise],
-        ),
-    }
-    return schedules[config.schedule]()
-
-
-# The same configuration must give the same object: it is static in the state, and another one would compile anew.
-@cache
-def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -> optax.GradientTransformation:
-    """Returns the optimizer that the configuration names; it skips gradients that are no numbers, if asked to."""
-    updates = math.ceil(total_steps / config.accumulate_steps)
-    schedule, decay = learning_rate_schedule(config, updates), config.weight_decay
-    optimizers = {
-        "adam": lambda: (
-            optax.adamw(schedule, eps=KERAS_EPSILON, weight_decay=decay, mask=_kernels)
-            if decay
-            else optax.adam(schedule, eps=KERAS_EPSILON)
-        ),
-        "sgd": lambda: optax.chain(
-            optax.add_decayed_weights(decay, _kernels), optax.sgd(schedule, config.momentum or None, nesterov=True)
-        ),
-        "muon": lambda: muon(
-            schedule,
-            ns_steps=NEWTON_SCHULZ_STEPS,
-            weight_decay=decay,
-            adam_learning_rate=learning_rate_schedule(config, updates, config.adam_learning_rate),
-            muon_weight_dimension_numbers=_matrices,
-        ),
-    }
-    optimizer = optimizers[config.name]()
-    if config.clip_norm:
-        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
-    if config.learning_rate_multipliers:
-        optimizer = optax.chain(optimizer, _scale_by_layer(config.learning_rate_multipliers))
-    if config.accumulate_steps > 1:
-        optimizer = optax.MultiSteps(optimizer, config.accumulate_steps).gradient_transformation()
-    return optax.apply_if_finite(optimizer, NON_FINITE_STEPS) if skips else optimizer
-
-
-def _scale_by_layer(rates: tuple[str, ...]) -> optax.GradientTransformation:
-    """Scales each layer's updates, those of weight decay too, by the factor of the first pattern that fits its name."""
-    factors = [(pattern, float(factor)) for pattern, _, factor in (rate.rpartition("=") for rate in rates)]
-
-    def init(params):
-        for pattern, _ in factors:
-            require(
-                bool(fnmatch.filter(params, pattern)),
-                "optim.learning_rate_multipliers",
-                pattern,
-                f"of {', '.join(params)}",
-            )
-        return optax.EmptyState()
-
-    def update(updates, state, params=None):
-        def scaled(path, update):
-            return next((f for pattern, f in factors if fnmatch.fnmatch(path[0].key, pattern)), 1.0) * update
-
-        return jax.tree_util.tree_map_with_path(scaled, updates), state
-
-    return optax.GradientTransformation(init, update)
-
-
-def _kernels(params: dict) -> dict:
-    """What decays: kernels do, and nothing else does."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key == "kernel", params)
-
-
-def _matrices(params: Any) -> Any:
-    """Which axes of a parameter are a matrix's rows and columns to Muon; None is left to Adam.
-
-    A convolution's kernel is one matrix from a window's values to the features. The last layer, whose rows are not
-    one among many, is left to Adam, as K. Jordan does (kellerjordan.github.io/posts/muon).
-    """
-
-    def dimensions(path, leaf):
-        if path[-1].key != "kernel" or path[0].key == "logits":
-            return None
-        return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
-
-    return jax.tree_util.tree_map_with_path(dimensions, params)
-
-
 def create_state(config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None) -> TrainState:
     """Returns the state before the first step.
 
@@ -211,7 +88,7 @@ def initial_state(
     steps = 0 if config.optim.schedule == "constant" else total_steps(config, train_images)
     return partial(
         _initial_state,
-        model=make_model(config.model),
+        model=config.model.module(),
         optimizer=make_optimizer(config.optim, steps, config.train.nan_policy == "skip"),
         image_shape=config.data.image_shape,
         optim=config.optim,

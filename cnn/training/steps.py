@@ -15,7 +15,8 @@ from cnn.devices.sharding import split_features, spread
 from cnn.errors import ConfigError, DataError
 from cnn.training.augment import augment, views
 from cnn.training.metrics import Metrics, batch_metrics, merge, zero_metrics
-from cnn.training.state import NON_FINITE_STEPS, Stream, TrainState, stream_key
+from cnn.training.optim import NON_FINITE_STEPS
+from cnn.training.state import Stream, TrainState, stream_key
 
 
 class Batch(NamedTuple):

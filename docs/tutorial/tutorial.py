@@ -84,9 +84,9 @@ for name, (images, labels) in splits._asdict().items():
     print(f"{name:5}  images {images.dtype} {images.shape}  labels {labels.dtype} {labels.shape}")
 
 # %%
-from cnn.data.splits import KOREAN_CLASS_NAMES
+from cnn.datasets import DATASETS
 
-image_plots.sample(splits.train.images[:20], splits.train.labels[:20], names, KOREAN_CLASS_NAMES)
+image_plots.sample(splits.train.images[:20], splits.train.labels[:20], names, DATASETS["fashion_mnist"].korean_names)
 
 # %% [markdown]
 # ## The model, and where its parameters are

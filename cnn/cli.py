@@ -1,0 +1,123 @@
+"""What all commands share: options, exit status, compiler settings."""
+
+import contextlib
+import functools
+import io
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from cnn.config import ExperimentConfig
+from cnn.data.cache import cache_directory
+from cnn.errors import ConfigError, DamagedError, DataError, UserError
+
+
+def parse_options(function: Callable[..., None], program: str, arguments: list[str]) -> Callable[[], None]:
+    """Returns the function with its parameters bound to the options of a command line, ready to be called.
+
+    Args:
+      function: its parameters are the options: a dataclass gives one for each field, and docstrings give the help.
+      program: what the help calls the program.
+      arguments: such as ``["--train.epochs", "3", "--run-dir", "runs/short"]``.
+
+    Raises:
+      UserError: an option is unknown, or its value is not allowed.
+      SystemExit: help was asked for and given.
+    """
+    import tyro
+
+    # Bound rather than called, so that what goes wrong in the function is not taken for a wrong option.
+    bind = functools.wraps(function)(lambda *args, **kwargs: functools.partial(function, *args, **kwargs))
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            # An experiment's family of models is given; its fields are options, those of others are not.
+            config = (tyro.conf.AvoidSubcommands,)
+            return tyro.cli(bind, prog=program, args=arguments, use_underscores=True, config=config)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_first_message(errors.getvalue())}; --help lists what is allowed") from None
+
+
+def _first_message(box: str) -> str:
+    """The message of the box that tyro draws round it, on one line."""
+    lines = []
+    for line in box.splitlines()[1:]:
+        text = line.strip("│╭╮╰╯ ")
+        if not text.strip("─"):
+            break
+        lines.append(text)
+    return " ".join(lines)
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Runs a command and returns its exit status; what the user can mend is a line on stderr, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold what the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (FloatingPointError, DamagedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        return 128 + getattr(stop, "number", signal.SIGINT)
+    except BrokenPipeError:
+        # Who read our output has gone; the interpreter must not try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # Such as a full disk under the file that our output goes to.
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def keep_compiled_programs() -> None:
+    """Lets JAX keep what it compiles beside the data, so that the next run starts seconds sooner, with the same bits.
+
+    If the user has named another directory (``JAX_COMPILATION_CACHE_DIR``), JAX keeps them there; if ours cannot be
+    written to, or there is no home for it, nowhere.
+    """
+    # A program that cannot be kept is compiled again the next time; that is nothing to tell a user of.
+    warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache entry")
+    with contextlib.suppress(OSError, DataError):
+        directory = cache_directory("xla")
+        directory.mkdir(parents=True, exist_ok=True)
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(directory, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(directory))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
+
+
+def use_bfloat16_units(*configs: ExperimentConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+    """Lets XLA call oneDNN for bfloat16 where the processor computes in it; must come before JAX's first use.
+
+    Only then is bfloat16 the faster type on a CPU. Does nothing for another processor or type, or if the user has set
+    the flag in ``XLA_FLAGS``.
+
+    Raises:
+      ConfigError: some of what this process is to train computes in float32, which XLA would do in another way, too.
+    """
+    flags, dtypes = os.environ.get("XLA_FLAGS", ""), {config.model.dtype for config in configs}
+    if "bfloat16" in dtypes and ONEDNN not in flags:
+        with contextlib.suppress(OSError):
+            if "avx512_bf16" in cpuinfo.read_text():
+                if len(dtypes) > 1:
+                    raise ConfigError(
+                        "--model.dtype is float32 and bfloat16, but must be one here, as what makes bfloat16 fast on "
+                        "this processor changes what float32 comes to; take a command for each"
+                    )
+                os.environ["XLA_FLAGS"] = f"{flags} {ONEDNN}=true".strip()

@@ -1,0 +1,180 @@
+"""The verified arrays of a data set in the cache: found or fetched once, read and checked by every later run."""
+
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from cnn.config import DataConfig
+from cnn.data import debian, idx, tfds
+from cnn.data.idx import Arrays
+from cnn.datasets import DATASETS, DatasetName
+from cnn.errors import DataError, first_cause
+
+_METADATA = "metadata.json"
+
+
+_ROOM = 512 << 20
+"""About the most bytes that fetching takes; with less, a full disk may be behind any failure, in any words."""
+
+
+def prepare(config: DataConfig) -> str:
+    """Fills the cache, if it is not good already, and returns a line that says from where, to where.
+
+    A directory that the user names goes into the cache whatever that holds. Where the data set's own address cannot be
+    reached, Debian's package is fetched with apt.
+
+    Raises:
+      DataError: the images cannot be found, fetched, verified or cached.
+    """
+    cached = None if _named_directory(config) else _read_cache(config.name)
+    origin = cached[1] if cached else _fill_cache(config, allow_apt=True)
+    known = DATASETS[config.name]
+    images = f"{known.train_images:,} + {known.test_images:,} images"
+    return f"{config.name}: {images} from {origin}, in {cache_directory(config.name)}, digests ok"
+
+
+def _load(config: DataConfig) -> Arrays:
+    if named := _read_named(config):
+        return named[0]
+    if not (cached := _read_cache(config.name)):
+        _fill_cache(config, allow_apt=False)
+        cached = _read_cache(config.name)
+    if not cached:
+        raise DataError(
+            f"{cache_directory(config.name)} does not keep what is written; set XDG_CACHE_HOME to another disk"
+        )
+    return cached[0]
+
+
+def _named_directory(config: DataConfig) -> tuple[str, str] | None:
+    """Returns the option or variable by which the user names a directory, and its value; None without one."""
+    if config.source is not None:
+        return "--data.source", config.source
+    directory = os.environ.get("FASHION_MNIST_DIR")
+    return ("FASHION_MNIST_DIR", directory) if directory and config.name == "fashion_mnist" else None
+
+
+def _read_named(config: DataConfig) -> tuple[Arrays, str] | None:
+    """Returns the arrays in the directory that the user names, and its path; None without one."""
+    if not (named := _named_directory(config)):
+        return None
+    directory = Path(os.path.expanduser(named[1]))
+    try:
+        if config.name == "fashion_mnist":
+            return idx.read_idx_directory(directory), str(directory)
+        return tfds.read_archives(config.name, directory), str(directory)
+    except DataError as error:
+        raise DataError(f"{named[0]}: {error}") from None
+
+
+def _fetch(name: DatasetName, work: Path, allow_apt: bool) -> tuple[Arrays, str]:
+    """Returns the arrays and where they came from; the only place that decides whether to use the network."""
+    fashion = name == "fashion_mnist"
+    attempts: dict[str, Callable[[], Arrays]] = {}
+    if fashion and debian.DEBIAN_DIRECTORY.is_dir():
+        attempts[str(debian.DEBIAN_DIRECTORY)] = lambda: idx.read_idx_directory(debian.DEBIAN_DIRECTORY)
+    attempts["TensorFlow Datasets"] = lambda: tfds.fetch_with_tfds(name, work)
+    if fashion and allow_apt:
+        package = f"the package {debian.DEBIAN_PACKAGE}"
+        attempts[package] = lambda: tfds.fetch_with_tfds(name, work, debian.fetch_debian_package(work))
+    causes = []
+    for origin, attempt in attempts.items():
+        if not Path(origin).is_dir():
+            failed = "".join(f"{cause}; " for cause in causes[-1:])
+            print(f"{failed}getting {name} from {origin}, once, in about half a minute", file=sys.stderr, flush=True)
+        try:
+            return attempt(), origin
+        except DataError as error:
+            causes.append(str(error))
+    remedies = [
+        f"run `make data` (python -m cnn data --data.name {name}) where there is a network",
+        "name a directory by --data.source DIR",
+    ]
+    if fashion:
+        remedies[1] += " or FASHION_MNIST_DIR"
+        remedies.append(f"apt-get install {debian.DEBIAN_PACKAGE}")
+    free = shutil.disk_usage(work).free
+    if free < _ROOM:
+        remedies.append(f"make room where only {free >> 20} MiB are free: {work.parent} (XDG_CACHE_HOME moves it)")
+    raise DataError(f"{name} is not to be had: {'; '.join(causes)}. Ways out: {', or '.join(remedies)}")
+
+
+def cache_directory(name: str) -> Path:
+    """Returns ``$XDG_CACHE_HOME/fashion-cnn/<name>``, by default in ``~/.cache``."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:
+        raise DataError("there is no home directory for the cache; set XDG_CACHE_HOME to a directory") from None
+    return home / "fashion-cnn" / name
+
+
+def _read_cache(name: DatasetName) -> tuple[Arrays, str] | None:
+    """Returns the cached arrays, verified, and where they came from; None, said on stderr, when they are damaged."""
+    directory = cache_directory(name)
+    if not os.path.exists(directory / _METADATA):
+        return None
+    try:
+        metadata = json.loads((directory / _METADATA).read_bytes())
+        pinned = {field: file.sha256 for field, file in idx.IDX_FILES.items()}
+        digests = pinned if name == "fashion_mnist" else metadata["sha256"]
+        arrays = {}
+        for field, shape in idx.array_shapes(name).items():
+            array = np.lib.format.open_memmap(directory / f"{field}.npy", mode="r")
+            if array.dtype != np.uint8 or array.shape != shape or idx.array_digest(array) != digests[field]:
+                raise ValueError(f"{field}.npy is not what was written")
+            arrays[field] = array
+        return Arrays(**arrays), str(metadata["source"])
+    except Exception as error:  # On damaged bytes NumPy's header parser raises nearly anything.
+        print(f"the cache {directory} is damaged ({first_cause(error)}); it is rebuilt", file=sys.stderr)
+        return None
+
+
+def _fill_cache(config: DataConfig, allow_apt: bool) -> str:
+    """Fetches the data set into the cache and returns where it came from.
+
+    Each process works in a directory of its own and moves finished files, whose content follows from the data alone,
+    over whatever is there: two that start at the same time need no lock to both succeed. The metadata goes last.
+    """
+    directory = cache_directory(config.name)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.glob(".incomplete-*"):
+            # Of a process that was killed, if it is older than any fill takes; another may be removing it as well.
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > 24 * 3600:
+                    shutil.rmtree(left, ignore_errors=True)
+        # The thread of an interrupted download may still write here when it is cleaned up.
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".incomplete-", ignore_cleanup_errors=True) as work:
+            arrays, origin = _read_named(config) or _fetch(config.name, Path(work), allow_apt)
+            digests = {field: idx.array_digest(array) for field, array in arrays._asdict().items()}
+            metadata = {"classes": DATASETS[config.name].class_names, "sha256": digests, "source": origin}
+            files = {f"{field}.npy": _npy(array) for field, array in arrays._asdict().items()}
+            files[_METADATA] = json.dumps(metadata, indent=2).encode() + b"\n"
+            for name, content in files.items():
+                with open(Path(work) / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name in files:
+                os.replace(Path(work) / name, directory / name)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the cache {directory}: {error.strerror or error}; "
+            "set XDG_CACHE_HOME to a directory with room that can be written to"
+        ) from None
+    return origin
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
