@@ -12,7 +12,7 @@ from typing import Any
 
 import cnn
 from benchmarks.measure import run_main, summary, write_result
-from cnn.cli import keep_compiled_programs
+from cnn.cli import enable_compilation_cache
 from cnn.devices.sharding import find_devices
 from cnn.runs.sweeps import NUMBERS
 from experiments.fashion_full import CONFIG
@@ -53,7 +53,7 @@ def main(seeds: int = 5, epochs: int = 12, directory: Path = Path("runs/ablation
         epochs: Passes over the training images.
         directory: For the runs; the same command on it goes on.
     """
-    keep_compiled_programs()
+    enable_compilation_cache()
     config = dataclasses.replace(CONFIG, train=cnn.TrainConfig(epochs=epochs, patience=epochs, fused=True))
     device = find_devices(config.train.device)[0].device_kind
     rows = {}

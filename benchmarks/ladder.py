@@ -16,7 +16,7 @@ from typing import Any
 import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
 from cnn.__main__ import load_experiment
-from cnn.cli import keep_compiled_programs, use_bfloat16_units
+from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16
 from cnn.config import ExperimentConfig, differences, from_dict
 from cnn.devices.sharding import find_devices
 from cnn.look.cost import step_cost
@@ -110,8 +110,8 @@ def main(
         results: Directory for the JSON file.
     """
     configs = {rung: load_experiment(f"experiments.{rung}") for rung in rungs}
-    use_bfloat16_units(*configs.values())
-    keep_compiled_programs()
+    enable_onednn_bfloat16(*configs.values())
+    enable_compilation_cache()
     before, other = results / "ladder.json", trained_elsewhere(rows_of, configs) if rows_of else {}
     kept: dict[str, Any] = json.loads(before.read_text())["rungs"] if before.exists() else {}
     for rung, config in configs.items():

@@ -17,15 +17,15 @@ import numpy as np
 
 import cnn
 from benchmarks.protocol import images_per_second, memory, serve, versions
-from cnn.cli import keep_compiled_programs, use_bfloat16_units
+from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16
 from experiments.fashion_cnn import CONFIG
 
 
 def main(precision: str) -> None:
     """Answers requests until stdin ends."""
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, dtype=precision))
-    use_bfloat16_units(config)
-    keep_compiled_programs()
+    enable_onednn_bfloat16(config)
+    enable_compilation_cache()
     states: dict[int, cnn.TrainState] = {}
 
     @cache

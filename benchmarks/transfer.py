@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 import cnn
 from benchmarks.measure import run_main, summary, write_result
-from cnn.cli import keep_compiled_programs
+from cnn.cli import enable_compilation_cache
 from experiments.fashion_fast import CONFIG
 
 IMAGES_A_CLASS = {"fashion": (10, 50, 250), "digits": (10, 50, 90)}
@@ -92,7 +92,7 @@ def main(seeds: int = 5, directory: Path = Path("runs/transfer")) -> None:
         seeds: How many of each, each with images of its own.
         directory: For the runs; the same command on it goes on.
     """
-    keep_compiled_programs()
+    enable_compilation_cache()
     fashion = cnn.load_data(CONFIG.data)
     old = tuple(label for label in range(10) if label not in NEW_CLASSES)
     tasks = {

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cnn.cli import exit_status, keep_compiled_programs, parse_options, use_bfloat16_units
+from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16, exit_status, parse_options
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
 from cnn.exchange.exporting import FormatName
@@ -66,7 +66,7 @@ def report(run_dirs: tuple[Path, ...], /, output: Path | None = None) -> None:
         raise ConfigError(
             "no run is named; python -m cnn report RUN_DIR writes the page of one, of several a comparison"
         )
-    keep_compiled_programs()
+    enable_compilation_cache()
     if len(run_dirs) == 1:
         print(f"wrote {write_report(run_dirs[0], output)}")
     else:
@@ -100,7 +100,7 @@ def cost(arguments: list[str]) -> None:
             config: The experiment.
             profile: Directory for a trace of some steps, which Perfetto, chrome://tracing and XProf open.
         """
-        use_bfloat16_units(config)
+        enable_onednn_bfloat16(config)
         print(format_cost(step_cost(config, profile=profile), f"a step of {name}, {config.optim.batch_size} images"))
         if profile:
             print(f"wrote a trace to {profile}; open its .trace.json.gz in Perfetto")
@@ -206,9 +206,9 @@ def sweep(arguments: list[str]) -> None:
     default = Path("runs", config.name, f"sweep-{'-'.join(grid) or 'seeds'}")
     directory = default if run_dir is None else Path(run_dir)
     variants = sweeps.variants(config, grid)
-    use_bfloat16_units(*(variant.config for variant in variants))
+    enable_onednn_bfloat16(*(variant.config for variant in variants))
     print(f"{len(variants)} combinations, {seeds} seeds each, in {directory}", flush=True)
-    keep_compiled_programs()
+    enable_compilation_cache()
     try:
         found = sweeps.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))
     except KeyboardInterrupt:

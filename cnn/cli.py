@@ -83,7 +83,7 @@ def exit_status(command: Callable[[], None]) -> int:
     return 0
 
 
-def keep_compiled_programs() -> None:
+def enable_compilation_cache() -> None:
     """Lets JAX keep what it compiles beside the data, so that the next run starts seconds sooner, with the same bits.
 
     If the user has named another directory (``JAX_COMPILATION_CACHE_DIR``), JAX keeps them there; if ours cannot be
@@ -102,7 +102,7 @@ def keep_compiled_programs() -> None:
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
 
 
-def use_bfloat16_units(*configs: ExperimentConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+def enable_onednn_bfloat16(*configs: ExperimentConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     """Lets XLA call oneDNN for bfloat16 where the processor computes in it; must come before JAX's first use.
 
     Only then is bfloat16 the faster type on a CPU. Does nothing for another processor or type, or if the user has set

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import jax
 
-from cnn.cli import exit_status, keep_compiled_programs, parse_options, use_bfloat16_units
+from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16, exit_status, parse_options
 from cnn.config import ExperimentConfig
-from cnn.devices.processes import is_first, join_processes
+from cnn.devices.processes import is_primary, join_processes
 from cnn.devices.sharding import make_mesh, usable_cores
 from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped
 from cnn.runs import rundir
@@ -102,20 +102,20 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
     from cnn.look.tracking import tracked
     from cnn.runs.fit import fit
 
-    use_bfloat16_units(config)
-    keep_compiled_programs()
+    enable_onednn_bfloat16(config)
+    enable_compilation_cache()
     devices = make_mesh(config.mesh, config.train.device).devices.ravel()
-    if is_first():
+    if is_primary():
         print(f"{config.name} on {device_name(devices)}, run directory {run_dir}", flush=True)
     finished, begun = (run_dir / rundir.RESULT).exists(), (run_dir / rundir.HISTORY).exists()
-    if begun and not finished and is_first():
+    if begun and not finished and is_primary():
         print(f"found the beginning of a run; its epochs so far: {run_dir / rundir.HISTORY}", flush=True)
     try:
         with tracked(config, run_dir, warn=warn) as track, progress(config.train.epochs) as report:
             result = fit(config, run_dir, report=report, warn=warn, track=track)
     except KeyboardInterrupt as stop:
         reached = str(stop) if isinstance(stop, Stopped) and str(stop) else "stopped"
-        if is_first():
+        if is_primary():
             print(f"{reached}; the same command with --run-dir {run_dir} goes on from there", file=sys.stderr)
         raise
     except jax.errors.JaxRuntimeError as error:
@@ -124,7 +124,7 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
         raise DamagedError(
             f"this process or another has failed ({str(error).splitlines()[0]}); start all again"
         ) from error
-    if not is_first():
+    if not is_primary():
         return
     if finished:
         print("this run has finished and is not trained again; name another --run-dir to train anew")
@@ -157,7 +157,7 @@ def write_page(run_dir: Path) -> None:
 
 def warn(line: str) -> None:
     """Prints what is not as it should be, but does not stop the run."""
-    if is_first():
+    if is_primary():
         print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
@@ -180,7 +180,7 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
 @contextlib.contextmanager
 def progress(epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Gives what prints an epoch's row: under a moving bar on a terminal, as a plain line when piped."""
-    if not is_first():
+    if not is_primary():
         yield lambda row: None
         return
     if not sys.stdout.isatty():

@@ -7,6 +7,8 @@ from typing import Any
 
 import cnn
 
+ROOT = Path(__file__).parents[1]
+
 NARROW = cnn.ModelConfig(conv1_features=4, conv2_features=4, dense_features=8)
 
 

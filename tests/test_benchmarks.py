@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from benchmarks import epoch, ladder, readme, roofline, time_to_result
 from benchmarks.protocol import images_per_second
 from experiments import resnet20
 from experiments.fashion_cnn import CONFIG
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
 
 
 def test_a_mark_is_reached_when_loss_and_accuracy_are():

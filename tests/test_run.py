@@ -17,9 +17,7 @@ import pytest
 import cnn
 from cnn import cli, run
 from experiments import fashion_cnn
-from tests.helpers import narrow
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT, narrow
 
 
 def _command(*arguments, **environment):
@@ -254,7 +252,7 @@ def test_bfloat16_units_are_used_where_they_are_and_the_user_says_nothing(
         monkeypatch.setenv("XLA_FLAGS", before)
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"flags : fpu {processor}\n")
-    cli.use_bfloat16_units(cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)), cpuinfo=cpuinfo)
+    cli.enable_onednn_bfloat16(cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)), cpuinfo=cpuinfo)
     assert os.environ.get("XLA_FLAGS") == after
 
 
@@ -265,7 +263,7 @@ def test_both_types_are_refused_in_one_process_where_one_would_change_the_other(
     configs = [cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)) for dtype in ("float32", "bfloat16")]
     refused = pytest.raises(cnn.ConfigError, match="must be one here") if "bf16" in processor else nullcontext()
     with refused:
-        cli.use_bfloat16_units(*configs, cpuinfo=tmp_path / "cpuinfo")
+        cli.enable_onednn_bfloat16(*configs, cpuinfo=tmp_path / "cpuinfo")
     assert "XLA_FLAGS" not in os.environ
 
 
@@ -277,7 +275,7 @@ def test_without_a_home_directory_nothing_is_kept_and_nothing_fails(monkeypatch)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     updates = []
     monkeypatch.setattr(jax.config, "update", lambda *option: updates.append(option))
-    cli.keep_compiled_programs()
+    cli.enable_compilation_cache()
     assert updates == []
 
 

@@ -4,15 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
 
 import cnn
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 TUTORIAL = ROOT / "docs" / "tutorial"
 
 # As Jupyter runs a notebook: the cells in turn, in one namespace, with what the last line of each gives.
@@ -86,4 +85,4 @@ def test_the_notebook_was_run_from_its_first_cell_to_its_last(notebook):
 
 def test_what_it_names_of_the_project_is_public(source):
     named = set(re.findall(r"\bcnn\.([a-zA-Z_]+)", "\n".join(cell.source for cell in source.cells)))
-    assert len(named) > 15 and named - {"data", "models", "summary"} <= set(cnn.__all__)
+    assert len(named) > 15 and named - {"datasets", "figures", "training"} <= set(cnn.__all__)

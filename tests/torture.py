@@ -1,6 +1,6 @@
 """Kills a training process at random moments, again and again, and compares what it comes to with an uninterrupted run.
 
-``make torture`` kills 200 times; tests/test_resume.py 20 times.
+``make torture`` kills 200 times; tests/runs/test_resume.py 20 times.
 """
 
 import json

@@ -14,19 +14,19 @@ import numpy as np
 
 from cnn.errors import DataError, printable
 
-MOST_BYTES = 32 * 2**20
+MAX_BYTES = 32 * 2**20
 """A larger file is not read."""
 
 
-MOST_PIXELS = 40_000_000
+MAX_PIXELS = 40_000_000
 """An image with more is not decoded: a few kilobytes can say that they hold gigabytes."""
 
 
 def _read_bytes(path: str | os.PathLike) -> bytes:
     if os.fspath(path) == "-":
-        content = sys.stdin.buffer.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes, the most that are read")
+        content = sys.stdin.buffer.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes, the most that are read")
         return content
     # A FIFO without a writer would be waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -35,10 +35,10 @@ def _read_bytes(path: str | os.PathLike) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             is_directory = stat.S_ISDIR(status.st_mode)
             raise ValueError("a directory without a PNG or JPEG file" if is_directory else "not a regular file")
-        if status.st_size > MOST_BYTES:
-            raise ValueError(f"{status.st_size:,} bytes, but at most {MOST_BYTES:,} are read")
+        if status.st_size > MAX_BYTES:
+            raise ValueError(f"{status.st_size:,} bytes, but at most {MAX_BYTES:,} are read")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MOST_BYTES)
+            return file.read(MAX_BYTES)
     finally:
         os.close(descriptor)
 
@@ -84,8 +84,8 @@ def _read(path: str | os.PathLike, shape: Sequence[int], invert: bool | None) ->
             raise ValueError("the PNG file has no end")
         # More pixels than that, it refuses itself.
         image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, but at most {MOST_PIXELS:,} are decoded")
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels, but at most {MAX_PIXELS:,} are decoded")
         if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
             raise ValueError("animated; save one of its frames")
         image.load()

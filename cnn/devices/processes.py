@@ -77,27 +77,27 @@ def _detected_coordinator() -> str | None:
         return None
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Returns whether this process is the one that writes and prints."""
     return jax.process_index() == 0
 
 
 @contextmanager
-def first_goes_first() -> Iterator[None]:
+def primary_first() -> Iterator[None]:
     """Lets the first process through the block before the others; if it raises, so do they."""
-    if not is_first() and highest(0):
+    if not is_primary() and allreduce_max(0):
         raise UserError("the first process has stopped, and says why")
     try:
         yield
     except BaseException:
-        if is_first():
-            highest(1)
+        if is_primary():
+            allreduce_max(1)
         raise
-    if is_first():
-        highest(0)
+    if is_primary():
+        allreduce_max(0)
 
 
-def highest(number: int) -> int:
+def allreduce_max(number: int) -> int:
     """Returns the highest of the numbers that all processes, each at the same place, call this with."""
     if jax.process_count() == 1:
         return number
@@ -106,7 +106,7 @@ def highest(number: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
-def whole(leaf: jax.Array) -> np.ndarray:
+def to_host(leaf: jax.Array) -> np.ndarray:
     """Returns an array in this process's memory, wherever its parts lie; all processes must ask for it."""
     if leaf.is_fully_addressable or leaf.is_fully_replicated:
         return np.asarray(jax.device_get(leaf))

@@ -1,6 +1,6 @@
-"""The mesh of devices, and where arrays live on it: images spread over ``data``, features of parameters over ``model``.
+"""The mesh of devices, and how arrays are sharded on it: images over ``data``, features of parameters over ``model``.
 
-The functions of a step are the same on any mesh; XLA adds what the devices must tell each other.
+The functions of a step are the same on any mesh; XLA inserts the collectives.
 """
 
 import os
@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax import P
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 from cnn.config import MeshConfig
-from cnn.devices.processes import whole
+from cnn.devices.processes import to_host
 from cnn.errors import ConfigError
 
 
@@ -48,14 +49,14 @@ def make_mesh(config: MeshConfig, kind: str = "auto") -> Mesh:
             f"--mesh.data {config.data} and --mesh.model {config.model} do not share out {len(devices)} devices; "
             f"their product must be {'exactly' if jax.process_count() > 1 else 'at most'} that"
         )
-    return Mesh(np.asarray(devices[:wanted]).reshape(data, config.model), ("data", "model"))
+    return jax.make_mesh((data, config.model), ("data", "model"), (AxisType.Auto,) * 2, devices=devices[:wanted])
 
 
 def replicate(arrays: Any, mesh: Mesh) -> Any:
     """Returns arrays that this process has in memory, as every process has, on each device of the mesh."""
     if mesh.size == 1:
         return jax.device_put(arrays, mesh.devices.item())
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    everywhere = NamedSharding(mesh, P())
     # device_put would send all of it to the other processes, to compare.
     return jax.tree.map(
         lambda array: jax.make_array_from_callback(array.shape, everywhere, lambda part: np.asarray(array)[part]),
@@ -63,35 +64,38 @@ def replicate(arrays: Any, mesh: Mesh) -> Any:
     )
 
 
-def split_features(tree: Any, mesh: Mesh | None) -> Any:
-    """Returns a state, when traced, with the last axis of each leaf over ``model`` where that divides it."""
+def shard_features(tree: Any, mesh: Mesh | None) -> Any:
+    """Returns a state, when traced, with each leaf sharded over ``model`` by its last axis where that divides it."""
     if mesh is None:
         return tree
 
     def place(leaf):
         divides = leaf.ndim > 0 and leaf.shape[-1] % mesh.shape["model"] == 0
-        spec = PartitionSpec(*[None] * (leaf.ndim - 1), "model") if divides else PartitionSpec()
+        spec = P(*[None] * (leaf.ndim - 1), "model") if divides else P()
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
 
     return jax.tree.map(place, tree)
 
 
-def spread(array: Any, mesh: Mesh | None) -> Any:
-    """Returns an array, when traced, with its first axis filled up by zeros as ``data`` divides it, and spread."""
+def shard_batch(tree: Any, mesh: Mesh | None) -> Any:
+    """Returns arrays, when traced, sharded over ``data`` by their first axis, which is padded with zeros to fit."""
     if mesh is None:
-        return array
-    missing = -array.shape[0] % mesh.shape["data"]
-    filled = jnp.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
-    return jax.lax.with_sharding_constraint(filled, NamedSharding(mesh, PartitionSpec("data")))
+        return tree
+
+    def place(array):
+        padded = jnp.pad(array, ((0, -array.shape[0] % mesh.shape["data"]), *[(0, 0)] * (array.ndim - 1)))
+        return jax.lax.with_sharding_constraint(padded, NamedSharding(mesh, P("data")))
+
+    return jax.tree.map(place, tree)
 
 
 def on_one_device(state: Any) -> Any:
     """Returns a state that many processes share as one that this process can use alone; any other as it is."""
     if jax.process_count() == 1:
         return state
-    data = jax.tree.map(whole, state.replace(key=jax.random.key_data(state.key)))
+    data = jax.tree.map(to_host, state.replace(key=jax.random.key_data(state.key)))
     data = jax.device_put(data, jax.local_devices()[0])
-    return data.replace(key=jax.random.wrap_key_data(data.key), mesh=None)
+    return data.replace(key=jax.random.wrap_key_data(data.key), spec=data.spec._replace(mesh=None))
 
 
 def usable_cores() -> int | None:

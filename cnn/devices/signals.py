@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: noted, so that a run is saved before it ends."""
+"""SIGTERM and SIGINT: caught, so that a run is saved before it ends."""
 
 import os
 import signal
@@ -6,21 +6,24 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cnn.devices.processes import allreduce_max
+
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def noted() -> Iterator[Callable[[], int]]:
-    """Gives a function that returns the signal which has come within the block, 0 before one has.
+def catch_signals() -> Iterator[Callable[[], int]]:
+    """Gives a function that returns the signal that any process has received within the block, 0 before that.
 
-    A second one ends the process at once, whatever it is doing: Python's own handlers would wait until XLA's call
-    returns, so a thread reads the signals. One that is ignored, as SIGINT is in a shell's background jobs, stays so.
-    Outside of the main thread, which alone can handle signals, none is noted.
+    All processes must call it at the same place, so that all stop at the same step. A second signal ends the process at
+    once, whatever it is doing: Python's own handlers would wait until XLA's call returns, so a thread reads the
+    signals. One that is ignored, as SIGINT is in a shell's background jobs, stays ignored. Outside of the main thread,
+    which alone can handle signals, none is caught.
     """
     received = [0]
     handled = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
+        yield lambda: allreduce_max(0)
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -39,7 +42,7 @@ def noted() -> Iterator[Callable[[], int]]:
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     before = {number: signal.signal(number, lambda number, frame: None) for number in handled}
     try:
-        yield lambda: received[0]
+        yield lambda: allreduce_max(received[0])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

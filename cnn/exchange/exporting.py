@@ -40,10 +40,10 @@ def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
 
     What it is loaded to takes images, uint8 [B, H, W, C] for any B, and gives probabilities, float32 [B, K].
     """
-    state = state.evaluated
+    state = state.eval_state
 
     def probabilities(images: Array) -> Array:
-        return jax.nn.softmax(apply_model(state, state.params, scale(state, images))[0])
+        return jax.nn.softmax(apply_model(state, state.params, scale(images))[0])
 
     shape = symbolic_shape(", ".join(["B", *map(str, config.data.image_shape)]))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
@@ -155,13 +155,13 @@ def _read_config(file: str | Path, text: str) -> ExperimentConfig:
 
 
 def fill_state(state: TrainState, variables: dict[str, Any]) -> TrainState:
-    """Returns the state with other ``params`` and ``batch_stats``, which are also its averages where those are kept."""
+    """Returns the state with other ``params`` and ``batch_stats``, also as its EMA if it is kept."""
     # Not the same buffers twice, as steps use a state's buffers up.
-    filled, average = (jax.tree.map(jnp.array, {"batch_stats": {}, **variables}) for _ in range(2))
-    return state.replace(**filled, average=average if state.average else {})
+    filled, ema = (jax.tree.map(jnp.array, {"batch_stats": {}, **variables}) for _ in range(2))
+    return state.replace(**filled, ema=ema if state.ema else {})
 
 
 def _leaves(state: TrainState) -> dict[str, Any]:
     """Each evaluated weight and running statistic by its name."""
-    state = state.evaluated
+    state = state.eval_state
     return flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")

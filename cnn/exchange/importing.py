@@ -23,8 +23,8 @@ from cnn.exchange.exporting import fill_state, load_safetensors
 from cnn.exchange.readers import SourceLayer, read_keras, read_torch
 from cnn.runs import claim, rundir
 from cnn.runs.checkpoint import differing_leaves, open_checkpoints, save
-from cnn.runs.fit import no_progress, saved_progress, timed
-from cnn.training.metrics import named
+from cnn.runs.fit import initial_progress, saved_progress, timed
+from cnn.training.metrics import metrics_dict
 from cnn.training.state import TrainState, abstract_state, create_state
 from cnn.training.steps import evaluate
 from cnn.training.summary import flattened_pixels, format_table, layer_table
@@ -127,19 +127,19 @@ def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentC
     result = {
         "best_epoch": 0,
         "stopped_epoch": 0,
-        **named("val", val),
-        **named("test", test),
+        **metrics_dict("val", val),
+        **metrics_dict("test", test),
         "params": sum(row.parameters for row in rows),
         "seconds": seconds,
         "imported": {"file": printable(file.name), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
     }
-    with claim.claimed(run_dir, config):
+    with claim.lock(run_dir, config):
         _check_empty(run_dir, config)
-        rundir.describe(run_dir, config, data_digest(splits), len(splits.train.labels), jax.devices()[:1])
+        rundir.write_config(run_dir, config, data_digest(splits), len(splits.train.labels), jax.devices()[:1])
         rundir.write_text(run_dir / rundir.SUMMARY, format_table(rows, config.name))
         with open_checkpoints(run_dir) as checkpoints:
             # The best state of a run whose first step is still to come is the one before it.
-            save(checkpoints, state, saved_progress(no_progress(), 0, seconds))
+            save(checkpoints, state, saved_progress(initial_progress(), 0, seconds))
         rundir.write_history(run_dir, [])
         rundir.write_json(run_dir / rundir.RESULT, result)
     return result

@@ -163,7 +163,7 @@ def make_graph(state: TrainState) -> Any:
       UserError: the package onnx is missing, or a layer is of a kind that has no nodes here.
     """
     onnx = import_extra("onnx")
-    state = state.evaluated
+    state = state.eval_state
     shapes = {row.name: row.output_shape for row in layer_table(state)}
     nodes, constants, numbers = [], [], count()
 
@@ -193,12 +193,14 @@ def make_graph(state: TrainState) -> Any:
     channels_first = add("Transpose", add("Div", pixels, np.array(255, np.float32)), perm=(0, 3, 1, 2))
     with nn.intercept_methods(place):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits: Any = state.model.apply(variables, Value(channels_first, (None, *state.image_shape)), train=False)
+        logits: Any = state.spec.model.apply(
+            variables, Value(channels_first, (None, *state.spec.image_shape)), train=False
+        )
     nodes.append(onnx.helper.make_node("Softmax", [logits.name], ["probabilities"], axis=-1))
-    images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["batch", *state.image_shape])
-    classes = state.model.config.classes
+    images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["batch", *state.spec.image_shape])
+    classes = state.spec.model.config.classes
     outputs = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["batch", classes])
-    graph = onnx.helper.make_graph(nodes, type(state.model).__name__, [images], [outputs], constants)
+    graph = onnx.helper.make_graph(nodes, type(state.spec.model).__name__, [images], [outputs], constants)
     opsets = [onnx.helper.make_opsetid("", OPSET)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fashion-cnn")
     onnx.checker.check_model(model, full_check=True)

@@ -21,10 +21,10 @@ import numpy as np
 
 from cnn.errors import UserError, first_cause, import_extra
 
-MOST_BYTES = 2**28
+MAX_BYTES = 2**28
 """An archive whose files, or arrays, are larger all together is not read."""
 
-MOST_PICKLE_BYTES = 2**20
+MAX_PICKLE_BYTES = 2**20
 """The pickle of a state_dict has some hundred bytes a tensor."""
 
 
@@ -59,8 +59,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_size(size: int, path: Path) -> None:
-    if size > MOST_BYTES:
-        raise UserError(f"{path} holds {size:,} bytes, but at most {MOST_BYTES:,} are read")
+    if size > MAX_BYTES:
+        raise UserError(f"{path} holds {size:,} bytes, but at most {MAX_BYTES:,} are read")
 
 
 KERAS_LAYERS = {"Conv2D": ("Conv", "conv2d"), "Dense": ("Dense", "dense")}
@@ -139,7 +139,7 @@ def read_torch(path: Path) -> list[SourceLayer]:
                 raise ValueError("a storage has no name")
             return Storage(np.frombuffer(read(f"{root}data/{key}"), STORAGES[kind]))
 
-        if archive.getinfo(f"{root}data.pkl").file_size > MOST_PICKLE_BYTES:
+        if archive.getinfo(f"{root}data.pkl").file_size > MAX_PICKLE_BYTES:
             raise UserError(f"{path} holds more than the tensors of a state_dict; {_way_out(path)}")
         tensors = _follow(archive.read(f"{root}data.pkl"), storage, path)
         if not isinstance(tensors, dict) or not all(isinstance(tensor, np.ndarray) for tensor in tensors.values()):

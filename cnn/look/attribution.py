@@ -12,7 +12,7 @@ from jax import Array
 from cnn.errors import ConfigError
 from cnn.look.features import feature_maps
 from cnn.training.state import TrainState
-from cnn.training.steps import apply_model, scale
+from cnn.training.steps import apply_model, check_images, scale
 
 INTEGRATION_STEPS = 64
 """On the way from black to the image; the paper takes 20 to 300."""
@@ -38,7 +38,7 @@ def grad_cam(state: TrainState, images: Array | np.ndarray, layer: str, labels: 
     with_pixels = [name for name, outputs in maps.items() if outputs.ndim == 4]
     if layer not in with_pixels:
         raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(with_pixels)}, which have pixels")
-    state, inputs = state.evaluated, scale(state, images)
+    state, inputs = state.eval_state, scale(images)
 
     def score(added):
         """The logits of the classes if something were added to what the layer puts out."""
@@ -68,7 +68,8 @@ def integrated_gradients(state: TrainState, images: Array | np.ndarray, labels: 
       images: uint8 [B, H, W, C].
       labels: the class that is asked for, of each image, integers [B].
     """
-    state, inputs = state.evaluated, scale(state, images)
+    check_images(state, images)
+    state, inputs = state.eval_state, scale(images)
 
     def score(inputs):
         logits, _ = apply_model(state, state.params, inputs)

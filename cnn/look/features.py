@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from cnn.training.state import TrainState
-from cnn.training.steps import scale
+from cnn.training.steps import check_images, scale
 
 
 def _layers(module, method_name: str) -> bool:
@@ -28,10 +28,11 @@ def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[s
     Returns:
       ``{"conv1": [B, 28, 28, 32], "pool1": [B, 14, 14, 32], "conv2": [B, 14, 14, 64], ...}``, float32.
     """
-    state = state.evaluated
-    captured: Any = state.model.apply(
+    check_images(state, images)
+    state = state.eval_state
+    captured: Any = state.spec.model.apply(
         {"params": state.params, "batch_stats": state.batch_stats},
-        scale(state, images),
+        scale(images),
         train=False,
         capture_intermediates=_layers,
         mutable="intermediates",

@@ -17,7 +17,7 @@ from cnn.look.features import feature_maps
 from cnn.runs import rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import Result, load_images
-from cnn.runs.transfer import begin_with
+from cnn.runs.transfer import apply_transfer
 from cnn.training.state import TrainState, create_state
 from cnn.training.steps import predict
 from cnn.training.summary import LayerRow, flattened_pixels, last_hidden_layer, layer_table
@@ -34,7 +34,7 @@ def _begun(config: ExperimentConfig) -> tuple[TrainState, str]:
     """Returns the state that a run began with, or a random one if it cannot be had, and what to call it in a title."""
     state = create_state(config)
     try:
-        state, taken = begin_with(state, config.transfer)
+        state, taken = apply_transfer(state, config.transfer)
     except (UserError, DamagedError):
         return state, "random (the other run is gone)"
     return state, "begun from another run" if taken else "untrained"
@@ -45,7 +45,7 @@ def _layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.nd
 
     A dense layer that sees flattened pixels has a window of the image's size; any other one sees a single pixel.
     """
-    kernel = np.asarray(state.evaluated.params[name]["kernel"])
+    kernel = np.asarray(state.eval_state.params[name]["kernel"])
     flattened = flattened_pixels(layers)
     shape = flattened[1] if flattened and flattened[0] == name else (1, 1, -1)
     return kernel if kernel.ndim == 4 else kernel.reshape(*shape, kernel.shape[-1])
@@ -157,14 +157,14 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
 
 
 def write_figures(
-    run_dir: Path, drawings: Mapping[str, Callable[[], "Figure"]], way_out: str = "mend that and try again"
+    run_dir: Path, drawings: Mapping[str, Callable[[], "Figure"]], hint: str = "mend that and try again"
 ) -> list[Path]:
     """Draws figures into a run directory, one after the other, and returns their paths.
 
     Args:
       run_dir: directory of the run.
       drawings: by file name, what draws each.
-      way_out: what the user is told to do when they cannot be written.
+      hint: what the user is told to do when they cannot be written.
 
     Raises:
       RunDirError: they cannot be written.
@@ -175,7 +175,7 @@ def write_figures(
         for name, draw in drawings.items():
             plots.save(draw(), directory / f"{name}.png")
     except OSError as error:
-        raise RunDirError(f"cannot write {directory}: {error.strerror}; {way_out}") from error
+        raise RunDirError(f"cannot write {directory}: {error.strerror}; {hint}") from error
     return [directory / f"{name}.png" for name in drawings]
 
 

@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 
 from cnn.config import ExperimentConfig, config_fields
 from cnn.data.splits import Splits, load_data
-from cnn.devices.processes import is_first
+from cnn.devices.processes import is_primary
 from cnn.devices.sharding import on_one_device
 from cnn.errors import ConfigError, first_cause
 from cnn.look.features import feature_maps
@@ -95,7 +95,7 @@ def tracked(
 
     def guarded(function, *arguments):
         nonlocal failed
-        if is_first() and not failed:
+        if is_primary() and not failed:
             try:
                 function(*arguments)
             # Trackers fail in many ways, and none of them is worth a run.
@@ -114,7 +114,7 @@ def tracked(
         nonlocal begun
         begun = True
         # All processes hand over their parts of it, whatever becomes of the first one's tracker.
-        guarded(write, row, state if state is None else on_one_device(state.evaluated))
+        guarded(write, row, state if state is None else on_one_device(state.eval_state))
 
     finished = False
     try:

@@ -26,7 +26,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
 """So many images' channels are cheap to move, and to copy for each place of the kernel."""
 
-MOST_SHIFTS = 36
+MAX_SHIFTS = 36
 """A longer sum of shifted images is one that XLA compiles badly: of 75, it was 15 times slower than a convolution."""
 
 
@@ -64,7 +64,7 @@ def _by_platform(images, kernel, on_cpu, plain):
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images, kernel, strides, padding):
     plain = partial(_plain_conv, strides=strides, padding=padding)
-    if kernel.shape[2] <= FEW_CHANNELS and math.prod(kernel.shape[:3]) <= MOST_SHIFTS:
+    if kernel.shape[2] <= FEW_CHANNELS and math.prod(kernel.shape[:3]) <= MAX_SHIFTS:
         on_cpu = partial(_sum_of_shifts, strides=strides, padding=padding)
     elif _takes_winograd(images.shape, kernel, strides, padding):
         on_cpu = winograd.conv

@@ -17,14 +17,14 @@ _OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
 IMAGES_AT_A_TIME = 32
 """So many that what is between transforms and products stays in the cache, and two threads have enough to do."""
 
-FEWEST_CHANNELS = 32
+MIN_CHANNELS = 32
 """With fewer channels or features, the transforms cost more than the products save."""
 
 
 def suits(images_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: tuple[int, int], padding: str) -> bool:
     """Returns whether ``conv`` can do this, and is faster: tiles must fit, and channels outweigh the transforms."""
     even = images_shape[1] % 2 == images_shape[2] % 2 == 0
-    wide = min(kernel_shape[2:]) >= FEWEST_CHANNELS
+    wide = min(kernel_shape[2:]) >= MIN_CHANNELS
     return even and wide and kernel_shape[:2] == (3, 3) and strides == (1, 1) and padding == "SAME"
 
 

@@ -22,7 +22,7 @@ MAPS, LEVELS = 64, 16
 COLUMNS = 20
 """Of the picture with all images."""
 
-MOST_BYTES = 2_300_000
+MAX_BYTES = 2_300_000
 """Of all maps; a third more as text, and the rest of a page, come to less than 5 MB."""
 
 
@@ -127,9 +127,9 @@ def embed(state: TrainState, test: Split, probabilities: np.ndarray) -> Embedded
     cams = {name: np.asarray(grad_cam(state, test.images[chosen], name, predicted)) for name in shown}
     kept = np.arange(len(chosen))
     layers = _packed(shown, maps, cams, kept)
-    if (size := sum(len(layer["src"]) + len(layer["cam"]) for layer in layers)) > MOST_BYTES:
+    if (size := sum(len(layer["src"]) + len(layer["cam"]) for layer in layers)) > MAX_BYTES:
         # As many images as there is room for; each takes about the same.
-        room = int(len(chosen) * 0.95 * MOST_BYTES / size)
+        room = int(len(chosen) * 0.95 * MAX_BYTES / size)
         kept = chosen_images(probabilities[chosen], test.labels[chosen], room)
         layers = _packed(shown, maps, cams, kept)
     chosen = chosen[kept]

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from cnn.config import ExperimentConfig
-from cnn.devices.processes import first_goes_first, highest, is_first, whole
+from cnn.devices.processes import allreduce_max, is_primary, primary_first, to_host
 from cnn.errors import DamagedError, RunDirError, UserError, first_cause
 from cnn.runs import rundir
 from cnn.training.state import TrainState, create_state
@@ -59,7 +59,9 @@ def _arrays(state: TrainState) -> dict[str, Any]:
         "params": state.params,
         "opt_state": state.opt_state,
         # Left out where there are none: orbax would refuse to load what was saved before they could be.
-        **{name: kept for name in ("batch_stats", "average") if (kept := getattr(state, name))},
+        **({"batch_stats": state.batch_stats} if state.batch_stats else {}),
+        # By the name that the first checkpoints had.
+        **({"average": state.ema} if state.ema else {}),
     }
 
 
@@ -88,7 +90,7 @@ def _digest(content: bytes) -> str:
 
 def _digests(arrays: dict[str, Any]) -> dict[str, str]:
     """The SHA-256 of each leaf: orbax' own checksums do not cover what lies in the arrays."""
-    return {name: _digest(np.ascontiguousarray(whole(leaf)).tobytes()) for name, leaf in _leaves(arrays).items()}
+    return {name: _digest(np.ascontiguousarray(to_host(leaf)).tobytes()) for name, leaf in _leaves(arrays).items()}
 
 
 def _file_digests(directory: Path) -> dict[str, str]:
@@ -126,29 +128,29 @@ def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
     goes_on = (
         "begins anew, as there is none before it" if before is None else f"goes on from step {before}, which is whole"
     )
-    way_out = f"mend that, and the same command {goes_on}"
+    hint = f"mend that, and the same command {goes_on}"
     try:
         # When a write fails, orbax' threads leave files and print tracebacks. So the disk is asked for room first.
-        with first_goes_first(), tempfile.TemporaryFile(dir=checkpoints.directory) as probe:
+        with primary_first(), tempfile.TemporaryFile(dir=checkpoints.directory) as probe:
             probe.write(bytes(2**20 + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))))
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        raise RunDirError(f"{failed}: {error.strerror}; {way_out}") from error
+        raise RunDirError(f"{failed}: {error.strerror}; {hint}") from error
     description = {"progress": progress, "types": _types(arrays), "sha256": _digests(arrays)}
     try:
         if not checkpoints.save(step, arrays, custom_metadata=description):
             raise ValueError("it holds a later one, of another process, which must end")
-        with first_goes_first():
-            rundir.write_json(directory / MANIFEST, _file_digests(directory) if is_first() else {})
+        with primary_first():
+            rundir.write_json(directory / MANIFEST, _file_digests(directory) if is_primary() else {})
     except jax.errors.JaxRuntimeError:
         raise
     # What orbax raises is of many types, and none of them says more than its text.
     except Exception as error:
         # What was written of it is no checkpoint, as its manifest is missing; nobody should come across it.
-        if is_first() and not (directory / MANIFEST).exists():
+        if is_primary() and not (directory / MANIFEST).exists():
             shutil.rmtree(directory, ignore_errors=True)
-        raise RunDirError(f"{failed}: {first_cause(error)}; {way_out}") from error
+        raise RunDirError(f"{failed}: {first_cause(error)}; {hint}") from error
     _keep(checkpoints, progress["best_step"])
 
 
@@ -159,7 +161,7 @@ def _keep(checkpoints: Any, best_step: int) -> None:
 
 def _remove(checkpoints: Any, old: list[int]) -> None:
     """Removes checkpoints, their manifests first: if it is cut short, what is left of one does not pass for whole."""
-    if is_first():
+    if is_primary():
         for step in old:
             with suppress(OSError):
                 (_directory(checkpoints, step) / MANIFEST).unlink()
@@ -170,7 +172,7 @@ def _remove(checkpoints: Any, old: list[int]) -> None:
 
 def _remove_unfinished(checkpoints: Any) -> None:
     """Removes what was being written, or removed, when the process before was killed."""
-    if is_first():
+    if is_primary():
         for path in Path(checkpoints.directory).iterdir():
             if not (path / MANIFEST).exists():
                 shutil.rmtree(path, ignore_errors=True)
@@ -240,7 +242,7 @@ def load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dic
         params=arrays["params"],
         opt_state=arrays["opt_state"],
         batch_stats=arrays.get("batch_stats", {}),
-        average=arrays.get("average", {}),
+        ema=arrays.get("average", {}),
     )
     return state, description["progress"]
 
@@ -274,7 +276,7 @@ def load_latest(
         except DamagedError as error:
             problem = error
         # All processes take the same one.
-        if not highest(problem is not None):
+        if not allreduce_max(problem is not None):
             assert latest
             if step == found[0] and len(latest[1]["history"]) < written:
                 warn(f"the latest checkpoint of {run_dir} is missing; that of step {step} is taken")
@@ -285,8 +287,8 @@ def load_latest(
         if step != found[-1]:
             aside = rundir.own_directory(run_dir, rundir.DAMAGED)
             warn(f"{problem}; it is moved to {aside}, and the one before it is taken")
-            with first_goes_first():
-                if is_first():
+            with primary_first():
+                if is_primary():
                     _move(_directory(checkpoints, step), aside)
             checkpoints.reload()
     raise DamagedError(
@@ -318,19 +320,30 @@ def _epochs_written(run_dir: Path) -> int:
 def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
     """Returns the best state, with the structure and devices of ``like``.
 
-    Which it is, the latest checkpoint says; if that is damaged, nobody can tell, and no other one is taken for it.
-
     Raises:
       RunDirError: no epoch has been finished, or it is that of another model, or cannot be read.
-      DamagedError: it is not whole.
+      DamagedError: it is damaged or missing.
+    """
+    return _read_best(checkpoints, lambda step: load(checkpoints, step, like)[0])
+
+
+def check_best(checkpoints: Any) -> None:
+    """Compares the files of the best checkpoint to their digests, without loading it; raises as ``load_best_of``."""
+    _read_best(checkpoints, lambda step: _read_description(checkpoints, step))
+
+
+def _read_best(checkpoints: Any, read: Callable[[int], Any]) -> Any:
+    """Returns what a function reads of the best step, which the latest checkpoint names.
+
+    If that is damaged, nobody can tell, and no other checkpoint is used instead.
     """
     run_dir = Path(checkpoints.directory).parent
     written, found = _epochs_written(run_dir), steps(checkpoints)
     progress = _read_description(checkpoints, found[0])["progress"] if found else {"best_step": 0, "history": []}
     best = progress["best_step"]
-    # Weights that were imported are the best before any step.
+    # Imported weights are the best before any step.
     if best == 0 and best not in found:
-        raise RunDirError(f"{run_dir} has no finished epoch; repeat the command of its run to go on with it")
+        raise RunDirError(f"{run_dir} has no finished epoch; repeat the command of its run to resume it")
     if len(progress["history"]) < written:
         raise DamagedError(
             f"the latest checkpoint of {run_dir} is missing, so nobody can tell which is the best; bring back a copy"
@@ -338,10 +351,10 @@ def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
     try:
         if best not in found:
             raise DamagedError(f"the checkpoint {_directory(checkpoints, best)} is missing")
-        return load(checkpoints, best, like)[0]
+        return read(best)
     except DamagedError as error:
         raise DamagedError(
-            f"{error}, and was the best; bring back a copy, or train anew in another --run-dir"
+            f"{error}, and was the best; bring back a copy, or train again in another --run-dir"
         ) from error
 
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cnn.config import ExperimentConfig
-from cnn.devices.processes import first_goes_first, is_first
+from cnn.devices.processes import is_primary, primary_first
 from cnn.errors import RunDirError
 from cnn.runs import rundir
 
 
 @contextmanager
-def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], None]]:
+def lock(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], None]]:
     """Holds the directory for this run: makes it, or finds a part of the same run in it.
 
     Gives a function that raises RunDirError if it is another one by now: if it was removed, and another run has begun
@@ -25,11 +25,16 @@ def claimed(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], No
     """
     made = not run_dir.exists()
     lock = None
+
+    def check():
+        with primary_first():
+            _check_held(lock, run_dir)
+
     try:
-        with first_goes_first():
-            if is_first():
+        with primary_first():
+            if is_primary():
                 lock = _locked(run_dir, config)
-        yield lambda: _check_held(lock, run_dir)
+        yield check
     finally:
         if lock is not None:
             # Nothing is left of a run that was refused before it wrote anything.
@@ -57,33 +62,33 @@ def _check_held(lock: int | None, run_dir: Path) -> None:
 
 def _locked(run_dir: Path, config: ExperimentConfig) -> int:
     """Returns the descriptor of a lock that ends with the process, however that ends."""
-    way_out = "name another directory with --run-dir"
+    hint = "name another directory with --run-dir"
     try:
         rundir.check_entries(run_dir, config)
         run_dir.mkdir(parents=True, exist_ok=True)
         # The file stays, as to remove it would be a race.
         lock = os.open(run_dir / rundir.LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
+        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {hint}") from error
     try:
-        _hold(lock, run_dir, way_out)
+        _hold(lock, run_dir, hint)
         # Once more, as another process may have come between.
         rundir.check_entries(run_dir, config)
     except OSError as error:
         os.close(lock)
-        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
+        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {hint}") from error
     except BaseException:
         os.close(lock)
         raise
     return lock
 
 
-def _hold(lock: int, run_dir: Path, way_out: str) -> None:
+def _hold(lock: int, run_dir: Path, hint: str) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.read(lock, 200).decode(errors="replace") or "another process"
-        raise RunDirError(f"{run_dir} is in use by {holder}; wait for it, or {way_out}") from error
+        raise RunDirError(f"{run_dir} is in use by {holder}; wait for it, or {hint}") from error
     for name in (rundir.CONFIG, rundir.HISTORY, rundir.KERNELS, rundir.RESULT, rundir.SUMMARY, rundir.TRANSFER):
         for unfinished in run_dir.glob(f".{name}.*"):
             unfinished.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnn.config import ExperimentConfig, differences, from_dict
-from cnn.devices.processes import is_first
+from cnn.devices.processes import is_primary
 from cnn.devices.sharding import usable_cores
 from cnn.errors import ConfigError, RunDirError
 
@@ -46,15 +46,15 @@ _ROW = {
 }
 
 
-GOES_ON = "mend that, and the same command goes on from the last checkpoint"
+RESUME_HINT = "mend that, and the same command goes on from the last checkpoint"
 
 
-def write_text(path: Path, text: str, way_out: str = GOES_ON) -> None:
+def write_text(path: Path, text: str, hint: str = RESUME_HINT) -> None:
     """Writes a text as ``write_bytes`` does."""
-    write_bytes(path, text.encode(), way_out)
+    write_bytes(path, text.encode(), hint)
 
 
-def write_bytes(path: Path, content: bytes, way_out: str = GOES_ON) -> None:
+def write_bytes(path: Path, content: bytes, hint: str = RESUME_HINT) -> None:
     """Writes a file so that a reader finds the old content or the new one, whatever happens meanwhile.
 
     Of many processes, the first writes. If none can, the way out is said.
@@ -62,7 +62,7 @@ def write_bytes(path: Path, content: bytes, way_out: str = GOES_ON) -> None:
     Raises:
       RunDirError: the directory is read-only, full, or gone.
     """
-    if not is_first():
+    if not is_primary():
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -74,7 +74,7 @@ def write_bytes(path: Path, content: bytes, way_out: str = GOES_ON) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunDirError(f"cannot write {path}: {error.strerror}; {way_out}") from error
+        raise RunDirError(f"cannot write {path}: {error.strerror}; {hint}") from error
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -93,7 +93,7 @@ def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
     It comes before the epoch's checkpoint. So a run that goes on from an earlier one finds lines too many, which give
     way to the same ones; what is kept of the kernels needs no place in a checkpoint.
     """
-    if is_first():
+    if is_primary():
         path = run_dir / KERNELS
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:epoch] if path.exists() else []
         write_text(path, "\n".join([*lines, json.dumps({"epoch": epoch, "kernels": kernels.tolist()})]) + "\n")
@@ -193,14 +193,14 @@ def own_directory(run_dir: Path, name: str) -> Path:
 
 def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
     """Raises RunDirError if the directory holds something else than a run of this configuration; nothing is written."""
-    way_out = "name another directory with --run-dir"
+    hint = "name another directory with --run-dir"
     try:
         entries = sorted(entry.name for entry in run_dir.iterdir() if not entry.name.startswith("."))
         links = [path for name in (CHECKPOINTS, DAMAGED) for path in run_dir.glob(f"{name}/*") if path.is_symlink()]
     except FileNotFoundError:
         return
     except OSError as error:
-        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {way_out}") from error
+        raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {hint}") from error
     if CONFIG in entries:
         changed = [
             difference
@@ -210,7 +210,7 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
         if changed:
             raise RunDirError(
                 f"{run_dir} holds a run with another configuration ({'; '.join(changed)}); "
-                f"repeat its options, or {way_out}"
+                f"repeat its options, or {hint}"
             )
     elif entries:
         raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
@@ -226,7 +226,7 @@ def check_images(run_dir: Path, data_sha256: str) -> None:
         raise RunDirError(f"{run_dir} holds a run on other images; name another directory with --run-dir")
 
 
-def describe(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:
+def write_config(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:
     """Writes config.json: the configuration, and what the run runs with; not anew for a run that is gone on with.
 
     Raises:

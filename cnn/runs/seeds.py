@@ -14,9 +14,10 @@ from cnn.devices.sharding import find_devices
 from cnn.errors import ConfigError
 from cnn.intervals import Estimate, estimate
 from cnn.rules import SEED
-from cnn.training.fused import train_run
-from cnn.training.metrics import named
-from cnn.training.state import TrainState, initial_state
+from cnn.runs.divergence import diverged
+from cnn.training.fused import train_fused
+from cnn.training.metrics import metrics_dict
+from cnn.training.state import TrainState, initial_state, make_spec
 from cnn.training.steps import evaluate
 
 
@@ -56,13 +57,13 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
         raise ConfigError(f"--transfer.source is {config.transfer.source!r}, but seeds in one call begin at random")
     device = find_devices(config.train.device)[0]
     checked = check_splits(config, splits or load_data(config.data))
-    initial = initial_state(config, len(checked.train.labels))
+    spec = make_spec(config, len(checked.train.labels))
 
     @jax.jit
     def train_all(seeds: Array, splits: Splits) -> Any:
         def train_one(seed):
-            run = train_run(
-                initial(seed),
+            run = train_fused(
+                initial_state(seed, spec),
                 splits.train,
                 splits.val,
                 epochs=config.train.epochs,
@@ -80,15 +81,15 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
     finite, best_epochs, epochs, val, test = jax.device_get(numbers)
     finite = finite & np.isfinite(test.loss)
     if not finite.all():
-        lost = [seed for seed, is_number in zip(seeds, finite, strict=True) if not is_number]
-        raise FloatingPointError(f"the loss is no longer a number with seeds {lost}; try a lower learning rate")
+        lost = [seed for seed, is_finite in zip(seeds, finite, strict=True) if not is_finite]
+        raise diverged(f"with seeds {lost}", "nothing of them is kept")
     rows = [
         {
             "seed": seed,
             "best_epoch": int(best_epochs[i]),
             "stopped_epoch": int(epochs[i]),
-            **named("val", jax.tree.map(lambda column, i=i: column[i], val)),
-            **named("test", jax.tree.map(lambda column, i=i: column[i], test)),
+            **metrics_dict("val", jax.tree.map(lambda column, i=i: column[i], val)),
+            **metrics_dict("test", jax.tree.map(lambda column, i=i: column[i], test)),
         }
         for i, seed in enumerate(seeds)
     ]

@@ -18,7 +18,7 @@ from cnn.intervals import Estimate, estimate
 from cnn.runs import rundir
 from cnn.runs.fit import fit
 from cnn.runs.seeds import check_seeds, fit_seeds
-from cnn.runs.transfer import check_beginning
+from cnn.runs.transfer import check_transfer
 
 NUMBERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
 ROW = (*NUMBERS, "best_epoch", "stopped_epoch", "tta_test_loss", "tta_test_accuracy")
@@ -123,7 +123,7 @@ def sweep(
     for variant in found:
         checked = check_splits(variant.config, images(variant.config.data))
         make_mesh(variant.config.mesh, variant.config.train.device)
-        check_beginning(variant.config, len(checked.train.labels))
+        check_transfer(variant.config, len(checked.train.labels))
     for variant in found:
         place, data = directory / variant.name, images(variant.config.data)
         rows = _together(variant, seeds, place, data) if together else _in_turn(variant, seeds, place, data)

@@ -13,7 +13,7 @@ from cnn.runs.checkpoint import differing_leaves, load_best
 from cnn.training.state import TrainState, abstract_state
 
 
-def layers_to_take(state: TrainState, source: TrainState, patterns: Sequence[str]) -> list[str]:
+def match_layers(state: TrainState, source: TrainState, patterns: Sequence[str]) -> list[str]:
     """Returns the names of the layers that fit, if all of their leaves are in the source with the same shapes.
 
     Args:
@@ -41,17 +41,17 @@ def take_layers(state: TrainState, source: TrainState, patterns: Sequence[str]) 
 
     Args:
       state: before the first step.
-      source: what its layers are taken from, as it would be evaluated: the averages, where those are kept.
+      source: what its layers are taken from, with its EMA in place of the parameters if it is kept.
       patterns: names of layers, or patterns such as ``conv*``.
 
     Returns:
       The state, and lines that name every layer: taken, begun anew, or left in the source.
 
     Raises:
-      ConfigError: as of ``layers_to_take``.
+      ConfigError: as of ``match_layers``.
     """
-    source = source.evaluated
-    taken = layers_to_take(state, source, patterns)
+    source = source.eval_state
+    taken = match_layers(state, source, patterns)
     # The current shardings, on whatever devices the source lies.
     placed = jax.tree.map(
         lambda old, new: jax.make_array_from_callback(old.shape, old.sharding, lambda part: np.asarray(new)[part]),
@@ -60,14 +60,14 @@ def take_layers(state: TrainState, source: TrainState, patterns: Sequence[str]) 
     )
     params = state.params | {name: leaves for name, (leaves, _) in placed.items()}
     batch_stats = state.batch_stats | {name: stats for name, (_, stats) in placed.items() if stats}
-    average = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if state.average else {}
+    ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if state.ema else {}
     sides = {
         "taken": taken,
         "begun anew": [name for name in state.params if name not in taken],
         "left in the source": [name for name in source.params if name not in taken],
     }
     report = "\n".join(f"{side}: {', '.join(layers) or 'none'}" for side, layers in sides.items())
-    return state.replace(params=params, batch_stats=batch_stats, average=average), report
+    return state.replace(params=params, batch_stats=batch_stats, ema=ema), report
 
 
 def _leaves(state: TrainState, layers: Sequence[str]) -> dict:
@@ -81,7 +81,7 @@ def _shapes(tree: dict) -> dict[str, str]:
     return {f"{path[0].key}/{path[-1].key}": f"{list(leaf.shape)}" for path, leaf in paths}
 
 
-def check_beginning(config: ExperimentConfig, train_images: int) -> None:
+def check_transfer(config: ExperimentConfig, train_images: int) -> None:
     """Raises what is wrong with the layers that a configuration names, before anything is written or compiled.
 
     Raises:
@@ -91,10 +91,10 @@ def check_beginning(config: ExperimentConfig, train_images: int) -> None:
     if config.transfer.source is not None or config.optim.learning_rate_multipliers:
         state = abstract_state(config, train_images)
         if config.transfer.source is not None:
-            layers_to_take(state, load_best(config.transfer.source)[0].evaluated, config.transfer.layers)
+            match_layers(state, load_best(config.transfer.source)[0].eval_state, config.transfer.layers)
 
 
-def begin_with(state: TrainState, config: TransferConfig) -> tuple[TrainState, str]:
+def apply_transfer(state: TrainState, config: TransferConfig) -> tuple[TrainState, str]:
     """Returns the state with what its configuration takes from another run, and lines that say so; "" for nothing.
 
     Raises:

@@ -96,7 +96,7 @@ def cutmix(key: Array, images: Array, targets: Array, alpha: float) -> tuple[Arr
     return mixed, share * targets + (1 - share) * jnp.roll(targets, 1, 0)
 
 
-def views(images: Array, config: AugmentConfig) -> Array:
+def tta_views(images: Array, config: AugmentConfig) -> Array:
     """Returns images [B, H, W, C] as training may have seen them, [V, B, H, W, C], themselves first.
 
     Their mirror images, if training flips, and each of both one pixel up, down, left and right, if it shifts: A.

@@ -17,7 +17,7 @@ from cnn.training.state import TrainState
 from cnn.training.steps import evaluate, train_epoch
 
 
-class FusedRun(flax.struct.PyTreeNode):
+class FusedResult(flax.struct.PyTreeNode):
     """What the loop hands on from epoch to epoch, and in the end returns."""
 
     state: TrainState
@@ -36,7 +36,9 @@ class FusedRun(flax.struct.PyTreeNode):
 
 
 @partial(jax.jit, static_argnames=("epochs", "patience", "batch_size"))
-def train_run(state: TrainState, train: Split, val: Split, *, epochs: int, patience: int, batch_size: int) -> FusedRun:
+def train_fused(
+    state: TrainState, train: Split, val: Split, *, epochs: int, patience: int, batch_size: int
+) -> FusedResult:
     """Returns what training until the validation loss stops improving gives.
 
     The same as calling train_epoch and evaluate epoch by epoch. It ends, too, when a loss is no longer a number.
@@ -53,17 +55,17 @@ def train_run(state: TrainState, train: Split, val: Split, *, epochs: int, patie
     stopper = EarlyStopper(jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(0))
     # The seed's key stays outside of the loop, which may hand on no key that it has used.
     key, state = state.key, state.replace(key=None)
-    begin = FusedRun(state, state, stopper, jnp.int32(0), jnp.bool_(True), rows, rows)
+    begin = FusedResult(state, state, stopper, jnp.int32(0), jnp.bool_(True), rows, rows)
 
-    def goes_on(run: FusedRun) -> Array:
+    def goes_on(run: FusedResult) -> Array:
         return (run.epochs < epochs) & run.finite & ~should_stop(run.stopper, patience)
 
-    def one_epoch(run: FusedRun) -> FusedRun:
+    def one_epoch(run: FusedResult) -> FusedResult:
         state, train_metrics = train_epoch(run.state.replace(key=key), train, batch_size=batch_size)
         state = state.replace(key=None)
         val_metrics = evaluate(state, val)
         stopper = update_stopper(run.stopper, run.epochs + 1, val_metrics.loss)
-        return FusedRun(
+        return FusedResult(
             state=state,
             best=lax.cond(stopper.epochs_since == 0, lambda: state, lambda: run.best),
             stopper=stopper,
@@ -81,7 +83,7 @@ def _record(rows: Metrics, epoch: Array, metrics: Metrics) -> Metrics:
     return jax.tree.map(lambda column, value: column.at[epoch].set(value), rows, metrics)
 
 
-def epoch_metrics(run: FusedRun) -> list[tuple[Metrics, Metrics]]:
+def epoch_metrics(run: FusedResult) -> list[tuple[Metrics, Metrics]]:
     """Returns the training and validation metrics of each epoch of a run, as NumPy numbers."""
     count, train, val = jax.device_get((run.epochs, run.train, run.val))
     return [(jax.tree.map(lambda c, e=e: c[e], train), jax.tree.map(lambda c, e=e: c[e], val)) for e in range(count)]

@@ -33,7 +33,7 @@ class Metrics(flax.struct.PyTreeNode):
         return self.correct / self.count + 0 * self.loss_sum
 
 
-def named(split: str, metrics: Metrics) -> dict[str, float]:
+def metrics_dict(split: str, metrics: Metrics) -> dict[str, float]:
     """Returns loss and accuracy as ``{"val_loss": ..., "val_accuracy": ...}``, by the name of a split."""
     return {f"{split}_loss": float(metrics.loss), f"{split}_accuracy": float(metrics.accuracy)}
 

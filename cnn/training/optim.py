@@ -7,7 +7,9 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax import Array
 from optax.contrib import MuonDimensionNumbers, muon
 
 from cnn.config import ExperimentConfig, OptimConfig
@@ -58,6 +60,12 @@ def learning_rate_schedule(config: OptimConfig, total_steps: int, highest: float
     return schedules[config.schedule]()
 
 
+def learning_rate_at(config: OptimConfig, step: int, total_steps: int) -> float:
+    """Returns the learning rate of the update that a step belongs to, of a run of so many steps."""
+    updates = (total_steps - 1) // config.accumulate_steps + 1
+    return float(learning_rate_schedule(config, updates)(step // config.accumulate_steps))
+
+
 # The same configuration must give the same object: it is static in the state, and another one would compile anew.
 @cache
 def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -> optax.GradientTransformation:
@@ -89,6 +97,24 @@ def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -
     if config.accumulate_steps > 1:
         optimizer = optax.MultiSteps(optimizer, config.accumulate_steps).gradient_transformation()
     return optax.apply_if_finite(optimizer, NON_FINITE_STEPS) if skips else optimizer
+
+
+def nan_unless_finite(grads: Any, loss: Array, opt_state: Any) -> Any:
+    """Returns the gradients, NaN if the loss is not finite and non-finite updates are skipped.
+
+    A non-finite loss may have finite gradients, as that of a label that is no class.
+    """
+    if not isinstance(opt_state, optax.ApplyIfFiniteState):
+        return grads
+    return jax.tree.map(lambda grad: grad + 0 * loss, grads)
+
+
+def keep_if_finite(new: Any, old: Any, opt_state: Any) -> Any:
+    """Returns what a step has computed, or the old values if the optimizer has skipped its update."""
+    if not isinstance(opt_state, optax.ApplyIfFiniteState):
+        return new
+    applied = opt_state.last_finite | (opt_state.notfinite_count > NON_FINITE_STEPS)
+    return jax.tree.map(lambda new, old: jnp.where(applied, new, old), new, old)
 
 
 def _scale_by_layer(rates: tuple[str, ...]) -> optax.GradientTransformation:

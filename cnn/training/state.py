@@ -1,9 +1,8 @@
-"""What training changes, as one pytree, and how it begins: parameters, optimizer, schedule, keys."""
+"""What training changes, as one pytree, and how it begins."""
 
-from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -15,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from cnn.config import AugmentConfig, ExperimentConfig, OptimConfig
-from cnn.devices.sharding import split_features
+from cnn.devices.sharding import shard_features
 from cnn.training.optim import make_optimizer, total_steps
 
 
@@ -33,6 +32,18 @@ def stream_key(key: Array, stream: Stream, index: int | Array = 0) -> Array:
     return jax.random.fold_in(jax.random.fold_in(key, stream), index)
 
 
+class Spec(NamedTuple):
+    """What is static in a state: hashable, known when a step is compiled, the same in every step."""
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    image_shape: tuple[int, int, int]
+    optim: OptimConfig
+    augment: AugmentConfig
+    mesh: Mesh | None = None
+    """The devices that share the work; None for one."""
+
+
 class TrainState(flax.struct.PyTreeNode):
     """Everything a step reads and writes; ``state.replace(params=...)`` makes a new one."""
 
@@ -45,49 +56,22 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax.OptState
     """Adam's moments and the like."""
     batch_stats: dict
-    """Running statistics of the layers that normalize, by layer name; {} without any."""
-    average: dict
-    """Moving averages of ``params`` and ``batch_stats``; {} without ``--optim.average_decay``."""
-    model: nn.Module = flax.struct.field(pytree_node=False)
-    optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
-    image_shape: tuple[int, int, int] = flax.struct.field(pytree_node=False)
-    optim: OptimConfig = flax.struct.field(pytree_node=False)
-    augment: AugmentConfig = flax.struct.field(pytree_node=False)
-    mesh: Mesh | None = flax.struct.field(pytree_node=False, default=None)
-    """The devices that share the work; None for one."""
+    """Running statistics of the normalization layers, by layer name; {} without any."""
+    ema: dict
+    """Exponential moving averages of ``params`` and ``batch_stats``; {} without ``--optim.average_decay``."""
+    spec: Spec = flax.struct.field(pytree_node=False)
 
     @property
-    def evaluated(self) -> "TrainState":
-        """What evaluation and prediction take: the state with the averages in place, if they are kept."""
-        return self.replace(**self.average)
+    def eval_state(self) -> "TrainState":
+        """The state that evaluation and prediction use: with the EMA in place of the parameters, if it is kept."""
+        return self.replace(**self.ema)
 
 
-def create_state(config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None) -> TrainState:
-    """Returns the state before the first step.
-
-    Args:
-      config: its model, optimizer, seed and data set's image shape count.
-      train_images: number of images in an epoch, which a schedule that ends with the last epoch needs to know;
-        by default that of the data set.
-      mesh: the devices that it is to live on and that share the work of its steps; by default JAX's first.
-    """
-    state = initial_state(config, train_images, mesh)(np.uint32(config.train.seed))
-    return jax.device_put(state, mesh.devices.item()) if mesh and mesh.size == 1 else state
-
-
-def abstract_state(config: ExperimentConfig, train_images: int | None = None) -> TrainState:
-    """Returns the shapes and dtypes of ``create_state``, of which nothing is computed."""
-    return jax.eval_shape(initial_state(config, train_images), np.uint32(0))
-
-
-def initial_state(
-    config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None
-) -> Callable[[Array | np.uint32], TrainState]:
-    """Returns the pure function from a seed to the state before the first step; arguments as above."""
-    # A constant rate has no end, so that it need not be compiled anew for another number of epochs.
+def make_spec(config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None) -> Spec:
+    """Returns the static part of an experiment's states; arguments as of ``create_state``."""
+    # A constant rate has no end, so nothing is compiled again for another number of epochs.
     steps = 0 if config.optim.schedule == "constant" else total_steps(config, train_images)
-    return partial(
-        _initial_state,
+    return Spec(
         model=config.model.module(),
         optimizer=make_optimizer(config.optim, steps, config.train.nan_policy == "skip"),
         image_shape=config.data.image_shape,
@@ -97,31 +81,38 @@ def initial_state(
     )
 
 
+def create_state(config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+      config: its model, optimizer, seed and data set's image shape count.
+      train_images: number of images in an epoch, which a schedule that ends with the last epoch needs to know;
+        by default that of the data set.
+      mesh: the devices that the state lives on and that share the work of its steps; by default JAX's first.
+    """
+    state = initial_state(np.uint32(config.train.seed), make_spec(config, train_images, mesh))
+    return jax.device_put(state, mesh.devices.item()) if mesh and mesh.size == 1 else state
+
+
+def abstract_state(config: ExperimentConfig, train_images: int | None = None) -> TrainState:
+    """Returns the shapes and dtypes of ``create_state``; nothing is computed."""
+    return jax.eval_shape(partial(initial_state, spec=make_spec(config, train_images)), np.uint32(0))
+
+
 # Compiled once for all states of an experiment. The seed, and not its key, is the argument, as all processes know it.
-@partial(jax.jit, static_argnames=("model", "optimizer", "image_shape", "optim", "augment", "mesh"))
-def _initial_state(
-    seed: Array | np.uint32,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, int, int],
-    optim: OptimConfig,
-    augment: AugmentConfig,
-    mesh: Mesh | None,
-) -> TrainState:
+@partial(jax.jit, static_argnames="spec")
+def initial_state(seed: Array | np.uint32, spec: Spec) -> TrainState:
+    """Returns the state before the first step of a seed, uint32."""
     key = jax.random.key(seed)
-    variables: Any = model.init(stream_key(key, Stream.INIT), jnp.zeros((1, *image_shape)), train=False)
+    images = jnp.zeros((1, *spec.image_shape))
+    variables: Any = spec.model.init(stream_key(key, Stream.INIT), images, train=False)
     trained = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     state = TrainState(
         step=jnp.int32(0),
         key=key,
-        opt_state=optimizer.init(trained["params"]),
-        average=jax.tree.map(jnp.copy, trained) if optim.average_decay else {},
+        opt_state=spec.optimizer.init(trained["params"]),
+        ema=jax.tree.map(jnp.copy, trained) if spec.optim.average_decay else {},
         **trained,
-        model=model,
-        optimizer=optimizer,
-        image_shape=image_shape,
-        optim=optim,
-        augment=augment,
-        mesh=mesh,
+        spec=spec,
     )
-    return split_features(state, mesh)
+    return shard_features(state, spec.mesh)

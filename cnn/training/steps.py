@@ -1,8 +1,11 @@
-"""Loss, step, epoch and evaluation: pure functions of (state, images), compiled where they are public."""
+"""Loss, step, epoch and evaluation: pure functions of (state, images), compiled where they are public.
+
+The public functions check their input when they are traced, which costs no run time; inside, nothing is checked again.
+"""
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +14,16 @@ import optax
 from jax import Array, lax
 
 from cnn.data.splits import Split
-from cnn.devices.sharding import split_features, spread
+from cnn.devices.sharding import shard_batch, shard_features
 from cnn.errors import ConfigError, DataError
-from cnn.training.augment import augment, views
+from cnn.training.augment import augment, tta_views
 from cnn.training.metrics import Metrics, batch_metrics, merge, zero_metrics
-from cnn.training.optim import NON_FINITE_STEPS
+from cnn.training.optim import keep_if_finite, nan_unless_finite
 from cnn.training.state import Stream, TrainState, stream_key
 
 
 class Batch(NamedTuple):
-    """Some images; where ``mask`` is False they only fill the batch up and count for nothing."""
+    """A batch of images; those whose ``mask`` is False are padding and count for nothing."""
 
     images: Array | np.ndarray
     """uint8 [B, H, W, C]."""
@@ -30,173 +33,190 @@ class Batch(NamedTuple):
     """bool [B]; None is True throughout."""
 
 
-def check_images(state: TrainState, images: Array | np.ndarray) -> None:
-    """Raises DataError for another dtype or shape than uint8 [N, H, W, C]; when traced, so it costs no run time."""
-    wanted = ", ".join(map(str, state.image_shape))
+# Input
+
+
+def check_images(state: TrainState, images_NxHxWxC: Array | np.ndarray) -> None:
+    """Raises DataError unless the images are uint8 and have the shape that the state was made for."""
+    images, expected = images_NxHxWxC, ", ".join(map(str, state.spec.image_shape))
     if not hasattr(images, "dtype"):
-        raise DataError(f"images are a {type(images).__name__}, but must be an array, uint8 [N, {wanted}]")
-    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[1:] != state.image_shape:
+        raise DataError(f"images are a {type(images).__name__}, but must be an array, uint8 [N, {expected}]")
+    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[1:] != state.spec.image_shape:
         raise DataError(
-            f"images are {images.dtype} {list(images.shape)}, but must be uint8 [N, {wanted}] with values from 0 to 255"
+            f"images are {images.dtype} {list(images.shape)}, but must be uint8 [N, {expected}] from 0 to 255"
         )
 
 
-def check_labels(images: Array | np.ndarray, labels: Array | np.ndarray) -> None:
-    """Raises DataError unless the labels are integers [N], one an image, at least one; when traced, as above."""
+def check_input(state: TrainState, data: Batch | Split, batch_size: int = 1) -> None:
+    """Raises DataError for other images, or labels that are not integers, one an image; ConfigError for no batch."""
+    images, labels = data[:2]
+    check_images(state, images)
     if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != images.shape[:1] or not len(images):
         raise DataError(
             f"labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(images)}], one an image, "
             "for at least one"
         )
-
-
-def check_split(state: TrainState, split: Split, batch_size: int) -> None:
-    """Raises DataError for images or labels as above, and ConfigError for a batch without images."""
-    check_images(state, split.images)
-    check_labels(split.images, split.labels)
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}, but must be an integer of at least 1")
 
 
-def scale(state: TrainState, images: Array | np.ndarray) -> Array:
-    """Returns uint8 images [B, H, W, C] as float32 from 0 to 1. Raises DataError for any others."""
-    check_images(state, images)
-    return jnp.asarray(images, jnp.float32) / 255
+# Loss
+
+
+def scale(images_BxHxWxC: Array | np.ndarray) -> Array:
+    """Returns uint8 images as float32 from 0 to 1."""
+    return jnp.asarray(images_BxHxWxC, jnp.float32) / 255
 
 
 def apply_model(
-    state: TrainState, params: dict, inputs: Array, mask: Array | None = None, dropout_key: Array | None = None
+    state: TrainState,
+    params: dict,
+    inputs_BxHxWxC: Array,
+    *,
+    train: bool = False,
+    mask_B: Array | None = None,
+    dropout_key: Array | None = None,
 ) -> tuple[Array, dict]:
-    """Returns float32 logits [B, K] of scaled images [B, H, W, C], and the batch statistics after them.
+    """Returns the float32 logits [B, K] of scaled images, and the batch statistics after them.
 
-    It trains, that is drops out and normalizes by the batch, of which the mask, bool [B], says what counts, if there
-    is a key.
+    With ``train``, dropout is active and BatchNorm uses batch statistics, ignoring images whose mask is False.
     """
-    train = dropout_key is not None
-    counted: dict[str, Any] = {"mask": mask} if state.batch_stats else {}
-    outputs: Any = state.model.apply(
+    mask: dict[str, Any] = {"mask": mask_B} if state.batch_stats else {}
+    rngs: Any = {"dropout": dropout_key} if train else None
+    outputs: Any = state.spec.model.apply(
         {"params": params, "batch_stats": state.batch_stats},
-        inputs,
+        inputs_BxHxWxC,
         train=train,
-        rngs={"dropout": dropout_key} if train else None,
+        rngs=rngs,
         mutable=["batch_stats"] if train else [],
-        **counted,
+        **mask,
     )
-    return outputs[0], outputs[1].get("batch_stats", state.batch_stats)
+    logits_BxK, updated = outputs
+    return logits_BxK, updated.get("batch_stats", state.batch_stats)
 
 
-def loss_and_metrics(
-    params: dict, state: TrainState, batch: Batch, dropout_key: Array | None = None
-) -> tuple[Array, tuple[Metrics, dict]]:
-    """Returns the mean cross-entropy of the batch in nats, and its metrics and the batch statistics after it.
+def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tuple[Metrics, dict]]:
+    """Returns the loss that training minimizes, and the batch's metrics and the batch statistics after it.
 
-    With a key it is the loss of training: of augmented images, dropped-out layers and smoothed targets. A label that
-    is no class makes loss and accuracy NaN: indexing would clamp or wrap it, and silently train on a wrong class.
+    That is the mean cross-entropy in nats, of augmented images and smoothed targets, with dropout.
     """
-    check_images(state, batch.images)
-    check_labels(batch.images, batch.labels)
-    mask = jnp.ones(batch.labels.shape, bool) if batch.mask is None else batch.mask
-    inputs, labels = scale(state, batch.images), jnp.asarray(batch.labels)
-    targets = jax.nn.one_hot(labels, state.model.config.classes, dtype=jnp.float32)
-    if dropout_key is not None:
-        inputs, targets = augment(stream_key(state.key, Stream.AUGMENT, state.step), inputs, targets, state.augment)
-        targets = optax.smooth_labels(targets, state.optim.label_smoothing)
-    # After augmentation, which draws the same for an image on any number of devices, and mixes in none of the zeros.
-    inputs, targets, labels, mask = (
-        spread(array, state.mesh) for array in (inputs, targets, labels, jnp.asarray(mask))
+    dropout_key = stream_key(state.key, Stream.DROPOUT, state.step)
+    inputs_BxHxWxC, targets_BxK, labels_B, mask_B = _arrays(state, batch)
+    augment_key = stream_key(state.key, Stream.AUGMENT, state.step)
+    inputs_BxHxWxC, targets_BxK = augment(augment_key, inputs_BxHxWxC, targets_BxK, state.spec.augment)
+    targets_BxK = optax.smooth_labels(targets_BxK, state.spec.optim.label_smoothing)
+    # After augmentation, which draws the same for an image on any number of devices, and mixes in none of the padding.
+    inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(
+        (inputs_BxHxWxC, targets_BxK, labels_B, mask_B), state.spec.mesh
     )
-    logits_BxK, batch_stats = apply_model(state, params, inputs, mask, dropout_key)
-    losses = optax.softmax_cross_entropy(logits_BxK, targets)
-    losses = jnp.where((labels >= 0) & (labels < logits_BxK.shape[-1]), losses, jnp.nan)
-    metrics = batch_metrics(logits_BxK, losses, labels, mask)
+    logits_BxK, batch_stats = apply_model(
+        state, params, inputs_BxHxWxC, train=True, mask_B=mask_B, dropout_key=dropout_key
+    )
+    metrics = _loss_metrics(logits_BxK, targets_BxK, labels_B, mask_B)
     return metrics.loss, (metrics, batch_stats)
 
 
-def _batch_metrics(state: TrainState, batch: Batch) -> Metrics:
-    """The metrics of a batch, as evaluation has them."""
-    state = state.evaluated
-    return loss_and_metrics(state.params, state, batch)[1][0]
+def eval_metrics(state: TrainState, batch: Batch) -> Metrics:
+    """Returns the metrics of a batch as it is, without dropout, with the EMA of the parameters if it is kept."""
+    state = state.eval_state
+    inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(_arrays(state, batch), state.spec.mesh)
+    logits_BxK, _ = apply_model(state, state.params, inputs_BxHxWxC, mask_B=mask_B)
+    return _loss_metrics(logits_BxK, targets_BxK, labels_B, mask_B)
+
+
+def _arrays(state: TrainState, batch: Batch) -> tuple[Array, Array, Array, Array]:
+    """The inputs [B, H, W, C], one-hot targets [B, K], labels [B] and mask [B] of a batch."""
+    mask_B = jnp.ones(batch.labels.shape, bool) if batch.mask is None else jnp.asarray(batch.mask)
+    inputs_BxHxWxC, labels_B = scale(batch.images), jnp.asarray(batch.labels)
+    classes = cast(Any, state.spec.model).config.classes
+    return inputs_BxHxWxC, jax.nn.one_hot(labels_B, classes, dtype=jnp.float32), labels_B, mask_B
+
+
+def _loss_metrics(logits_BxK: Array, targets_BxK: Array, labels_B: Array, mask_B: Array) -> Metrics:
+    """The batch's metrics; a label that is no class makes them NaN.
+
+    Indexing would clamp or wrap it, and silently train on a wrong class.
+    """
+    losses_B = optax.softmax_cross_entropy(logits_BxK, targets_BxK)
+    losses_B = jnp.where((labels_B >= 0) & (labels_B < logits_BxK.shape[-1]), losses_B, jnp.nan)
+    return batch_metrics(logits_BxK, losses_B, labels_B, mask_B)
+
+
+# Step
 
 
 def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    dropout_key = stream_key(state.key, Stream.DROPOUT, state.step)
-    gradients_of = jax.grad(loss_and_metrics, has_aux=True)
-    grads, (metrics, batch_stats) = gradients_of(state.params, state, batch, dropout_key)
-    skips = isinstance(state.opt_state, optax.ApplyIfFiniteState)
-    if skips:
-        # A loss that is no number may have a gradient that is one.
-        grads = jax.tree.map(lambda grad: grad + 0 * metrics.loss_sum, grads)
-    opt_state: Any
-    updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
-    params: Any = optax.apply_updates(state.params, updates)
-    if skips:
-        # A batch whose update is skipped counts for nothing.
-        taken = opt_state.last_finite | (opt_state.notfinite_count > NON_FINITE_STEPS)
-        metrics = jax.tree.map(lambda total: jnp.where(taken, total, 0), metrics)
-        batch_stats = jax.tree.map(lambda new, old: jnp.where(taken, new, old), batch_stats, state.batch_stats)
+    grads, (metrics, batch_stats) = jax.grad(train_loss, has_aux=True)(state.params, state, batch)
+    grads = nan_unless_finite(grads, metrics.loss_sum, state.opt_state)
+    updates, opt_state = state.spec.optimizer.update(grads, state.opt_state, state.params)
+    params = cast(dict, optax.apply_updates(state.params, updates))
+    metrics, batch_stats = keep_if_finite((metrics, batch_stats), (zero_metrics(), state.batch_stats), opt_state)
     trained = {"params": params, "batch_stats": batch_stats}
-    average = _moved(state, trained) if state.average else {}
-    state = state.replace(step=state.step + 1, opt_state=opt_state, average=average, **trained)
-    return split_features(state, state.mesh), metrics
+    state = state.replace(step=state.step + 1, opt_state=opt_state, ema=_update_ema(state, trained), **trained)
+    return shard_features(state, state.spec.mesh), metrics
 
 
-def _moved(state: TrainState, trained: dict) -> dict:
-    """The moving averages after a step; in the first updates they keep less, as they knew nothing yet."""
-    updates = state.step // state.optim.accumulate_steps
-    kept = jnp.minimum(state.optim.average_decay, (1 + updates) / (10 + updates))
+def _update_ema(state: TrainState, trained: dict) -> dict:
+    """EMA update with warm-up: decay = min(average_decay, (1 + t) / (10 + t))."""
+    if not state.ema:
+        return {}
+    every = state.spec.optim.accumulate_steps
+    updates = state.step // every
+    decay = jnp.minimum(state.spec.optim.average_decay, (1 + updates) / (10 + updates))
     # Between two updates nothing is new.
-    kept = jnp.where((state.step + 1) % state.optim.accumulate_steps == 0, kept, 1.0)
-    return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, state.average, trained)
+    decay = jnp.where((state.step + 1) % every == 0, decay, 1.0)
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, trained)
 
 
 @partial(jax.jit, donate_argnums=0)
 def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    """Returns the state after one step on a batch, and the batch's metrics before it. The given state is used up."""
+    """Returns the state after one step on a batch, and the batch's metrics before it. The given state is donated."""
+    check_input(state, batch)
     return _train_step(state, batch)
 
 
 @jax.jit
 def eval_step(state: TrainState, batch: Batch) -> Metrics:
     """Returns the metrics of a batch, without dropout."""
-    return _batch_metrics(state, batch)
+    check_input(state, batch)
+    return eval_metrics(state, batch)
+
+
+# Epoch
 
 
 def epoch_order(key: Array, epoch: int | Array, count: int, batch_size: int) -> Array:
-    """Returns the indices of an epoch's images, batch by batch, int32 [steps, batch_size], the last filled up by 0."""
-    order = jax.random.permutation(stream_key(key, Stream.ORDER, epoch), count)
-    return jnp.pad(order, (0, -count % batch_size)).reshape(-1, batch_size)
-
-
-def _epoch_steps(state, split, batch_size):
-    check_split(state, split, batch_size)
-    return math.ceil(len(split.labels) / batch_size)
+    """Returns the indices of an epoch's images, batch by batch, int32 [steps, batch_size], the last padded with 0."""
+    order_N = jax.random.permutation(stream_key(key, Stream.ORDER, epoch), count)
+    return jnp.pad(order_N, (0, -count % batch_size)).reshape(-1, batch_size)
 
 
 def _train_batches(state, metrics, split, first, last, batch_size):
-    """Takes the steps of the batches from ``first`` until ``last`` of an epoch, in a loop on the device."""
+    """Takes the steps of the batches ``first`` to ``last - 1`` of an epoch, in a loop on the device."""
     count = len(split.labels)
-    order = epoch_order(state.key, state.step // _epoch_steps(state, split, batch_size), count, batch_size)
+    order = epoch_order(state.key, state.step // math.ceil(count / batch_size), count, batch_size)
 
     def body(index, carry):
         state, metrics = carry
-        mask = None if count % batch_size == 0 else index * batch_size + jnp.arange(batch_size) < count
-        batch = Batch(split.images[order[index]], split.labels[order[index]], mask)
+        mask_B = None if count % batch_size == 0 else index * batch_size + jnp.arange(batch_size) < count
+        batch = Batch(split.images[order[index]], split.labels[order[index]], mask_B)
         state, step_metrics = _train_step(state, batch)
         return state, merge(metrics, step_metrics)
 
     state, metrics = lax.fori_loop(first, last, body, (state, metrics))
-    # What goes out of a loop may be placed anew.
-    return split_features(state, state.mesh), metrics
+    # XLA may place the results of a loop differently.
+    return shard_features(state, state.spec.mesh), metrics
 
 
 @partial(jax.jit, donate_argnums=0, static_argnames="batch_size")
 def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[TrainState, Metrics]:
-    """Returns the state after one pass over the split, in an order of its own each epoch, and the metrics on the way.
+    """Returns the state after one pass over the split, in each epoch's own order, and the metrics on the way.
 
-    One call of XLA's: the steps are a loop on the device. The last batch is filled up and masked if it is not full.
-    The given state is used up.
+    One XLA call: the steps are a loop on the device. The last batch is padded and masked if it is not full. The given
+    state is donated.
     """
-    return _train_batches(state, zero_metrics(), split, 0, _epoch_steps(state, split, batch_size), batch_size)
+    check_input(state, split, batch_size)
+    return _train_batches(state, zero_metrics(), split, 0, math.ceil(len(split.labels) / batch_size), batch_size)
 
 
 @partial(jax.jit, donate_argnums=(0, 1), static_argnames="batch_size")
@@ -206,46 +226,51 @@ def train_steps(
     """Returns the state after some of the steps of its epoch, and the epoch's metrics so far.
 
     ``train_epoch`` in parts, to the same bits whatever the parts, as one program takes any number of steps. The given
-    state and metrics are used up.
+    state and metrics are donated.
 
     Args:
       state: its step says where in the epoch it is.
-      metrics: of the steps before these; ``zero_metrics()`` at the beginning of an epoch.
+      metrics: of the epoch's steps before these; ``zero_metrics()`` at its beginning.
       split: training images.
-      steps: how many; they must not go beyond the epoch.
+      steps: number of steps; they must not go beyond the epoch.
       batch_size: images a step.
     """
-    first = state.step % _epoch_steps(state, split, batch_size)
+    check_input(state, split, batch_size)
+    first = state.step % math.ceil(len(split.labels) / batch_size)
     return _train_batches(state, metrics, split, first, first + steps, batch_size)
+
+
+# Evaluation
 
 
 @partial(jax.jit, static_argnames="batch_size")
 def evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Metrics:
     """Returns the exact metrics of all images of a split, whatever the batch size."""
-    check_split(state, split, batch_size)
+    check_input(state, split, batch_size)
     count = len(split.labels)
     batch_size = min(batch_size, count)
 
     def body(metrics, start):
-        # The last batch begins early enough to be full, and masks what the one before it has counted.
+        # The last batch begins early enough to be full, and masks the images that the one before has counted.
         first = jnp.minimum(start, count - batch_size)
         images, labels = (lax.dynamic_slice_in_dim(array, first, batch_size) for array in split)
         batch = Batch(images, labels, first + jnp.arange(batch_size) >= start)
-        return merge(metrics, _batch_metrics(state, batch)), None
+        return merge(metrics, eval_metrics(state, batch)), None
 
     return lax.scan(body, zero_metrics(), jnp.arange(0, count, batch_size))[0]
 
 
-def _logits(state, images, batch_size):
+def _logits(state, images_NxHxWxC, batch_size):
     """The logits [N, K] of all images, batch by batch."""
-    count, state = len(images), state.evaluated
+    images, state = jnp.asarray(images_NxHxWxC), state.eval_state
+    count = len(images)
     batch_size = min(batch_size, max(count, 1))
 
-    def logits_of(batch):
-        return apply_model(state, state.params, scale(state, spread(batch, state.mesh)))[0][:batch_size]
+    def batch_logits(images_BxHxWxC):
+        return apply_model(state, state.params, scale(shard_batch(images_BxHxWxC, state.spec.mesh)))[0][:batch_size]
 
-    padded = jnp.pad(jnp.asarray(images), ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
-    logits = lax.map(logits_of, padded.reshape(-1, batch_size, *images.shape[1:]))
+    padded = jnp.pad(images, ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
+    logits = lax.map(batch_logits, padded.reshape(-1, batch_size, *images.shape[1:]))
     return logits.reshape(-1, logits.shape[-1])[:count]
 
 
@@ -258,11 +283,11 @@ def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 
 
 @jax.jit
 def evaluate_views(state: TrainState, split: Split) -> Metrics:
-    """Returns the metrics of the mean of the probabilities of each image and its variants: test-time augmentation."""
-    check_split(state, split, 1)
-    varied = views(jnp.asarray(split.images), state.augment)
-    logits_VxNxK = lax.map(lambda images: _logits(state, images, 128), varied)
-    # The logarithm of the mean, which is finite where a probability is not to be told from 0.
-    log_mean_NxK = jax.nn.logsumexp(jax.nn.log_softmax(logits_VxNxK), axis=0) - math.log(len(varied))
-    losses = optax.softmax_cross_entropy_with_integer_labels(log_mean_NxK, split.labels)
-    return batch_metrics(log_mean_NxK, losses, split.labels, jnp.ones(len(split.labels), bool))
+    """Returns the metrics of test-time augmentation: the mean of the probabilities of each image and its variants."""
+    check_input(state, split)
+    views_VxNxHxWxC = tta_views(jnp.asarray(split.images), state.spec.augment)
+    logits_VxNxK = lax.map(lambda images: _logits(state, images, 128), views_VxNxHxWxC)
+    # The logarithm of the mean, which stays finite where a probability underflows.
+    log_mean_NxK = jax.nn.logsumexp(jax.nn.log_softmax(logits_VxNxK), axis=0) - math.log(len(views_VxNxHxWxC))
+    losses_N = optax.softmax_cross_entropy_with_integer_labels(log_mean_NxK, split.labels)
+    return batch_metrics(log_mean_NxK, losses_N, split.labels, jnp.ones(len(split.labels), bool))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn.training.state import TrainState
+from cnn.training.steps import apply_model
 
 
 class LayerRow(NamedTuple):
@@ -58,9 +59,8 @@ def layer_table(state: TrainState) -> list[LayerRow]:
         return outputs
 
     with nn.intercept_methods(record):
-        images = jax.ShapeDtypeStruct((1, *state.image_shape), jnp.float32)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        jax.eval_shape(lambda variables, images: state.model.apply(variables, images, train=False), variables, images)
+        images = jax.ShapeDtypeStruct((1, *state.spec.image_shape), jnp.float32)
+        jax.eval_shape(lambda state, images: apply_model(state, state.params, images), state, images)
     return rows
 
 

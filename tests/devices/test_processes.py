@@ -15,8 +15,7 @@ import pytest
 import cnn
 from cnn.devices import processes
 from cnn.runs import verify as verification
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
 
 STEPS = 5
 """Of an epoch: 200 images in batches of 48. A step takes a third of a second, as gloo's sums do on one machine."""

@@ -18,10 +18,10 @@ from safetensors import numpy as safetensors
 import cnn
 from cnn.__main__ import main
 from cnn.exchange import exporting as export
+from tests.exchange.test_onnx_graph import images, random_state
 from tests.helpers import NARROW, truncate
-from tests.test_graph import images, random_state
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 SCRIPT = DOCS / "examples" / "run_stablehlo.py"
 AVERAGED = cnn.ExperimentConfig(
     name="averaged", model=cnn.EfficientNetConfig(features=(4,)), optim=cnn.OptimConfig(average_decay=0.9)
@@ -80,13 +80,13 @@ def test_safetensors_come_back_to_the_bit(tmp_path):
     state, path = _averaged_file(tmp_path / "model.safetensors")
     arrays = safetensors.load_file(path)
     assert arrays["params/conv/kernel"].shape == (3, 3, 1, 4) and "batch_stats/norm/mean" in arrays
-    np.testing.assert_array_equal(arrays["params/logits/bias"], state.evaluated.params["logits"]["bias"])
+    np.testing.assert_array_equal(arrays["params/logits/bias"], state.eval_state.params["logits"]["bias"])
     loaded, config = cnn.load_safetensors(path)
     assert config == AVERAGED
     for name in ("params", "batch_stats"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(loaded.evaluated, name), getattr(state.evaluated, name))
+        jax.tree.map(np.testing.assert_array_equal, getattr(loaded.eval_state, name), getattr(state.eval_state, name))
     # Steps use a state's arrays up, and must find each once.
-    assert loaded.average["params"]["logits"]["bias"] is not loaded.params["logits"]["bias"]
+    assert loaded.ema["params"]["logits"]["bias"] is not loaded.params["logits"]["bias"]
 
 
 def test_every_leaf_that_does_not_fit_is_named(tmp_path):

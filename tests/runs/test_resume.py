@@ -27,10 +27,9 @@ from cnn.runs import checkpoint, rundir
 from cnn.runs import fit as train
 from cnn.runs import verify as verification
 from cnn.training.steps import epoch_order
-from tests.helpers import NARROW, flip_a_bit, narrow, truncate, without_times
+from tests.helpers import NARROW, ROOT, flip_a_bit, narrow, truncate, without_times
 from tests.torture import outcome, torture
 
-ROOT = Path(__file__).parents[1]
 STEPS = 16
 """Of an epoch: 500 images in batches of 32."""
 
@@ -440,7 +439,7 @@ def test_no_pickle_is_executed_or_written(monkeypatch, config, small, tmp_path):
     cnn.predict(cnn.load_best(tmp_path)[0], small.test.images)
     cnn.load_data(config.data)
     # There is one in PyTorch's files, of which the instructions are read.
-    assert archives.read_torch(ROOT / "tests" / "data" / "torch_narrow.pt")
+    assert archives.read_torch(ROOT / "tests" / "files" / "torch_narrow.pt")
     for path in (ROOT / "cnn").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         imported = r"import (cloudpickle|pickle|shelve|marshal|joblib|dill)\b"
@@ -476,10 +475,11 @@ def test_a_loss_that_is_no_number_stops_the_run_though_the_latest_checkpoint_is_
     warnings: list[str] = []
     begin, steps = partial(cnn.create_state, often, 500), partial(cnn.train_steps, batch_size=32)
     run = train.Run(often, tmp_path / "run", _nothing, begin, small, {}, _nothing, warnings.append, _nothing)
-    metrics = cnn.Metrics(np.float32(np.nan), np.int32(0), np.int32(0))
+    diverged = train.initial_progress()._replace(metrics=cnn.Metrics(np.float32(np.nan), np.int32(0), np.int32(0)))
+    state = begin().replace(step=20)
     with checkpoint.open_checkpoints(tmp_path / "run") as checkpoints:
         with pytest.raises(FloatingPointError, match="at step 20, in epoch 2"):
-            train._check_finite(run, steps, checkpoints, metrics, 20)
+            train._check_finite(run, steps, checkpoints, state, diverged)
     assert len(warnings) == 1 and f"checkpoints/{STEPS} is damaged" in warnings[0]
 
 
@@ -562,10 +562,10 @@ def test_a_signal_is_noticed_within_an_eighth_of_an_epoch(monkeypatch, config, s
     looked = count(1)
 
     @contextmanager
-    def noted():
+    def catch_signals():
         yield lambda: signal.SIGTERM if next(looked) == looks else 0
 
-    monkeypatch.setattr(signals, "noted", noted)
+    monkeypatch.setattr(signals, "catch_signals", catch_signals)
     # Eight times in an epoch of 16 steps, and once more after it, when it is saved.
     with pytest.raises(Stopped, match=f"stopped at step {2 * (looks - (looks > 8))}, which is saved"):
         train.fit(narrow(config), tmp_path, small)
@@ -575,7 +575,7 @@ TWO_SIGNALS = """
 import os, signal, sys, time
 import jax
 from cnn.devices import signals
-with signals.noted() as received:
+with signals.catch_signals() as received:
     os.kill(os.getpid(), signal.SIGTERM)
     while not received():
         time.sleep(0.01)
@@ -602,7 +602,7 @@ def test_a_second_signal_ends_at_once():
 
 def test_handlers_are_put_back_and_what_is_ignored_stays_so():
     before = [signal.getsignal(number) for number in signals.STOPPING]
-    with signals.noted() as received:
+    with signals.catch_signals() as received:
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 10
         while not received() and time.monotonic() < deadline:
@@ -612,7 +612,7 @@ def test_handlers_are_put_back_and_what_is_ignored_stays_so():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     of_the_users = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
-        with signals.noted() as received:
+        with signals.catch_signals() as received:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.1)

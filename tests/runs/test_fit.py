@@ -309,7 +309,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         timeout=120,
     )
     assert run.stdout.startswith("cannot write the checkpoint of step 14"), run.stdout + run.stderr

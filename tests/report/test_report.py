@@ -142,7 +142,7 @@ def test_where_there_is_no_room_fewer_images_are_embedded(runs, expected, monkey
     (state, _), test = cnn.load_best(runs[0]), runs[-1].test
     whole = explorer.embed(state, test, expected[0]).data
     size = sum(len(layer["src"]) for layer in whole["layers"])
-    monkeypatch.setattr(explorer, "MOST_BYTES", size // 3)
+    monkeypatch.setattr(explorer, "MAX_BYTES", size // 3)
     less = explorer.embed(state, test, expected[0])
     assert len(less.data["images"]) < len(whole["images"]) == 300
     # As text, three bytes are four.

@@ -29,7 +29,7 @@ def test_the_table_is_keras_summary_of_the_chapters_model(state):
 
 def test_flops_are_those_that_xla_counts(state, small):
     ours = sum(row.flops for row in cnn.layer_table(state))
-    traced = jax.jit(apply_model).trace(state, state.params, scale(state, small.val.images[:64]))
+    traced = jax.jit(apply_model).trace(state, state.params, scale(small.val.images[:64]))
     # For a TPU the plain formulation is lowered. XLA adds what we leave out, scaling, ReLU and the comparisons of
     # pooling, and skips products with the padding.
     costs: Any = traced.lower(lowering_platforms=("tpu",)).cost_analysis()

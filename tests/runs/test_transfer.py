@@ -36,9 +36,9 @@ def test_running_statistics_are_taken_with_their_layer_and_averages_instead_of_p
     resnet = dataclasses.replace(config, model=cnn.ResNetConfig(blocks=(1, 1, 1), features=4), optim=optim)
     source, _ = cnn.train_step(cnn.create_state(resnet), cnn.Batch(small.train.images[:8], small.train.labels[:8]))
     taken, _ = cnn.take_layers(cnn.create_state(resnet), source, ["*"])
-    assert _equal(taken.params, source.average["params"]) and not _equal(taken.params, source.params)
-    assert _equal(taken.batch_stats, source.average["batch_stats"])
-    assert _equal(taken.average, source.average)
+    assert _equal(taken.params, source.ema["params"]) and not _equal(taken.params, source.params)
+    assert _equal(taken.batch_stats, source.ema["batch_stats"])
+    assert _equal(taken.ema, source.ema)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_transfer_with_an_average_goes_on_to_the_same_bits_without_its_source(
         cnn.fit(second, tmp_path / "parts", small, report=interrupt)
     shutil.rmtree(tmp_path / "source")
     parts = cnn.fit(second, tmp_path / "parts", small)
-    assert _equal(parts.state.params, whole.state.params) and _equal(parts.state.average, whole.state.average)
+    assert _equal(parts.state.params, whole.state.params) and _equal(parts.state.ema, whole.state.ema)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def _first_update(config, name, **optim):
     state = cnn.create_state(dataclasses.replace(config, optim=optim))
     rng = np.random.default_rng(0)
     grads: Any = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), state.params)
-    updates: Any = state.optimizer.update(grads, state.opt_state, state.params)[0]
+    updates: Any = state.spec.optimizer.update(grads, state.opt_state, state.params)[0]
     return state.params, grads, updates
 
 

@@ -160,7 +160,7 @@ def test_what_is_half_written_is_not_left(config, tmp_path, monkeypatch):
 
 
 def test_only_the_first_of_many_processes_writes(config, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "is_first", lambda: False)
+    monkeypatch.setattr(tracking, "is_primary", lambda: False)
     _fit(_config(config, epochs=1), tmp_path, small)
     assert not (tmp_path / "tensorboard").exists()
 

@@ -272,7 +272,7 @@ def test_the_models_gradients_equal_the_plain_formulations(config, small):
         return mean
 
     def our_logits(params, x):
-        logits: Any = state.model.apply({"params": params}, x, train=False)
+        logits: Any = state.spec.model.apply({"params": params}, x, train=False)
         return logits
 
     ours = jax.jit(jax.grad(loss(our_logits)))(state.params)

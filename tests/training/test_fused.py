@@ -12,7 +12,7 @@ import cnn
 from cnn.intervals import estimate
 from cnn.models import winograd
 from cnn.training.early_stopping import EarlyStopper, update_stopper
-from cnn.training.fused import epoch_metrics, train_run
+from cnn.training.fused import epoch_metrics, train_fused
 from tests.helpers import without_times
 
 
@@ -25,7 +25,7 @@ def _narrow(config, features=8, **train):
     )
 
 
-WINOGRAD = winograd.FEWEST_CHANNELS
+WINOGRAD = winograd.MIN_CHANNELS
 """Features of the runs that are compared, so that each program has the loops of Winograd's algorithm in it."""
 
 
@@ -48,14 +48,14 @@ def test_a_fused_run_that_was_saved_is_not_trained_again(config, small, tmp_path
     config = _narrow(config, fused=True)
     first = cnn.fit(config, tmp_path / "run", small)
     (tmp_path / "run" / "result.json").unlink()
-    monkeypatch.setattr("cnn.runs.fit.train_run", None)
+    monkeypatch.setattr("cnn.runs.fit.train_fused", None)
     assert cnn.fit(config, tmp_path / "run", small).history == first.history
 
 
 def test_a_fused_run_ends_when_the_loss_is_no_longer_a_number(config, small):
     state = cnn.create_state(_narrow(config), 500)
     state = state.replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
-    run = train_run(state, small.train, small.val, epochs=9, patience=9, batch_size=32)
+    run = train_fused(state, small.train, small.val, epochs=9, patience=9, batch_size=32)
     assert int(run.epochs) == 1 and not run.finite and int(run.stopper.best_epoch) == 0
     assert math.isnan(epoch_metrics(run)[0][1].loss)
 
@@ -63,7 +63,7 @@ def test_a_fused_run_ends_when_the_loss_is_no_longer_a_number(config, small):
 def test_the_fused_run_is_one_program_without_the_host(config, small):
     state = cnn.create_state(_narrow(config), 500)
     program = (
-        train_run.lower(state, small.train, small.val, epochs=9, patience=2, batch_size=32).compile().as_text() or ""
+        train_fused.lower(state, small.train, small.val, epochs=9, patience=2, batch_size=32).compile().as_text() or ""
     )
     assert " while(" in program
     assert not [word for word in ("infeed", "outfeed", "callback") if word in program]
@@ -107,11 +107,11 @@ def test_vmapped_seeds_stop_each_by_itself(config, small):
         cnn.create_state(dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed)), 500)
         for seed in (0, 7)
     ]
-    together = jax.vmap(lambda state: train_run(state, small.train, small.val, **limits))(
+    together = jax.vmap(lambda state: train_fused(state, small.train, small.val, **limits))(
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     )
     for i, state in enumerate(states):
-        alone = train_run(state, small.train, small.val, **limits)
+        alone = train_fused(state, small.train, small.val, **limits)
         # Grouped convolutions sum in another order, which training at this rate amplifies from epoch to epoch.
         np.testing.assert_allclose(together.val.loss_sum[i][:2], alone.val.loss_sum[:2], rtol=1e-3)
         assert int(together.epochs[i]) == int(jnp.count_nonzero(together.val.count[i]))

@@ -1,6 +1,6 @@
 """Makes torch_narrow.pt and torch_narrow.npz, which the tests compare imported weights with.
 
-Run by hand in an environment with PyTorch, whose version the .npz says: python tests/data/make_torch_fixture.py
+Run by hand in an environment with PyTorch, whose version the .npz says: python tests/files/make_torch_fixture.py
 The network is the chapter's, narrow, with random weights; the .npz holds images, logits, and what the layers between
 put out after their activation, with the channels last.
 """

@@ -19,8 +19,7 @@ import cnn
 from cnn.data import image_files
 from cnn.look import prediction
 from cnn.runs import fit as train
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
 
 
 def _png(pixels, mode=None):
@@ -104,7 +103,7 @@ HOSTILE = {
     "larger bomb.png": (_bomb(60_000, 60_000), "could be decompression bomb"),
     "short.png": (_bomb(100, 2000), "truncated|broken"),
     "animated.png": (_animated(), "animated"),
-    "large.png": (b"\x89PNG\r\n\x1a\n" + bytes(image_files.MOST_BYTES), "bytes, but at most"),
+    "large.png": (b"\x89PNG\r\n\x1a\n" + bytes(image_files.MAX_BYTES), "bytes, but at most"),
 }
 
 

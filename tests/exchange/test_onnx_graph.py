@@ -67,7 +67,7 @@ def test_the_averaged_weights_are_exported():
     averaging = cnn.OptimConfig(average_decay=0.9)
     state = random_state(cnn.ExperimentConfig(model=MODELS["softmax"], optim=averaging))
     constants = [onnx.numpy_helper.to_array(constant) for constant in graph.make_graph(state).graph.initializer]
-    average, last = state.evaluated.params["logits"]["bias"], state.params["logits"]["bias"]
+    average, last = state.eval_state.params["logits"]["bias"], state.params["logits"]["bias"]
     assert any(np.array_equal(constant, average) for constant in constants)
     assert not any(np.array_equal(constant, last) for constant in constants)
 

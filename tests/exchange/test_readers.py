@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import cnn
 from cnn.exchange import readers as archives
 
-TORCH_FILE = Path(__file__).parent / "data" / "torch_narrow.pt"
+TORCH_FILE = Path(__file__).parents[1] / "files" / "torch_narrow.pt"
 PICKLE = "torch_narrow/data.pkl"
 
 
@@ -95,7 +95,7 @@ def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path, function, protoc
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps(Hostile(Hostile, "a whole module"), 2), "test_archives.Hostile', which is no part of a state"),
+        (pickle.dumps(Hostile(Hostile, "a whole module"), 2), "test_readers.Hostile', which is no part of a state"),
         (pickle.dumps({"model": {}, "epoch": 3}, 2), "holds more than the tensors of a state_dict"),
         (pickle.dumps({"lr": [0.1]}, 2), "more than the tensors of a state_dict (EMPTY_LIST)"),
         (pickle.dumps([], 2), "more than the tensors of a state_dict (EMPTY_LIST)"),
@@ -235,7 +235,7 @@ def test_a_file_that_is_damaged_or_another_is_one_line(tmp_path, read):
 
 
 def test_an_archive_that_says_that_it_is_huge_is_not_read(tmp_path):
-    bomb = _members(TORCH_FILE) | {"torch_narrow/data/9": bytes(archives.MOST_BYTES)}
+    bomb = _members(TORCH_FILE) | {"torch_narrow/data/9": bytes(archives.MAX_BYTES)}
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in bomb.items():
             archive.writestr(name, content)

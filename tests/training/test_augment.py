@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 import cnn
 from cnn.run import result_table
 from cnn.training import augment
-from cnn.training.augment import views
+from cnn.training.augment import tta_views
 from cnn.training.optim import learning_rate_schedule
-from cnn.training.steps import apply_model, evaluate_views, loss_and_metrics, scale
+from cnn.training.state import Stream, stream_key
+from cnn.training.steps import apply_model, evaluate_views, scale, train_loss
 from tests.helpers import NARROW, narrow
 
 KEY = 3
@@ -138,11 +139,12 @@ def test_smoothed_targets_cost_what_the_formula_says(config, small):
     batch = cnn.Batch(small.train.images[:32], small.train.labels[:32])
     optim = dataclasses.replace(config.optim, label_smoothing=0.2)
     smooth = cnn.create_state(dataclasses.replace(narrow(config), optim=optim))
-    key = jax.random.key(5)
-    log_p = jax.nn.log_softmax(apply_model(smooth, smooth.params, scale(smooth, batch.images), dropout_key=key)[0])
+    key = stream_key(smooth.key, Stream.DROPOUT, smooth.step)
+    logits, _ = apply_model(smooth, smooth.params, scale(batch.images), train=True, dropout_key=key)
+    log_p = jax.nn.log_softmax(logits)
     at_label = np.take_along_axis(np.asarray(log_p), np.asarray(batch.labels)[:, None], 1)[:, 0]
     wanted = -(0.8 * at_label + 0.2 * np.asarray(log_p).mean(1)).mean()
-    np.testing.assert_allclose(loss_and_metrics(smooth.params, smooth, batch, key)[0], wanted, rtol=1e-5)
+    np.testing.assert_allclose(train_loss(smooth.params, smooth, batch)[0], wanted, rtol=1e-5)
 
 
 def test_the_average_of_the_weights_is_the_closed_form(config, small):
@@ -157,8 +159,8 @@ def test_the_average_of_the_weights_is_the_closed_form(config, small):
     kept = [min(0.3, (1 + step) / (10 + step)) for step in range(5)]
     weights = [np.prod(kept)] + [(1 - kept[t]) * np.prod(kept[t + 1 :]) for t in range(5)]
     wanted = sum(w * params for w, params in zip(weights, seen, strict=True))
-    np.testing.assert_allclose(state.average["params"]["logits"]["kernel"], wanted, rtol=1e-5)
-    assert state.evaluated.params is state.average["params"]
+    np.testing.assert_allclose(state.ema["params"]["logits"]["kernel"], wanted, rtol=1e-5)
+    assert state.eval_state.params is state.ema["params"]
 
 
 def test_evaluation_takes_the_average(config, small):
@@ -167,8 +169,8 @@ def test_evaluation_takes_the_average(config, small):
         cnn.create_state(dataclasses.replace(narrow(config), optim=optim)), small.train, batch_size=50
     )
     of_average = cnn.evaluate(state, small.val).loss
-    assert of_average == cnn.evaluate(state.replace(params=state.average["params"], average={}), small.val).loss
-    assert of_average != cnn.evaluate(state.replace(average={}), small.val).loss
+    assert of_average == cnn.evaluate(state.replace(params=state.ema["params"], ema={}), small.val).loss
+    assert of_average != cnn.evaluate(state.replace(ema={}), small.val).loss
 
 
 def test_accumulated_steps_are_one_step_on_all_of_their_images(config, small):
@@ -206,13 +208,13 @@ def test_warm_up_rises_to_the_highest_rate_and_falls_as_a_cosine():
 
 def test_views_are_the_image_its_mirror_image_and_each_moved_by_a_pixel():
     images = jnp.asarray(np.random.default_rng(0).integers(1, 256, (2, 5, 4, 1)), jnp.uint8)
-    found = views(images, cnn.AugmentConfig(flip=True, shift=3))
+    found = tta_views(images, cnn.AugmentConfig(flip=True, shift=3))
     assert found.shape == (10, 2, 5, 4, 1)
     np.testing.assert_array_equal(found[0], images)
     np.testing.assert_array_equal(found[1], images[:, :, ::-1])
     np.testing.assert_array_equal(found[2, :, 1:], images[:, :-1])
     np.testing.assert_array_equal(found[5, :, :, :-1], images[:, :, 1:])
-    assert len(views(images, cnn.AugmentConfig(shift=1))) == 5 and len(views(images, cnn.AugmentConfig())) == 1
+    assert len(tta_views(images, cnn.AugmentConfig(shift=1))) == 5 and len(tta_views(images, cnn.AugmentConfig())) == 1
 
 
 def test_test_time_augmentation_is_reported_apart(config, small, tmp_path, capsys):
@@ -245,10 +247,10 @@ def test_the_average_moves_with_updates_alone(config, small):
     batch = cnn.Batch(small.train.images[:8], small.train.labels[:8])
     begin = np.asarray(state.params["logits"]["kernel"])
     state, _ = cnn.train_step(state, batch)
-    np.testing.assert_array_equal(state.average["params"]["logits"]["kernel"], begin)
+    np.testing.assert_array_equal(state.ema["params"]["logits"]["kernel"], begin)
     state, _ = cnn.train_step(state, batch)
     wanted = 0.1 * begin + 0.9 * np.asarray(state.params["logits"]["kernel"])
-    np.testing.assert_allclose(state.average["params"]["logits"]["kernel"], wanted, rtol=1e-5)
+    np.testing.assert_allclose(state.ema["params"]["logits"]["kernel"], wanted, rtol=1e-5)
 
 
 def test_test_time_augmentation_without_any_augmentation_is_refused():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 import cnn
 from cnn.models.convolution import conv
-from cnn.training.state import _initial_state
+from cnn.training.state import initial_state
 
 
 def _traces(function: Any) -> int:
@@ -34,10 +34,10 @@ def test_later_epochs_neither_retrace_nor_move_data(state, small):
 def test_two_states_of_one_experiment_share_what_makes_them_and_the_compiled_step(config, small):
     batch = cnn.Batch(small.train.images[:32], small.train.labels[:32])
     cnn.train_step(cnn.create_state(config), batch)
-    traced = _traces(_initial_state), _traces(cnn.train_step)
+    traced = _traces(initial_state), _traces(cnn.train_step)
     another_seed = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=1))
     cnn.train_step(cnn.create_state(another_seed), batch)
-    assert (_traces(_initial_state), _traces(cnn.train_step)) == traced
+    assert (_traces(initial_state), _traces(cnn.train_step)) == traced
 
 
 def test_no_naive_convolution_is_left_in_the_epochs_loop(state, small):

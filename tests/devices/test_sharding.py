@@ -4,15 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cnn
 from cnn.devices import sharding
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
 
 WORKER = """
 import dataclasses, json, sys, tempfile
@@ -70,7 +68,7 @@ for data in (1, 4):
     mesh = cnn.make_mesh(normalized.mesh)
     state = cnn.create_state(normalized, 330, mesh)
     state, metrics = cnn.train_epoch(state, sharding.replicate(small, mesh).train, batch_size=50)
-    variances = state.evaluated.batch_stats["block1_norm2"]["variance"]
+    variances = state.eval_state.batch_stats["block1_norm2"]["variance"]
     results[f"normalized {data}"] = [float(metrics.loss), *map(float, variances)]
 
 # What eight have begun, one goes on with, and the other way round.

@@ -18,12 +18,12 @@ from cnn.exchange import importing as weights
 from cnn.exchange.readers import SourceLayer
 from cnn.look import pictures
 from cnn.runs import verify as verification
-from cnn.runs.transfer import begin_with
+from cnn.runs.transfer import apply_transfer
 from cnn.training.state import abstract_state
+from tests.exchange.test_onnx_graph import images
 from tests.helpers import NARROW
-from tests.test_graph import images
 
-TORCH_FILE = Path(__file__).parent / "data" / "torch_narrow.pt"
+TORCH_FILE = Path(__file__).parents[1] / "files" / "torch_narrow.pt"
 CONFIG = cnn.ExperimentConfig(name="narrow", model=NARROW)
 
 
@@ -126,7 +126,7 @@ def test_the_command_makes_a_run_that_all_else_takes_for_one(run, small):
 
 def test_training_can_begin_with_imported_layers(run):
     state, config = cnn.load_best(run[0])
-    begun, report = begin_with(cnn.create_state(config), cnn.TransferConfig(str(run[0]), ("conv*",)))
+    begun, report = apply_transfer(cnn.create_state(config), cnn.TransferConfig(str(run[0]), ("conv*",)))
     assert "taken: conv1, conv2\n" in report
     np.testing.assert_array_equal(begun.params["conv2"]["kernel"], state.params["conv2"]["kernel"])
 
@@ -138,7 +138,7 @@ def test_what_is_exported_comes_in_again_with_its_own_configuration(run, small, 
     main(["import", str(file), "--run-dir", str(tmp_path / "again")])
     (first, config), (second, again) = cnn.load_best(run[0]), cnn.load_best(tmp_path / "again")
     assert again == config
-    jax.tree.map(np.testing.assert_array_equal, second.evaluated.params, first.evaluated.params)
+    jax.tree.map(np.testing.assert_array_equal, second.eval_state.params, first.eval_state.params)
 
 
 def test_a_directory_that_holds_a_run_is_not_written_to(run):

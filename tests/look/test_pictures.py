@@ -108,7 +108,7 @@ def test_kernels_are_compared_with_what_the_run_began_with(finished, config, sma
     transfer = cnn.TransferConfig(source=str(source), layers=("conv1",))
     tuned = dataclasses.replace(narrow(config, epochs=1, seed=1), transfer=transfer)
     state, origin = pictures._begun(tuned)
-    taken = finished[1].state.evaluated.params["conv1"]["kernel"]
+    taken = finished[1].state.eval_state.params["conv1"]["kernel"]
     np.testing.assert_array_equal(state.params["conv1"]["kernel"], taken)
     assert origin == "begun from another run"
     cnn.fit(tuned, tmp_path / "run", small)
@@ -130,7 +130,7 @@ def test_a_run_keeps_the_kernels_of_each_epoch_from_before_the_first(finished, c
     begin = cnn.create_state(narrow(config)).params["conv1"]["kernel"]
     np.testing.assert_array_equal(kernels[0], begin)
     np.testing.assert_array_equal(
-        kernels[result.summary["best_epoch"]], result.state.evaluated.params["conv1"]["kernel"]
+        kernels[result.summary["best_epoch"]], result.state.eval_state.params["conv1"]["kernel"]
     )
 
 
