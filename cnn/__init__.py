@@ -2,8 +2,8 @@
 
 import os
 
-# Before JAX is loaded: jaxlib 0.10 takes a preference of its compiler for a feature that processors with AVX-512 lack,
-# and would say so whenever it loads a program that it has kept.
+# Before JAX is imported: jaxlib 0.10 mistakes a compiler preference for a feature that processors with AVX-512 lack,
+# and would warn whenever it loads a cached program.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from cnn.config import (

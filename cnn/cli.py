@@ -1,4 +1,4 @@
-"""What all commands share: options, exit status, compiler settings."""
+"""Shared by all commands: options, exit status, compiler settings."""
 
 import contextlib
 import functools
@@ -18,25 +18,25 @@ from cnn.errors import ConfigError, DamagedError, DataError, UserError
 
 
 def parse_options(function: Callable[..., None], program: str, arguments: list[str]) -> Callable[[], None]:
-    """Returns the function with its parameters bound to the options of a command line, ready to be called.
+    """Returns the function with its parameters bound to the options of a command line.
 
     Args:
-      function: its parameters are the options: a dataclass gives one for each field, and docstrings give the help.
-      program: what the help calls the program.
-      arguments: such as ``["--train.epochs", "3", "--run-dir", "runs/short"]``.
+      function: its parameters are the options (one per field of a dataclass); docstrings are the help texts.
+      program: name of the program in the help.
+      arguments: the command line, such as ``["--train.epochs", "3", "--run-dir", "runs/short"]``.
 
     Raises:
       UserError: an option is unknown, or its value is not allowed.
-      SystemExit: help was asked for and given.
+      SystemExit: help was requested and printed.
     """
     import tyro
 
-    # Bound rather than called, so that what goes wrong in the function is not taken for a wrong option.
+    # Bound rather than called, so that an error in the function is not reported as a wrong option.
     bind = functools.wraps(function)(lambda *args, **kwargs: functools.partial(function, *args, **kwargs))
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            # An experiment's family of models is given; its fields are options, those of others are not.
+            # An experiment fixes its model family; only the fields of that family are options.
             config = (tyro.conf.AvoidSubcommands,)
             return tyro.cli(bind, prog=program, args=arguments, use_underscores=True, config=config)
     except SystemExit as stop:
@@ -46,7 +46,7 @@ def parse_options(function: Callable[..., None], program: str, arguments: list[s
 
 
 def _first_message(box: str) -> str:
-    """The message of the box that tyro draws round it, on one line."""
+    """Returns the message in the box that tyro draws around it, on one line."""
     lines = []
     for line in box.splitlines()[1:]:
         text = line.strip("│╭╮╰╯ ")
@@ -57,9 +57,9 @@ def _first_message(box: str) -> str:
 
 
 def exit_status(command: Callable[[], None]) -> int:
-    """Runs a command and returns its exit status; what the user can mend is a line on stderr, not a traceback."""
+    """Runs a command and returns its exit status; an error that the user can fix is a line on stderr, no traceback."""
     for stream in (sys.stdout, sys.stderr):
-        # A file's name may hold what the terminal cannot show.
+        # A file name may hold characters that the terminal cannot show.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -73,23 +73,23 @@ def exit_status(command: Callable[[], None]) -> int:
     except KeyboardInterrupt as stop:
         return 128 + getattr(stop, "number", signal.SIGINT)
     except BrokenPipeError:
-        # Who read our output has gone; the interpreter must not try to write the rest when it ends.
+        # The reader of our output has gone; the interpreter must not try to write the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        # Such as a full disk under the file that our output goes to.
+        # For example, the disk is full that our output is redirected to.
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def enable_compilation_cache() -> None:
-    """Lets JAX keep what it compiles beside the data, so that the next run starts seconds sooner, with the same bits.
+    """Caches compiled programs next to the data, so that the next run starts seconds sooner, with the same bits.
 
-    If the user has named another directory (``JAX_COMPILATION_CACHE_DIR``), JAX keeps them there; if ours cannot be
-    written to, or there is no home for it, nowhere.
+    A directory that the user names (``JAX_COMPILATION_CACHE_DIR``) takes precedence; if ours is not writable, or there
+    is no home directory, nothing is cached.
     """
-    # A program that cannot be kept is compiled again the next time; that is nothing to tell a user of.
+    # A program that cannot be cached is compiled again the next time, which need not be reported to the user.
     warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache entry")
     with contextlib.suppress(OSError, DataError):
         directory = cache_directory("xla")
@@ -103,13 +103,13 @@ ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
 
 
 def enable_onednn_bfloat16(*configs: ExperimentConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Lets XLA call oneDNN for bfloat16 where the processor computes in it; must come before JAX's first use.
+    """Lets XLA call oneDNN for bfloat16 where the processor supports it; call this before JAX's first use.
 
     Only then is bfloat16 the faster type on a CPU. Does nothing for another processor or type, or if the user has set
     the flag in ``XLA_FLAGS``.
 
     Raises:
-      ConfigError: some of what this process is to train computes in float32, which XLA would do in another way, too.
+      ConfigError: another configuration of this process uses float32, whose results the flag would change.
     """
     flags, dtypes = os.environ.get("XLA_FLAGS", ""), {config.model.dtype for config in configs}
     if "bfloat16" in dtypes and ONEDNN not in flags:
@@ -117,7 +117,7 @@ def enable_onednn_bfloat16(*configs: ExperimentConfig, cpuinfo: Path = Path("/pr
             if "avx512_bf16" in cpuinfo.read_text():
                 if len(dtypes) > 1:
                     raise ConfigError(
-                        "--model.dtype is float32 and bfloat16, but must be one here, as what makes bfloat16 fast on "
-                        "this processor changes what float32 comes to; take a command for each"
+                        "--model.dtype is float32 and bfloat16, but must be one here, as the flag that makes bfloat16 "
+                        "fast on this processor changes float32 results; run a command for each"
                     )
                 os.environ["XLA_FLAGS"] = f"{flags} {ONEDNN}=true".strip()

@@ -1,6 +1,6 @@
-"""Everything that defines a run: frozen dataclasses, checked when they are made, that round trip through JSON.
+"""The configuration of a run: frozen dataclasses, validated on construction, that round-trip through JSON.
 
-Make variants with ``dataclasses.replace``; every field is an option of the command line: ``--optim.batch_size 64``.
+Make variants with ``dataclasses.replace``; every field is a command-line option: ``--optim.batch_size 64``.
 """
 
 import dataclasses
@@ -32,18 +32,18 @@ from cnn.rules import (
 
 @dataclass(frozen=True)
 class DataConfig(Checked):
-    """Which images, and how they are split."""
+    """Data set, and its split into training and validation images."""
 
     group = "data"
 
     name: DatasetName = "fashion_mnist"
     """Data set, by its name in TensorFlow Datasets."""
     source: Annotated[str | None, PATH] = None
-    """Directory with the published files (for Fashion-MNIST, the four idx files); else they are found or fetched."""
+    """Directory with the published files (for Fashion-MNIST, the four idx files); else found or downloaded."""
     val_fraction: Annotated[float, FRACTION] = 0.2
-    """Share of the training images that is held out for validation."""
+    """Fraction of the training images held out for validation."""
     split_seed: Annotated[int, SEED] = 42
-    """Seed of the permutation that picks the validation images."""
+    """Seed of the permutation that selects the validation images."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -57,42 +57,42 @@ class DataConfig(Checked):
 
     @property
     def train_images(self) -> int:
-        """Number of images that are left to train on."""
+        """Number of images left for training."""
         return DATASETS[self.name].train_images - self.val_images
 
 
 @dataclass(frozen=True)
 class OptimConfig(Checked):
-    """How the parameters are updated."""
+    """Optimizer, learning rate and batch size."""
 
     group = "optim"
 
     name: Literal["adam", "sgd", "muon"] = "adam"
-    """Optimizer; muon is for the kernels of hidden layers, and leaves biases and the last layer to Adam."""
+    """Optimizer; muon updates the kernels of hidden layers, and Adam all other parameters."""
     learning_rate: Annotated[float, POSITIVE] = 1e-3
-    """Learning rate; with a schedule, its highest value."""
+    """Learning rate; the peak value of a schedule."""
     adam_learning_rate: Annotated[float, POSITIVE] = 4e-3
-    """Learning rate of what muon leaves to Adam."""
+    """Learning rate of the parameters that muon leaves to Adam."""
     schedule: Literal["constant", "cosine", "warmup_cosine", "one_cycle"] = "constant"
-    """Learning rate over the steps; all but constant fall to nothing, or a thousandth, and the last two rise first."""
+    """Learning-rate schedule; cosine and warmup_cosine decay to 0, one_cycle to a thousandth of the peak."""
     warmup: Annotated[float, FRACTION] = 0.15
-    """Share of the steps in which warmup_cosine and one_cycle rise."""
+    """Fraction of the steps in which warmup_cosine and one_cycle warm up."""
     learning_rate_multipliers: Annotated[tuple[str, ...], MULTIPLIERS] = ()
-    """By layer name or pattern, such as "conv*=0.1"; 0 freezes the parameters, and the first that fits counts."""
+    """Factors by layer name or pattern, such as "conv*=0.1"; 0 freezes the parameters; the first match applies."""
     accumulate_steps: Annotated[int, integer(1)] = 1
-    """Steps whose gradients are averaged for one update; a last batch that is not full counts as much as any other."""
+    """Gradient accumulation steps per optimizer update; every micro-batch has equal weight, a partial one too."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
-    """Share of the kernels, times the learning rate, that each step takes away; with muon, not of the last layer's."""
+    """Weight decay of the kernels, scaled by the learning rate; with muon, the last layer has none."""
     momentum: Annotated[float, RATE] = 0.0
-    """Of sgd: share of the last update that goes on, with Nesterov's look ahead."""
+    """Nesterov momentum of sgd."""
     clip_norm: Annotated[float, NOT_NEGATIVE] = 0.0
-    """Gradients that are longer, all together, are scaled to this length; 0 leaves them."""
+    """Clip gradients to this global norm; 0 disables clipping."""
     label_smoothing: Annotated[float, RATE] = 0.0
-    """Share of each target that is spread evenly over all classes."""
+    """Fraction of each target distributed evenly over all classes."""
     average_decay: Annotated[float, RATE] = 0.0
-    """Evaluate a moving average of the parameters that keeps so much of itself a step; 0 for the parameters."""
+    """Decay of the exponential moving average (EMA) of the parameters used for evaluation; 0 disables it."""
     batch_size: Annotated[int, integer(1)] = 32
-    """Images a step."""
+    """Images per step."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
@@ -103,25 +103,25 @@ class OptimConfig(Checked):
 
 @dataclass(frozen=True)
 class AugmentConfig(Checked):
-    """How training images are changed in each step; ``cnn/training/augment.py`` describes and cites each."""
+    """Augmentation of the training images; ``cnn/training/augment.py`` describes and cites each method."""
 
     group = "augment"
 
     shift: Annotated[int, integer(0)] = 0
-    """Move by up to so many pixels in each direction."""
+    """Shift by up to this many pixels in each direction."""
     flip: bool = False
-    """Mirror each image with probability one half, left to right."""
+    """Mirror each image left to right with probability 1/2."""
     cutout: Annotated[int, integer(0)] = 0
-    """Side of a square that is set to zero, in pixels."""
+    """Side of the square that is set to zero, in pixels."""
     erase: Annotated[float, PROBABILITY] = 0.0
-    """Share of the images of which a rectangle becomes noise."""
+    """Probability that a rectangle of an image is replaced by noise."""
     mixup: Annotated[float, NOT_NEGATIVE] = 0.0
-    """Mix each image with another, by a share that is Beta distributed with this parameter; 0 for never."""
+    """Blend each image with another by a weight drawn from Beta(mixup, mixup); 0 disables it."""
     cutmix: Annotated[float, NOT_NEGATIVE] = 0.0
-    """Put a rectangle of another image into each, of an area that is Beta distributed so; 0 for never."""
+    """Paste a rectangle of another image, its share of the area drawn from Beta(cutmix, cutmix); 0 disables it."""
 
     test_time: bool = False
-    """Predict the test images as training has flipped and shifted them too, and report the mean's result apart."""
+    """Test-time augmentation: also report the result of the mean prediction over flipped and shifted test images."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
@@ -132,14 +132,14 @@ class AugmentConfig(Checked):
 
 @dataclass(frozen=True)
 class TransferConfig(Checked):
-    """What training begins with, instead of random parameters."""
+    """Initial parameters from another run, in place of random ones."""
 
     group = "transfer"
 
     source: Annotated[str | None, PATH] = None
-    """Run directory whose best parameters are taken."""
+    """Run directory whose best parameters initialize the layers."""
     layers: Annotated[tuple[str, ...], NAMES] = ("*",)
-    """Names, or patterns, of the layers that are taken from it; each must be there, with the same shapes."""
+    """Names or patterns of the layers to transfer; each must exist in the source with the same shapes."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
@@ -155,19 +155,19 @@ class TrainConfig(Checked):
     group = "train"
 
     epochs: Annotated[int, integer(1)] = 20
-    """At most this many passes over the training images."""
+    """Maximum number of epochs."""
     patience: Annotated[int, integer(0)] = 2
     """Stop when the validation loss has not improved for this many epochs."""
     seed: Annotated[int, SEED] = 0
     """Seed of the initial parameters, the order of the images, and dropout."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Kind of device; auto takes the fastest that is there."""
+    """Kind of device; auto selects the fastest available."""
     checkpoint_steps: Annotated[int, integer(0)] = 0
-    """Save after every so many steps of an epoch, too, so that less is lost; 0 saves at its end alone."""
+    """Also save a checkpoint every N steps within an epoch, so that less is lost; 0 saves only at its end."""
     nan_policy: Literal["stop", "skip"] = "stop"
-    """When a loss is no longer a number: stop and say where, or skip the update, ten times in a row at most."""
+    """On a non-finite loss: stop with an error that names step and images, or skip the update, at most 10 in a row."""
     fused: bool = False
-    """Make the whole run one call of XLA's, for accelerators; nothing is reported or saved before its end."""
+    """Run all epochs in one XLA call, for accelerators; nothing is reported or saved before the end."""
 
     def __post_init__(self):
         """Raises ConfigError for a value that is not allowed."""
@@ -178,34 +178,34 @@ class TrainConfig(Checked):
 
 @dataclass(frozen=True)
 class MeshConfig(Checked):
-    """How many devices, and what they share out; the devices are those of all processes."""
+    """Mesh of the devices of all processes: data and model parallelism."""
 
     group = "mesh"
 
     data: Annotated[int, integer(0)] = 0
-    """Parts that a batch is split into, each for other devices; 0 takes as many as there are devices for."""
+    """Number of shards of a batch (data parallelism); 0 uses all devices."""
     model: Annotated[int, integer(1)] = 1
-    """Parts that parameters and optimizer state are split into by features, for models that are wide."""
+    """Number of shards of parameters and optimizer state, by features (model parallelism), for wide models."""
 
 
 @dataclass(frozen=True)
 class LogConfig(Checked):
-    """What is written besides numbers."""
+    """Figures, report and tracker."""
 
     group = "log"
 
     figures: bool = True
     """Draw figures/*.png and write report.html at the end."""
     tracker: Literal["none", "tensorboard", "mlflow"] = "none"
-    """What gets each epoch's numbers, weights and pictures, too, as a directory of its name in the run directory."""
+    """Also log each epoch's metrics, weights and images, in tensorboard/ or mlflow/ of the run directory."""
 
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """One experiment. Raises ConfigError, when made, for a value that is not allowed."""
+    """One experiment. Raises ConfigError on construction for a value that is not allowed."""
 
     name: str = "fashion_cnn"
-    """Name of the experiment; its runs lie in runs/<name>/."""
+    """Name of the experiment; its runs are in runs/<name>/."""
     data: DataConfig = field(default_factory=DataConfig)
     model: AnyModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -220,31 +220,31 @@ class ExperimentConfig:
         plain = isinstance(self.name, str) and self.name.replace("_", "").replace("-", "").isalnum()
         require(plain, "name", self.name, "letters, digits, - and _")
         for group in dataclasses.fields(self)[1:]:
-            value, kinds = getattr(self, group.name), _kinds(type(self), group.name)
+            value, kinds = getattr(self, group.name), _field_types(type(self), group.name)
             require(isinstance(value, kinds), group.name, value, f"a {' or '.join(kind.__name__ for kind in kinds)}")
         self.model.check_images(self.data.image_shape)
 
 
-def _kinds(cls: type, name: str) -> tuple[Any, ...]:
-    """The types of a field, of which a union has several."""
+def _field_types(cls: type, name: str) -> tuple[Any, ...]:
+    """Returns the type of a field, or all types of a union."""
     kind = typing.get_type_hints(cls)[name]
     return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
 
 
 def config_fields(config: ExperimentConfig) -> dict[str, Any]:
-    """Returns the values of a configuration by their options' names, such as ``optim.batch_size``."""
+    """Returns the values of a configuration by option name, such as ``optim.batch_size``."""
     groups = dataclasses.asdict(config)
     del groups["name"]
     return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
 
 
 def from_dict(values: Any, cls: Any = ExperimentConfig, prefix: str = "") -> Any:
-    """Returns the configuration that ``dataclasses.asdict`` gave; fields that are left out take their defaults.
+    """Returns the configuration that ``dataclasses.asdict`` was given; missing fields take their defaults.
 
     Args:
-      values: what ``dataclasses.asdict`` returned, perhaps through JSON.
-      cls: the dataclass to make.
-      prefix: where ``values`` lies in the whole, for messages.
+      values: the result of ``dataclasses.asdict``, perhaps read from JSON.
+      cls: the dataclass to construct.
+      prefix: path of ``values`` within the configuration, for messages.
 
     Raises:
       ConfigError: a field is unknown, or its value is not allowed.
@@ -255,17 +255,17 @@ def from_dict(values: Any, cls: Any = ExperimentConfig, prefix: str = "") -> Any
     unknown = sorted(set(values) - set(names))
     if unknown:
         raise ConfigError(f"unknown field {prefix}{unknown[0]}; the fields are {', '.join(names)}")
-    made = {}
+    fields = {}
     for name, value in values.items():
-        kinds = _kinds(cls, name)
+        kinds = _field_types(cls, name)
         if dataclasses.is_dataclass(kinds[0]):
-            value = from_dict(value, _family(kinds, value), f"{prefix}{name}.")
-        made[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**made)
+            value = from_dict(value, _select_family(kinds, value), f"{prefix}{name}.")
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**fields)
 
 
-def _family(kinds: tuple[Any, ...], values: Any) -> Any:
-    """The one of several dataclasses that values were made from, which their ``family`` says; the first if nothing."""
+def _select_family(kinds: tuple[Any, ...], values: Any) -> Any:
+    """Returns the dataclass that the ``family`` of the values names; the first one without it."""
     families: dict[str, Any] = {getattr(kind, "family", ""): kind for kind in kinds}
     if len(kinds) == 1 or not isinstance(values, dict):
         return kinds[0]
@@ -278,14 +278,14 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Returns ``"optim.batch_size 32 -> 64"`` for each field in which two configurations differ."""
     if type(old) is not type(new):
         return [f"{prefix}family {old.family} -> {new.family}"]
-    found = []
+    changes = []
     for f in dataclasses.fields(old):
         before, after = getattr(old, f.name), getattr(new, f.name)
         if dataclasses.is_dataclass(before):
-            found += differences(before, after, f"{prefix}{f.name}.")
+            changes += differences(before, after, f"{prefix}{f.name}.")
         elif before != after:
-            found.append(f"{prefix}{f.name} {before} -> {after}")
-    return found
+            changes.append(f"{prefix}{f.name} {before} -> {after}")
+    return changes
 
 
 def class_names(config: DataConfig) -> tuple[str, ...]:

@@ -1,23 +1,23 @@
-"""The data sets that can be named, and what is known of each before it is loaded."""
+"""The supported data sets, and what is known of each before it is loaded."""
 
 from typing import Literal, NamedTuple
 
 
 class Dataset(NamedTuple):
-    """What is known of a data set before it is loaded."""
+    """Properties of a data set, known before it is loaded."""
 
     image_shape: tuple[int, int, int]
     """Height, width and channels."""
     train_images: int
-    """Number of published training images, which the validation images are taken from."""
+    """Number of published training images, the validation images included."""
     test_images: int
     """Number of published test images."""
     class_names: tuple[str, ...]
     """English names, by label."""
     builder: tuple[str, str]
-    """Its module in ``tensorflow_datasets.image_classification``, and its class there."""
+    """Module in ``tensorflow_datasets.image_classification``, and builder class."""
     korean_names: tuple[str, ...] = ()
-    """Korean names, by label; () if it has none."""
+    """Korean names, by label; () if there are none."""
 
 
 DatasetName = Literal["fashion_mnist", "mnist", "kmnist", "cifar10"]
@@ -47,4 +47,4 @@ DATASETS: dict[DatasetName, Dataset] = {
         ("cifar", "Cifar10"),
     ),
 }
-"""A row a data set."""
+"""One entry per data set."""

@@ -1,4 +1,4 @@
-"""What can be wrong: the user's input (exit status 2), a checkpoint (1), a signal (130, 143)."""
+"""Exceptions: wrong user input (exit status 2), a damaged checkpoint (1), a signal (130, 143)."""
 
 import importlib
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Something the user gave is wrong. Its message is one line: the value, what is allowed, the way out."""
+    """Wrong user input. The message is one line: the value, what is allowed, a hint."""
 
 
 class ConfigError(UserError):
@@ -15,48 +15,48 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """Images or labels are missing, damaged, or not of the wanted shape, dtype or range."""
+    """Images or labels are missing, damaged, or of the wrong shape, dtype or range."""
 
 
 class RunDirError(UserError):
-    """A run directory cannot be used: it holds something else, is read-only, full, or has no checkpoint."""
+    """A run directory cannot be used: it holds other files, is read-only or full, or has no checkpoint."""
 
 
 class DamagedError(Exception):
-    """A checkpoint is not whole any more. Its message is one line, with the way out."""
+    """A checkpoint is damaged. The message is one line, with a hint."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal came; what it interrupted has been saved."""
+    """A signal was received; the interrupted run has been saved."""
 
     def __init__(self, number: int, message: str = ""):
-        """Keeps the signal's number, of which the exit status follows."""
+        """Stores the signal's number, which determines the exit status."""
         super().__init__(message)
         self.number = signal.Signals(number)
 
 
 def first_cause(error: BaseException) -> str:
-    """Returns the first line of the exception from which, one after another, this one was raised."""
+    """Returns the first line of the root cause: the first exception of the chain that led to this one."""
     while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
 
 
 def import_extra(package: str) -> Any:
-    """Returns a package that only exporting and importing networks need.
+    """Returns a package that only export and import need.
 
     Raises:
-      UserError: it is not installed.
+      UserError: the package is not installed.
     """
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f"this needs the package {package}; pip install -c constraints.txt -e '.[exchange]' brings it"
+            f"the package {package} is not installed; run pip install -c constraints.txt -e '.[exchange]'"
         ) from error
 
 
 def printable(path: str | os.PathLike) -> str:
-    """Returns a file's name on one line, whatever bytes it is made of."""
+    """Returns a file name on one line, with unprintable bytes escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""What a field of a configuration may hold: a rule beside the field's type, checked when the configuration is made."""
+"""Validation rules of configuration fields, annotated beside their types and checked on construction."""
 
 import math
 import typing
@@ -10,28 +10,28 @@ from cnn.errors import ConfigError
 
 
 class Rule(NamedTuple):
-    """What a value must be; ``Annotated[int, Rule(...)]`` gives a field its rule."""
+    """A condition on a value; ``Annotated[int, Rule(...)]`` attaches it to a field."""
 
     holds: Callable[[Any], bool]
     allowed: str
-    """The same in words, after "must be"."""
+    """The allowed values in words, after "must be"."""
 
 
-def integer(least: int, most: int | None = None) -> Rule:
-    """Returns the rule of integers from ``least``, and to ``most`` if there is an end."""
+def integer(minimum: int, maximum: int | None = None) -> Rule:
+    """Returns the rule for integers of at least ``minimum`` and, if given, at most ``maximum``."""
     return Rule(
-        lambda value: _is_integer(value) and least <= value and (most is None or value <= most),
-        f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}",
+        lambda value: _is_integer(value) and minimum <= value and (maximum is None or value <= maximum),
+        f"an integer of at least {minimum}" if maximum is None else f"an integer from {minimum} to {maximum}",
     )
 
 
-def integers(least: int, shortest: int = 0) -> Rule:
-    """Returns the rule of tuples of integers from ``least``, so many of them at least."""
+def integers(minimum: int, min_length: int = 0) -> Rule:
+    """Returns the rule for tuples of at least ``min_length`` integers, each at least ``minimum``."""
 
     def holds(value):
-        return isinstance(value, tuple) and len(value) >= shortest and all(_is_integer(v) and v >= least for v in value)
+        return isinstance(value, tuple) and len(value) >= min_length and all(map(integer(minimum).holds, value))
 
-    return Rule(holds, f"integers of at least {least}{f', {shortest} or more of them' if shortest else ''}")
+    return Rule(holds, f"integers of at least {minimum}{f', {min_length} or more of them' if min_length else ''}")
 
 
 def _is_integer(value: object) -> bool:
@@ -68,33 +68,33 @@ PATH = Rule(lambda value: value is None or isinstance(value, str), "the path of 
 
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
-    """Raises ConfigError, which names field, value and what is allowed, unless the condition holds."""
+    """Raises ConfigError, which names field, value and allowed values, unless the condition holds."""
     if not condition:
         raise ConfigError(f"--{name} is {value!r}, but must be {allowed}")
 
 
 @cache
 def _rules(cls: type) -> list[tuple[str, Rule]]:
-    """The rules of a dataclass's fields: those beside their types, and those that their types are."""
-    found = []
+    """Returns the rules of a dataclass's fields: those annotated, and those implied by Literal and bool."""
+    rules = []
     for name, kind in typing.get_type_hints(cls, include_extras=True).items():
-        found += [(name, rule) for rule in getattr(kind, "__metadata__", ()) if isinstance(rule, Rule)]
+        rules += [(name, rule) for rule in getattr(kind, "__metadata__", ()) if isinstance(rule, Rule)]
         if typing.get_origin(kind) is Literal:
             options = typing.get_args(kind)
-            found.append((name, Rule(lambda value, o=options: value in o, f"one of {', '.join(options)}")))
+            rules.append((name, Rule(lambda value, o=options: value in o, f"one of {', '.join(options)}")))
         elif kind is bool:
-            found.append((name, Rule(lambda value: isinstance(value, bool), "true or false")))
-    return found
+            rules.append((name, Rule(lambda value: isinstance(value, bool), "true or false")))
+    return rules
 
 
 class Checked:
-    """Base of a frozen dataclass whose fields are checked against their rules when it is made."""
+    """Base of a frozen dataclass whose fields are checked against their rules on construction."""
 
     group = ""
-    """Where it lies in the whole configuration, for the message: "optim" makes it ``--optim.batch_size is 0, ...``."""
+    """Field name in ExperimentConfig, for messages: "optim" gives ``--optim.batch_size is 0, ...``."""
 
     def __post_init__(self):
-        """Raises ConfigError for the first field whose value its rule does not allow."""
+        """Raises ConfigError for the first field whose value breaks its rule."""
         for name, rule in _rules(type(self)):
             value = getattr(self, name)
             require(rule.holds(value), f"{self.group}.{name}", value, rule.allowed)

@@ -40,7 +40,7 @@ def test_json_round_trip(config):
 
 
 @given(CONFIGS, CONFIGS)
-def test_there_is_a_difference_exactly_if_they_are_unequal(a, b):
+def test_differences_are_empty_exactly_for_equal_configurations(a, b):
     assert differences(a, a) == []
     assert bool(differences(a, b)) == (a != b)
 
@@ -50,12 +50,12 @@ def test_differences_name_the_field_and_both_values():
     assert differences(cnn.ExperimentConfig(), new) == ["optim.batch_size 32 -> 64"]
 
 
-def test_another_family_of_models_is_one_difference():
+def test_different_model_families_are_one_difference():
     dense = dataclasses.replace(cnn.ExperimentConfig(), model=cnn.DenseConfig())
     assert differences(cnn.ExperimentConfig(), dense) == ["model.family cnn -> dense"]
 
 
-def test_fields_that_are_left_out_take_their_defaults():
+def test_missing_fields_take_their_defaults():
     assert from_dict({"train": {"epochs": 3}}) == cnn.ExperimentConfig(train=cnn.TrainConfig(epochs=3))
 
 
@@ -97,7 +97,7 @@ def test_fields_that_are_left_out_take_their_defaults():
         (cnn.ExperimentConfig, {"train": "long"}, "train is 'long'"),
     ],
 )
-def test_what_is_not_allowed_is_named_on_one_line(cls, fields, message):
+def test_invalid_value_is_a_one_line_error(cls, fields, message):
     with pytest.raises(cnn.ConfigError) as error:
         cls(**fields)
     assert message in str(error.value) and "\n" not in str(error.value)
@@ -114,6 +114,6 @@ def test_what_is_not_allowed_is_named_on_one_line(cls, fields, message):
         ({"optim": {"batch_size": "32"}}, "--optim.batch_size is '32'"),
     ],
 )
-def test_json_that_is_no_configuration_is_refused(values, message):
+def test_invalid_json_is_rejected(values, message):
     with pytest.raises(cnn.ConfigError, match=message):
         from_dict(values)

@@ -1,1 +1,1 @@
-"""Images and labels: found, fetched, verified, cached and split. Imports devices, config and what is below."""
+"""Images and labels: found or downloaded, verified, cached and split. Imports devices, config and what is below."""

@@ -1,4 +1,4 @@
-"""The verified arrays of a data set in the cache: found or fetched once, read and checked by every later run."""
+"""The cache of verified arrays: filled once from local files or a download, read and checked by every later run."""
 
 import io
 import json
@@ -22,18 +22,18 @@ from cnn.errors import DataError, first_cause
 _METADATA = "metadata.json"
 
 
-_ROOM = 512 << 20
-"""About the most bytes that fetching takes; with less, a full disk may be behind any failure, in any words."""
+MIN_FREE_BYTES = 512 << 20
+"""About the space that a download needs; with less, a full disk may cause any failure, with any message."""
 
 
 def prepare(config: DataConfig) -> str:
-    """Fills the cache, if it is not good already, and returns a line that says from where, to where.
+    """Fills the cache unless it is valid, and returns a line that names source and destination.
 
-    A directory that the user names goes into the cache whatever that holds. Where the data set's own address cannot be
-    reached, Debian's package is fetched with apt.
+    A directory that the user names replaces whatever is cached. Where the data set's own address cannot be reached,
+    Debian's package is downloaded with apt.
 
     Raises:
-      DataError: the images cannot be found, fetched, verified or cached.
+      DataError: the images cannot be found, downloaded, verified or cached.
     """
     cached = None if _named_directory(config) else _read_cache(config.name)
     origin = cached[1] if cached else _fill_cache(config, allow_apt=True)
@@ -42,21 +42,20 @@ def prepare(config: DataConfig) -> str:
     return f"{config.name}: {images} from {origin}, in {cache_directory(config.name)}, digests ok"
 
 
-def _load(config: DataConfig) -> Arrays:
+def load_arrays(config: DataConfig) -> Arrays:
+    """Returns the verified arrays of a data set, from the named directory or else from the cache, filled if empty."""
     if named := _read_named(config):
         return named[0]
     if not (cached := _read_cache(config.name)):
         _fill_cache(config, allow_apt=False)
         cached = _read_cache(config.name)
     if not cached:
-        raise DataError(
-            f"{cache_directory(config.name)} does not keep what is written; set XDG_CACHE_HOME to another disk"
-        )
+        raise DataError(f"{cache_directory(config.name)} loses what is written; set XDG_CACHE_HOME to another disk")
     return cached[0]
 
 
 def _named_directory(config: DataConfig) -> tuple[str, str] | None:
-    """Returns the option or variable by which the user names a directory, and its value; None without one."""
+    """Returns the option or variable with which the user names a directory, and its value; None without one."""
     if config.source is not None:
         return "--data.source", config.source
     directory = os.environ.get("FASHION_MNIST_DIR")
@@ -64,7 +63,7 @@ def _named_directory(config: DataConfig) -> tuple[str, str] | None:
 
 
 def _read_named(config: DataConfig) -> tuple[Arrays, str] | None:
-    """Returns the arrays in the directory that the user names, and its path; None without one."""
+    """Returns the arrays from the directory that the user names, and its path; None without one."""
     if not (named := _named_directory(config)):
         return None
     directory = Path(os.path.expanduser(named[1]))
@@ -77,7 +76,7 @@ def _read_named(config: DataConfig) -> tuple[Arrays, str] | None:
 
 
 def _fetch(name: DatasetName, work: Path, allow_apt: bool) -> tuple[Arrays, str]:
-    """Returns the arrays and where they came from; the only place that decides whether to use the network."""
+    """Returns the arrays and their source; the only place that decides whether to use the network."""
     fashion = name == "fashion_mnist"
     attempts: dict[str, Callable[[], Arrays]] = {}
     if fashion and debian.DEBIAN_DIRECTORY.is_dir():
@@ -89,23 +88,23 @@ def _fetch(name: DatasetName, work: Path, allow_apt: bool) -> tuple[Arrays, str]
     causes = []
     for origin, attempt in attempts.items():
         if not Path(origin).is_dir():
-            failed = "".join(f"{cause}; " for cause in causes[-1:])
-            print(f"{failed}getting {name} from {origin}, once, in about half a minute", file=sys.stderr, flush=True)
+            failure = "".join(f"{cause}; " for cause in causes[-1:])
+            print(f"{failure}getting {name} from {origin}, once, in about half a minute", file=sys.stderr, flush=True)
         try:
             return attempt(), origin
         except DataError as error:
             causes.append(str(error))
-    remedies = [
-        f"run `make data` (python -m cnn data --data.name {name}) where there is a network",
-        "name a directory by --data.source DIR",
+    hints = [
+        f"run `make data` (python -m cnn data --data.name {name}) with network access",
+        "name a directory with --data.source DIR",
     ]
     if fashion:
-        remedies[1] += " or FASHION_MNIST_DIR"
-        remedies.append(f"apt-get install {debian.DEBIAN_PACKAGE}")
+        hints[1] += " or FASHION_MNIST_DIR"
+        hints.append(f"apt-get install {debian.DEBIAN_PACKAGE}")
     free = shutil.disk_usage(work).free
-    if free < _ROOM:
-        remedies.append(f"make room where only {free >> 20} MiB are free: {work.parent} (XDG_CACHE_HOME moves it)")
-    raise DataError(f"{name} is not to be had: {'; '.join(causes)}. Ways out: {', or '.join(remedies)}")
+    if free < MIN_FREE_BYTES:
+        hints.append(f"free disk space: only {free >> 20} MiB left in {work.parent} (XDG_CACHE_HOME moves it)")
+    raise DataError(f"could not get {name}: {'; '.join(causes)}. To fix this: {', or '.join(hints)}")
 
 
 def cache_directory(name: str) -> Path:
@@ -118,7 +117,7 @@ def cache_directory(name: str) -> Path:
 
 
 def _read_cache(name: DatasetName) -> tuple[Arrays, str] | None:
-    """Returns the cached arrays, verified, and where they came from; None, said on stderr, when they are damaged."""
+    """Returns the cached arrays, verified, and their source; None, with a line on stderr, if they are damaged."""
     directory = cache_directory(name)
     if not os.path.exists(directory / _METADATA):
         return None
@@ -130,28 +129,28 @@ def _read_cache(name: DatasetName) -> tuple[Arrays, str] | None:
         for field, shape in idx.array_shapes(name).items():
             array = np.lib.format.open_memmap(directory / f"{field}.npy", mode="r")
             if array.dtype != np.uint8 or array.shape != shape or idx.array_digest(array) != digests[field]:
-                raise ValueError(f"{field}.npy is not what was written")
+                raise ValueError(f"{field}.npy differs from what was written")
             arrays[field] = array
         return Arrays(**arrays), str(metadata["source"])
-    except Exception as error:  # On damaged bytes NumPy's header parser raises nearly anything.
+    except Exception as error:  # On damaged bytes NumPy's header parser raises almost any type.
         print(f"the cache {directory} is damaged ({first_cause(error)}); it is rebuilt", file=sys.stderr)
         return None
 
 
 def _fill_cache(config: DataConfig, allow_apt: bool) -> str:
-    """Fetches the data set into the cache and returns where it came from.
+    """Loads or downloads the data set into the cache and returns its source.
 
-    Each process works in a directory of its own and moves finished files, whose content follows from the data alone,
-    over whatever is there: two that start at the same time need no lock to both succeed. The metadata goes last.
+    Each process works in its own directory and moves finished files, whose content depends only on the data, over
+    existing ones: two that start at the same time both succeed without a lock. The metadata is moved last.
     """
     directory = cache_directory(config.name)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob(".incomplete-*"):
-            # Of a process that was killed, if it is older than any fill takes; another may be removing it as well.
+        for stale in directory.glob(".incomplete-*"):
+            # Left by a killed process if older than any fill takes; another process may be removing it as well.
             with suppress(FileNotFoundError):
-                if time.time() - left.stat().st_mtime > 24 * 3600:
-                    shutil.rmtree(left, ignore_errors=True)
+                if time.time() - stale.stat().st_mtime > 24 * 3600:
+                    shutil.rmtree(stale, ignore_errors=True)
         # The thread of an interrupted download may still write here when it is cleaned up.
         with tempfile.TemporaryDirectory(dir=directory, prefix=".incomplete-", ignore_cleanup_errors=True) as work:
             arrays, origin = _read_named(config) or _fetch(config.name, Path(work), allow_apt)
@@ -169,7 +168,7 @@ def _fill_cache(config: DataConfig, allow_apt: bool) -> str:
     except OSError as error:
         raise DataError(
             f"cannot write the cache {directory}: {error.strerror or error}; "
-            "set XDG_CACHE_HOME to a directory with room that can be written to"
+            "set XDG_CACHE_HOME to a writable directory with free space"
         ) from None
     return origin
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST as it was published, from the package of Debian and Ubuntu, by apt, without root."""
+"""Fashion-MNIST as published, from the Debian and Ubuntu package, with apt, without root."""
 
 import struct
 import subprocess
@@ -11,15 +11,15 @@ DEBIAN_PACKAGE = "dataset-fashion-mnist"
 
 
 DEBIAN_DIRECTORY = Path("/usr/share/datasets/fashion-mnist")
-"""Where that package puts its files."""
+"""Directory in which the package installs its files."""
 
 
 NETWORK_SECONDS = 20
-"""How long a silent server is waited for."""
+"""Timeout for a server that does not respond."""
 
 
 COMMAND_SECONDS = 300
-"""How long a command of the package manager may take."""
+"""Timeout of a package manager command."""
 
 
 def _run(*command: str, cwd: Path) -> None:
@@ -41,20 +41,20 @@ def _run(*command: str, cwd: Path) -> None:
 
 
 def publish_gzip(content: bytes, file: IdxFile) -> bytes:
-    """Returns Debian's gzip file with the header that was published, which has the file's name and time (RFC 1952)."""
+    """Returns Debian's gzip file with the published header, which has the file's name and time (RFC 1952)."""
     has_name = 8
     header = struct.pack("<2sBBI", b"\x1f\x8b", 8, has_name, file.mtime)
     return header + content[8:10] + file.name.encode() + b"\0" + content[10:]
 
 
 def fetch_debian_package(directory: Path) -> Path:
-    """Returns a new directory with Fashion-MNIST as it was published, from Debian's or Ubuntu's package. Needs no root.
+    """Returns a new directory with Fashion-MNIST as published, from the Debian or Ubuntu package. Needs no root.
 
     Args:
-      directory: a directory to work in.
+      directory: working directory.
 
     Raises:
-      DataError: there is no apt, no network or no such package.
+      DataError: apt, the network or the package is not available.
     """
     apt = ["apt-get", "-qq", "-o", "Acquire::Retries=1", "-o", f"Acquire::http::Timeout={NETWORK_SECONDS}"]
     apt += ["-o", f"Acquire::https::Timeout={NETWORK_SECONDS}"]
@@ -76,6 +76,6 @@ def fetch_debian_package(directory: Path) -> Path:
     for file in IDX_FILES.values():
         path = unpacked / f"{file.name}.gz"
         if not path.exists():
-            raise DataError(f"the package {DEBIAN_PACKAGE} holds no {path.name}")
+            raise DataError(f"the package {DEBIAN_PACKAGE} has no {path.name}")
         (published / path.name).write_bytes(publish_gzip(path.read_bytes(), file))
     return published

@@ -1,4 +1,4 @@
-"""The idx files of the MNIST family, verified, as arrays; the digests are those of Fashion-MNIST."""
+"""Reads and verifies the idx files of the MNIST family; the digests are those of Fashion-MNIST."""
 
 import gzip
 import hashlib
@@ -16,7 +16,7 @@ from cnn.errors import DataError
 
 
 class Arrays(NamedTuple):
-    """A data set: images uint8 [N,H,W,C], labels uint8 [N], all in C order."""
+    """A data set: images uint8 [N, H, W, C], labels uint8 [N], all in C order."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -29,9 +29,9 @@ class IdxFile(NamedTuple):
 
     name: str
     sha256: str
-    """Of the decompressed bytes."""
+    """Hex digest of the decompressed bytes."""
     mtime: int
-    """Of compression, as the published gzip header has it, in seconds since 1970."""
+    """Time of compression in the published gzip header, in seconds since 1970."""
 
 
 IDX_FILES = {
@@ -48,7 +48,7 @@ IDX_FILES = {
         "t10k-labels-idx1-ubyte", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34", 1504176627
     ),
 }
-"""By field of Arrays."""
+"""Files by field of Arrays."""
 
 
 def array_shapes(name: DatasetName) -> dict[str, tuple[int, ...]]:
@@ -83,7 +83,7 @@ def array_digest(array: np.ndarray) -> str:
 def _describe(size: int, start: bytes) -> str:
     rank = start[3] if start[:4] in (b"\0\0\x08\x01", b"\0\0\x08\x03") else 0
     if not rank or len(start) < 4 + 4 * rank:
-        return f"{size:,} bytes that begin with {start[:4].hex() or 'nothing'}"
+        return f"{size:,} bytes that start with {start[:4].hex() or 'nothing'}"
     return f"{size:,} bytes with the idx header of shape {struct.unpack_from(f'>{rank}I', start, 4)}"
 
 
@@ -92,32 +92,32 @@ def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> n
 
     Args:
       path: the file, decompressed when its name ends in .gz.
-      shape: the shape that is expected, and returned; a gray image's channel axis is in no file.
-      sha256: the hex digest that the decompressed bytes must have, if it is known.
+      shape: the expected shape, which is returned; the files omit the channel axis of gray images.
+      sha256: the expected hex digest of the decompressed bytes, if known.
 
     Returns:
       A uint8 array, read-only.
 
     Raises:
-      DataError: the file cannot be read, or holds anything else.
+      DataError: the file cannot be read, or has other content.
     """
     header = idx_header(shape)
     size = len(header) + math.prod(shape)
     try:
-        # A FIFO would be waited for.
+        # Reading a FIFO would block.
         if path.exists() and not path.is_file():
-            raise OSError("it is no regular file")
+            raise OSError("not a regular file")
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
-            content = stream.read(size + 1)  # One byte too many shows a longer file, and bounds what a bomb unpacks.
+            content = stream.read(size + 1)  # One more byte reveals a longer file, and bounds what a bomb unpacks.
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); expected idx data of shape {shape}") from None
     if len(content) != size or not content.startswith(header):
-        more = "at least " if len(content) > size else ""
-        found, expected = _describe(len(content), content), _describe(size, header)
-        raise DataError(f"{path}: found {more}{found}, expected {expected}")
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 and found != sha256:
-        raise DataError(f"{path}: found SHA-256 {found}, expected {sha256} (of the decompressed bytes)")
+        at_least = "at least " if len(content) > size else ""
+        actual, expected = _describe(len(content), content), _describe(size, header)
+        raise DataError(f"{path}: got {at_least}{actual}, expected {expected}")
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 and digest != sha256:
+        raise DataError(f"{path}: got SHA-256 {digest}, expected {sha256} (of the decompressed bytes)")
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
@@ -125,7 +125,7 @@ def read_idx_directory(directory: str | os.PathLike) -> Arrays:
     """Returns Fashion-MNIST from a directory with its four idx files, plain or .gz, each verified by its SHA-256.
 
     Raises:
-      DataError: a file is missing, damaged, or not the one that its name says.
+      DataError: a file is missing, damaged, or not the one that its name denotes.
     """
     shapes = array_shapes("fashion_mnist")
     arrays = {}
@@ -134,6 +134,6 @@ def read_idx_directory(directory: str | os.PathLike) -> Arrays:
         path = next((p for p in (plain, Path(f"{plain}.gz")) if os.path.exists(p)), None)
         if path is None:
             names = ", ".join(f.name for f in IDX_FILES.values())
-            raise DataError(f"found no {plain}, plain or .gz; expected a directory with {names}")
+            raise DataError(f"{plain} is missing, plain or .gz; expected a directory with {names}")
         arrays[field] = read_idx(path, shapes[field], file.sha256)
     return Arrays(**arrays)

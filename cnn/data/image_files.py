@@ -1,4 +1,4 @@
-"""Image files -> arrays as the data set has its images. A file may be anything; what is no image is a DataError."""
+"""Converts image files to arrays in the format of the data set. Anything that is not an image is a DataError."""
 
 import io
 import os
@@ -15,20 +15,20 @@ import numpy as np
 from cnn.errors import DataError, printable
 
 MAX_BYTES = 32 * 2**20
-"""A larger file is not read."""
+"""Maximum size of a file; a larger one is not read."""
 
 
 MAX_PIXELS = 40_000_000
-"""An image with more is not decoded: a few kilobytes can say that they hold gigabytes."""
+"""Maximum size of an image, below Pillow's own limit: a few kilobytes can expand to gigabytes."""
 
 
 def _read_bytes(path: str | os.PathLike) -> bytes:
     if os.fspath(path) == "-":
         content = sys.stdin.buffer.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES:,} bytes, the most that are read")
+            raise ValueError(f"more than {MAX_BYTES:,} bytes, the maximum")
         return content
-    # A FIFO without a writer would be waited for.
+    # Opening a FIFO without a writer would block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -43,56 +43,56 @@ def _read_bytes(path: str | os.PathLike) -> bytes:
         os.close(descriptor)
 
 
-class Read(NamedTuple):
-    """An image that was read from a file."""
+class DecodedImage(NamedTuple):
+    """An image from a file."""
 
     pixels: np.ndarray
     """uint8 [H, W, C]."""
     inverted: bool
-    """Whether dark and light were exchanged."""
+    """Whether dark and light were swapped."""
 
 
 def read_image(path: str | os.PathLike, shape: Sequence[int] = (28, 28, 1), invert: bool | None = None) -> np.ndarray:
-    """Returns the image in a PNG or JPEG file as the data set has its images: uint8 [H, W, C].
+    """Returns the image in a PNG or JPEG file in the format of the data set: uint8 [H, W, C].
 
-    It is fitted in by its longer side and centred on its own background. If it is to be grey, it is made light on
-    dark: where the pixels at the border are mostly light, as on a photo of a thing on a table, it is inverted. What is
-    transparent counts as white. An image that has that size already, and a dark border, keeps its pixels.
+    The longer side is scaled to fit, and the image centred on its own background. A grey image is made light on dark:
+    it is inverted if its border pixels are mostly light, as in a photo of a thing on a table. Transparent pixels
+    become white. An image of the right size with a dark border keeps its pixels.
 
     Args:
       path: file name; "-" for standard input.
-      shape: height, width and channels, of which there are 1 or 3.
+      shape: height, width and channels (1 or 3).
       invert: whether a grey image is inverted; None decides by its border.
 
     Raises:
-      DataError: it is not a file, too large, damaged, animated, or not an image.
+      DataError: the file is not a regular file, too large, damaged, animated, or not an image.
     """
     with warnings.catch_warnings():
-        # Pillow warns where we refuse.
+        # Pillow warns where an error is raised here.
         warnings.simplefilter("ignore")
-        return _read(path, shape, invert).pixels
+        return decode_image(path, shape, invert).pixels
 
 
-def _read(path: str | os.PathLike, shape: Sequence[int], invert: bool | None) -> Read:
+def decode_image(path: str | os.PathLike, shape: Sequence[int], invert: bool | None) -> DecodedImage:
+    """Returns the image of ``read_image``, and whether it was inverted; Pillow's warnings are not caught."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     height, width, channels = shape
     try:
         content = _read_bytes(path)
-        # Pillow takes what there is for the whole.
+        # Pillow accepts a truncated PNG file as complete.
         if content.startswith(b"\x89PNG") and b"IEND" not in content:
             raise ValueError("the PNG file has no end")
-        # More pixels than that, it refuses itself.
         image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, but at most {MAX_PIXELS:,} are decoded")
         if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
             raise ValueError("animated; save one of its frames")
         image.load()
-        # A phone's picture may lie on its side, and say so.
+        # A phone's picture may be stored rotated, with an EXIF tag for it.
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
-            # 16 bits a pixel, which Pillow would cut off at 255.
+            # 16 bits per pixel, which Pillow would clip at 255.
             image = Image.fromarray((np.asarray(image, np.int64) // 257).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
@@ -107,8 +107,8 @@ def _read(path: str | os.PathLike, shape: Sequence[int], invert: bool | None) ->
         colour = tuple(int(value) for value in np.atleast_1d(background))
         if image.size != (width, height):
             image = ImageOps.pad(image, (width, height), color=colour[0] if channels == 1 else colour)
-        return Read(np.asarray(image, np.uint8).reshape(height, width, channels), inverted)
-    # Pillow raises exceptions of many types, of which an exhausted memory is one.
+        return DecodedImage(np.asarray(image, np.uint8).reshape(height, width, channels), inverted)
+    # Pillow raises exceptions of many types, MemoryError among them.
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = (reason.splitlines() or [type(error).__name__])[0]
@@ -118,12 +118,12 @@ def _read(path: str | os.PathLike, shape: Sequence[int], invert: bool | None) ->
 
 
 def image_files(names: Sequence[Path]) -> list[Path]:
-    """Returns the files that are named; for a directory with PNG and JPEG files, by their endings, those files."""
+    """Returns the named files; a directory is replaced by its PNG and JPEG files, identified by their suffixes."""
     files = []
     for name in names:
-        found = []
-        # A directory that cannot be read, or has no image, is one line among the others, as any other that is no image.
+        images = []
+        # A directory that is unreadable or without images stays in the list: it gets an error line, like any non-image.
         with suppress(OSError):
-            found = sorted(path for path in name.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
-        files += found or [name]
+            images = sorted(path for path in name.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+        files += images or [name]
     return files

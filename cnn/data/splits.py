@@ -1,4 +1,4 @@
-"""Images and labels as arrays in memory: found or fetched, verified, cached, and split."""
+"""Images and labels as arrays in memory, verified and split."""
 
 import hashlib
 from typing import NamedTuple
@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from cnn.config import DataConfig, ExperimentConfig, class_names
-from cnn.data.cache import _load
+from cnn.data.cache import load_arrays
 from cnn.errors import ConfigError, DataError
 
 
 class Split(NamedTuple):
-    """Some images with their labels."""
+    """Images with their labels."""
 
     images: np.ndarray
     """uint8 [N,H,W,C], 0 to 255."""
@@ -30,26 +30,26 @@ class Splits(NamedTuple):
 def load_data(config: DataConfig) -> Splits:
     """Returns the training, validation and test images of a data set.
 
-    The published test images are the test split. The published training images are divided exactly as scikit-learn's
-    ``train_test_split(test_size=val_fraction, random_state=split_seed)`` divides them; inside each split they keep
+    The published test images are the test split. The published training images are divided exactly as by
+    scikit-learn's ``train_test_split(test_size=val_fraction, random_state=split_seed)``; within each split they keep
     their published order.
 
-    A directory that the user names, by ``config.source`` or, for Fashion-MNIST, by the environment's
-    ``FASHION_MNIST_DIR``, is read and verified anew each time: it may be wrong, and the cache must not hide that.
+    A directory that the user names, with ``config.source`` or, for Fashion-MNIST, the environment variable
+    ``FASHION_MNIST_DIR``, is read and verified each time: it may be wrong, and the cache must not hide that.
     Otherwise the images come from the cache in ``$XDG_CACHE_HOME/fashion-cnn`` (``~/.cache`` without the variable),
     verified by SHA-256. An empty or damaged cache is filled from the installed Debian package, or from the network.
 
     Raises:
-      ConfigError: ``val_fraction`` leaves no image to train on.
-      DataError: the images cannot be found, fetched, verified or cached.
+      ConfigError: ``val_fraction`` leaves no training image.
+      DataError: the images cannot be found, downloaded, verified or cached.
     """
     if config.train_images < 1:
         raise ConfigError(
             f"--data.val_fraction is {config.val_fraction}, but must leave one of {config.val_images:,} images"
         )
-    arrays = _load(config)
+    arrays = load_arrays(config)
     permutation = np.random.RandomState(config.split_seed).permutation(len(arrays.train_images))
-    # Which images go where is scikit-learn's; inside each split they keep the order in which they were published.
+    # The assignment is scikit-learn's; within each split, images keep their published order.
     val, train = (np.sort(part) for part in np.split(permutation, [config.val_images]))
     labels = arrays.train_labels.astype(np.int32)
     splits = Splits(
@@ -63,7 +63,7 @@ def load_data(config: DataConfig) -> Splits:
 
 
 def data_digest(splits: Splits) -> str:
-    """Returns the hex SHA-256 of all images and labels, their order, shapes and dtypes: what a run was trained on."""
+    """Returns the hex SHA-256 of the data of a run: all images and labels, their order, shapes and dtypes."""
     digest = hashlib.sha256()
     for array in (array for split in splits for array in split):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -77,11 +77,11 @@ def check_split(split: Split, image_shape: tuple[int, int, int], classes: int, n
     Args:
       split: images and labels.
       image_shape: height, width and channels that the images must have.
-      classes: labels must lie in 0 to ``classes - 1``.
-      name: what the message calls the split.
+      classes: labels must be from 0 to ``classes - 1``.
+      name: name of the split in the message.
 
     Raises:
-      DataError: an image or a label is not of the wanted shape, dtype or range, or there is none.
+      DataError: images or labels have the wrong shape, dtype or range, or there are none.
     """
     images, labels = np.asarray(split.images), np.asarray(split.labels)
     if images.dtype != np.uint8 or images.shape[1:] != image_shape:
@@ -94,23 +94,23 @@ def check_split(split: Split, image_shape: tuple[int, int, int], classes: int, n
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
         raise DataError(
-            f"{name} labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(images)}], one an image"
+            f"{name} labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(images)}], 1 per image"
         )
     if not len(images):
         raise DataError(f"{name} has no images, but must have at least 1")
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size:
-        raise DataError(f"{name} label {wrong[0]} is {labels[wrong[0]]}, but must be from 0 to {classes - 1}")
+    invalid = np.flatnonzero((labels < 0) | (labels >= classes))
+    if invalid.size:
+        raise DataError(f"{name} label {invalid[0]} is {labels[invalid[0]]}, but must be from 0 to {classes - 1}")
 
 
 def check_splits(config: ExperimentConfig, splits: Splits) -> Splits:
     """Returns the splits if the experiment can run on them.
 
     Raises:
-      UserError: images or labels are not what the configuration says, or fewer than a batch.
+      UserError: images or labels do not match the configuration, or are fewer than a batch.
     """
     known, classes = len(class_names(config.data)), config.model.classes
-    # Who gives images of their own may give fewer classes.
+    # Images that the user passes may have fewer classes.
     if classes < known and any(np.max(split.labels, initial=0) >= classes for split in splits):
         raise ConfigError(f"--model.classes is {config.model.classes}, but {config.data.name} has {known} classes")
     for name, split in splits._asdict().items():

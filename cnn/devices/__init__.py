@@ -1,1 +1,1 @@
-"""Processes, the mesh of devices, and signals. Imports config and what is below."""
+"""Processes, the device mesh, and signals. Imports config and what is below."""

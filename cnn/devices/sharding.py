@@ -1,6 +1,6 @@
-"""The mesh of devices, and how arrays are sharded on it: images over ``data``, features of parameters over ``model``.
+"""The device mesh, and the sharding of arrays on it: images over ``data``, features of parameters over ``model``.
 
-The functions of a step are the same on any mesh; XLA inserts the collectives.
+The step functions are the same on any mesh; XLA inserts the collectives.
 """
 
 import os
@@ -19,10 +19,10 @@ from cnn.errors import ConfigError
 
 # jaxlib carries no types, so jax.Device is Any to a type checker.
 def find_devices(kind: str) -> list[Any]:
-    """Returns JAX's devices of a kind, those of all processes: "cpu", "gpu", "tpu", or "auto" for the fastest kind.
+    """Returns the devices of a kind in all processes: "cpu", "gpu", "tpu", or "auto" for the fastest kind.
 
     Raises:
-      ConfigError: JAX sees no such device.
+      ConfigError: JAX finds no device of this kind.
     """
     if kind == "auto":
         return jax.devices()
@@ -31,41 +31,41 @@ def find_devices(kind: str) -> list[Any]:
     except RuntimeError as error:
         raise ConfigError(
             f"--train.device is {kind!r}, but JAX sees no such device, only {jax.devices()[0].platform}; "
-            "take auto, or install JAX's build for it: pip install -c constraints.txt -e '.[cuda]' or '.[tpu]'"
+            "use auto, or install JAX's build for it: pip install -c constraints.txt -e '.[cuda]' or '.[tpu]'"
         ) from error
 
 
 def make_mesh(config: MeshConfig, kind: str = "auto") -> Mesh:
-    """Returns the mesh, with the axes ``data`` and ``model``, of devices of a kind, those of all processes.
+    """Returns the mesh, with axes ``data`` and ``model``, of the devices of a kind in all processes.
 
     Raises:
-      ConfigError: there are not as many.
+      ConfigError: there are not enough devices or, with several processes, too many.
     """
     devices = find_devices(kind)
     data = config.data or max(len(devices) // config.model, 1)
-    wanted = data * config.model
-    if wanted > len(devices) or (jax.process_count() > 1 and wanted < len(devices)):
+    size = data * config.model
+    if size > len(devices) or (jax.process_count() > 1 and size < len(devices)):
         raise ConfigError(
-            f"--mesh.data {config.data} and --mesh.model {config.model} do not share out {len(devices)} devices; "
+            f"--mesh.data {config.data} and --mesh.model {config.model} do not fit {len(devices)} devices; "
             f"their product must be {'exactly' if jax.process_count() > 1 else 'at most'} that"
         )
-    return jax.make_mesh((data, config.model), ("data", "model"), (AxisType.Auto,) * 2, devices=devices[:wanted])
+    return jax.make_mesh((data, config.model), ("data", "model"), (AxisType.Auto,) * 2, devices=devices[:size])
 
 
 def replicate(arrays: Any, mesh: Mesh) -> Any:
-    """Returns arrays that this process has in memory, as every process has, on each device of the mesh."""
+    """Returns host arrays, equal in all processes, replicated on every device of the mesh."""
     if mesh.size == 1:
         return jax.device_put(arrays, mesh.devices.item())
-    everywhere = NamedSharding(mesh, P())
-    # device_put would send all of it to the other processes, to compare.
+    replicated = NamedSharding(mesh, P())
+    # device_put would send the arrays to the other processes to compare them.
     return jax.tree.map(
-        lambda array: jax.make_array_from_callback(array.shape, everywhere, lambda part: np.asarray(array)[part]),
+        lambda array: jax.make_array_from_callback(array.shape, replicated, lambda part: np.asarray(array)[part]),
         arrays,
     )
 
 
 def shard_features(tree: Any, mesh: Mesh | None) -> Any:
-    """Returns a state, when traced, with each leaf sharded over ``model`` by its last axis where that divides it."""
+    """Returns a traced state with the last axis of each leaf sharded over ``model``, where ``model`` divides it."""
     if mesh is None:
         return tree
 
@@ -78,7 +78,7 @@ def shard_features(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def shard_batch(tree: Any, mesh: Mesh | None) -> Any:
-    """Returns arrays, when traced, sharded over ``data`` by their first axis, which is padded with zeros to fit."""
+    """Returns traced arrays with the first axis sharded over ``data``, padded with zeros to fit."""
     if mesh is None:
         return tree
 
@@ -90,7 +90,7 @@ def shard_batch(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def on_one_device(state: Any) -> Any:
-    """Returns a state that many processes share as one that this process can use alone; any other as it is."""
+    """Returns the state of a multi-process run on one local device, for use by this process only; others unchanged."""
     if jax.process_count() == 1:
         return state
     data = jax.tree.map(to_host, state.replace(key=jax.random.key_data(state.key)))
@@ -99,5 +99,5 @@ def on_one_device(state: Any) -> Any:
 
 
 def usable_cores() -> int | None:
-    """Returns the number of cores that this process may use, on which the bits of a result on CPU depend."""
+    """Returns the number of cores available to this process, on which the bits of a result on CPU depend."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: caught, so that a run is saved before it ends."""
+"""Catches SIGTERM and SIGINT, so that a run is saved before it ends."""
 
 import os
 import signal
@@ -13,12 +13,12 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def catch_signals() -> Iterator[Callable[[], int]]:
-    """Gives a function that returns the signal that any process has received within the block, 0 before that.
+    """Yields a function that returns the signal that any process has received within the block, or 0.
 
-    All processes must call it at the same place, so that all stop at the same step. A second signal ends the process at
-    once, whatever it is doing: Python's own handlers would wait until XLA's call returns, so a thread reads the
-    signals. One that is ignored, as SIGINT is in a shell's background jobs, stays ignored. Outside of the main thread,
-    which alone can handle signals, none is caught.
+    All processes must call it at the same point, so that all stop at the same step. A second signal ends the process
+    immediately: Python's own handlers would wait until XLA's call returns, so a thread reads the signals. An ignored
+    signal, as SIGINT is in a shell's background jobs, stays ignored. Outside the main thread, the only one that can
+    handle signals, none is caught.
     """
     received = [0]
     handled = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
@@ -30,7 +30,7 @@ def catch_signals() -> Iterator[Callable[[], int]]:
 
     def watch():
         while number := os.read(reader, 1):
-            # All signals come here that Python handles, those of the user's own handlers too.
+            # All signals that Python handles arrive here, those of the user's own handlers too.
             if number[0] not in handled:
                 continue
             if received[0]:
@@ -40,11 +40,11 @@ def catch_signals() -> Iterator[Callable[[], int]]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda number, frame: None) for number in handled}
+    previous = {number: signal.signal(number, lambda number, frame: None) for number in handled}
     try:
         yield lambda: allreduce_max(received[0])
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
         os.close(writer)
