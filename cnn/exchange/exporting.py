@@ -1,4 +1,4 @@
-"""A network -> a file that others read or run, without this project: safetensors, StableHLO, ONNX; safetensors back."""
+"""Exports a network to safetensors, StableHLO or ONNX, usable without this project; loads safetensors again."""
 
 import dataclasses
 import json
@@ -22,11 +22,11 @@ from cnn.training.state import TrainState, abstract_state, create_state
 from cnn.training.steps import apply_model, scale
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""What a StableHLO file runs on."""
+"""Platforms of a StableHLO file."""
 
 
 def to_safetensors(state: TrainState, config: ExperimentConfig) -> bytes:
-    """Returns the evaluated weights by name, such as ``params/conv1/kernel``, with the configuration as metadata.
+    """Returns the weights used in evaluation, by name (``params/conv1/kernel``), with the configuration as metadata.
 
     Raises:
       UserError: the package safetensors is missing.
@@ -36,9 +36,9 @@ def to_safetensors(state: TrainState, config: ExperimentConfig) -> bytes:
 
 
 def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
-    """Returns ``cnn.predict`` with its weights, as ``jax.export`` serializes it, for cpu, cuda and tpu.
+    """Returns ``cnn.predict`` with its weights, serialized by ``jax.export``, for cpu, cuda and tpu.
 
-    What it is loaded to takes images, uint8 [B, H, W, C] for any B, and gives probabilities, float32 [B, K].
+    The loaded function maps images, uint8 [B, H, W, C] for any B, to probabilities, float32 [B, K].
     """
     state = state.eval_state
 
@@ -47,7 +47,7 @@ def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
 
     shape = symbolic_shape(", ".join(["B", *map(str, config.data.image_shape)]))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    # Without the places in the source of all operations, which would name directories of this machine.
+    # Without the source locations of the operations, which would name directories of this machine.
     name = "jax_traceback_in_locations_limit"
     limit = getattr(jax.config, name)
     jax.config.update(name, 0)
@@ -58,19 +58,19 @@ def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
 
 
 def to_onnx(state: TrainState, config: ExperimentConfig) -> bytes:
-    """Returns ``cnn.predict`` with its weights as an ONNX file, as ``cnn.exchange.onnx_graph.make_graph`` describes it.
+    """Returns ``cnn.predict`` with its weights as an ONNX file; ``cnn.exchange.onnx_graph.make_graph`` describes it.
 
     Raises:
-      UserError: as of ``make_graph``.
+      UserError: as in ``make_graph``.
     """
     return make_graph(state).SerializeToString()
 
 
 class Format(NamedTuple):
-    """A kind of file, whose name is also its files' ending."""
+    """A file format; its name is also its file extension."""
 
     package: str
-    """What it needs beside JAX."""
+    """The package it needs besides JAX."""
     write: Callable[[TrainState, ExperimentConfig], bytes]
 
 
@@ -88,8 +88,8 @@ def export_run(run_dir: Path, format: FormatName, output: Path | None = None) ->
 
     Args:
       run_dir: directory of the run.
-      format: kind of the file.
-      output: the file; None for ``export/model.<format>`` in the run directory.
+      format: format of the file.
+      output: path of the file; None for ``export/model.<format>`` in the run directory.
 
     Raises:
       UserError: there is no such run, a package is missing, or the file cannot be written.
@@ -105,44 +105,44 @@ def export_run(run_dir: Path, format: FormatName, output: Path | None = None) ->
             directory.mkdir(exist_ok=True)
         except OSError as error:
             raise RunDirError(
-                f"cannot write {directory}: {error.strerror}; mend that, or name another place with --output"
+                f"cannot write {directory}: {error.strerror}; fix that, or name another path with --output"
             ) from error
-    rundir.write_bytes(output, content, "mend that, or name another place with --output")
+    rundir.write_bytes(output, content, "fix that, or name another path with --output")
     return output
 
 
 def load_safetensors(file: str | Path, config: ExperimentConfig | None = None) -> tuple[TrainState, ExperimentConfig]:
-    """Returns a state with the weights of a file that ``to_safetensors`` made, to the bit, and its configuration.
+    """Returns a state with the weights of a file from ``to_safetensors``, bitwise identical, and its configuration.
 
     Args:
       file: its path.
-      config: what the file must fit; None for the configuration that it holds.
+      config: the experiment that the file must match; None for the configuration in the file.
 
     Raises:
-      UserError: the package safetensors is missing, the file cannot be read, or a leaf is missing, has another shape
-        or type, or is one too many; all of these are listed.
+      UserError: the package safetensors is missing, the file cannot be read, or leaves are missing, unexpected, or of
+        another shape or dtype; all of them are listed.
     """
     safetensors = import_extra("safetensors")
     if not Path(file).is_file():
-        raise UserError(f"{file} is no file; name one that python -m cnn export has written")
+        raise UserError(f"{file} is not a file; name one that python -m cnn export has written")
     try:
         with safetensors.safe_open(file, framework="np") as opened:
             metadata, arrays = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}
     except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
-        raise UserError(f"{file} is damaged, or no safetensors file ({first_cause(error)})") from error
+        raise UserError(f"{file} is damaged or not a safetensors file ({first_cause(error)})") from error
     if "config" not in metadata:
         raise UserError(
-            f"{file} has no configuration in its metadata, and the order of layers is not kept in such a file; "
+            f"{file} has no configuration in its metadata, and safetensors files do not keep the order of layers; "
             "name one that python -m cnn export has written, or save a PyTorch state_dict by torch.save"
         )
     if config is None:
         config = _read_config(file, metadata["config"])
     state = abstract_state(config)
-    there, wanted = (
+    available, expected = (
         {name: f"{leaf.dtype} {list(leaf.shape)}" for name, leaf in leaves.items()}
         for leaves in (arrays, _leaves(state))
     )
-    if differing := differing_leaves(there, wanted):
+    if differing := differing_leaves(available, expected):
         raise UserError(f"{file} is of another model than {config.name} ({'; '.join(differing)})")
     return fill_state(create_state(config), unflatten_dict(arrays, sep="/")), config
 
@@ -156,12 +156,12 @@ def _read_config(file: str | Path, text: str) -> ExperimentConfig:
 
 def fill_state(state: TrainState, variables: dict[str, Any]) -> TrainState:
     """Returns the state with other ``params`` and ``batch_stats``, also as its EMA if it is kept."""
-    # Not the same buffers twice, as steps use a state's buffers up.
+    # Not the same buffers twice, as steps donate a state's buffers.
     filled, ema = (jax.tree.map(jnp.array, {"batch_stats": {}, **variables}) for _ in range(2))
     return state.replace(**filled, ema=ema if state.ema else {})
 
 
 def _leaves(state: TrainState) -> dict[str, Any]:
-    """Each evaluated weight and running statistic by its name."""
+    """The weights and running statistics used in evaluation, by name."""
     state = state.eval_state
     return flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")

@@ -1,9 +1,9 @@
-"""Weights that were trained elsewhere -> a run directory, as if the network had been trained here.
+"""Weights from Keras, PyTorch or safetensors -> a run directory, as if the network had been trained here.
 
-Layers are matched by their order, and their kinds and shapes are compared. All else that makes a network is taken to be
-the experiment's: activations, padding, strides, pooling, and that nothing without weights lies between but dropout. As
-an experiment divides pixels by 255, the weights must have been trained on pixels from 0 to 1, or in a network that
-divides them itself. When something of that is not so, the accuracy that is measured in the end shows it.
+Layers are matched by their order, and their kinds and shapes are compared. Everything else is assumed to be as in the
+experiment: activations, padding, strides, pooling, and no layers without weights in between except dropout. As an
+experiment divides pixels by 255, the weights must have been trained on pixels from 0 to 1, or in a network that divides
+them itself. If an assumption is wrong, the accuracy measured in the end shows it.
 """
 
 import hashlib
@@ -30,39 +30,39 @@ from cnn.training.steps import evaluate
 from cnn.training.summary import flattened_pixels, format_table, layer_table
 
 READERS = {".keras": read_keras, ".pt": read_torch, ".pth": read_torch}
-"""By a file's ending, what reads its layers; a safetensors file names them, and is not read in order."""
+"""Readers by file extension; a safetensors file names its layers, and is not read in order."""
 
 
 def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_first: bool = False) -> dict[str, Any]:
-    """Returns the parameters of a state's model, by layer and name, taken from layers in the same order.
+    """Returns the parameters of a state's model, by layer and name, from source layers in the same order.
 
     Args:
-      state: of the model; it may have any weights.
-      layers: those with weights, in their order.
-      channels_first: whether they flatten pixels as [C, H, W], as PyTorch does, and not as [H, W, C].
+      state: of the model; its weights do not matter.
+      layers: those with weights, in order.
+      channels_first: whether pixels are flattened as [C, H, W], as in PyTorch, and not as [H, W, C].
 
     Raises:
-      UserError: a layer is missing, one too many, or of another kind or shape, all of which are listed; or a value is
-        not finite; or the model has layers that cannot be imported.
+      UserError: layers are missing, unexpected, or of another kind or shape, all of which are listed; or a value is
+        non-finite; or the model has layers that cannot be imported.
     """
     table = layer_table(state)
     rows = [row for row in table if row.parameters]
     if foreign := sorted({row.kind for row in rows} - {"Conv", "Dense"}):
         raise UserError(f"the model has layers of the kind {foreign[0]}; only Conv and Dense can be imported")
-    there, wanted = {}, {}
+    available, expected = {}, {}
     for row, layer in zip_longest(rows, layers):
         if row:
-            wanted |= _described(row.name, row.kind, state.params[row.name])
+            expected |= _leaf_shapes(row.name, row.kind, state.params[row.name])
         if layer:
-            there |= _described(row.name if row else f"{layer.name!r} (one too many)", layer.kind, layer.leaves)
-    if differing := differing_leaves(there, wanted):
+            available |= _leaf_shapes(row.name if row else f"{layer.name!r} (unexpected)", layer.kind, layer.leaves)
+    if differing := differing_leaves(available, expected):
         raise UserError(
             f"the layers are not those of the model ({'; '.join(differing)}); "
-            "name the experiment that has them with --experiment"
+            "name the experiment with these layers with --experiment"
         )
     params = {row.name: dict(layer.leaves) for row, layer in zip(rows, layers, strict=True)}
-    if infinite := [name for name, leaves in params.items() if not all(map(_is_finite, leaves.values()))]:
-        raise UserError(f"the weights have values that are not finite, in {', '.join(infinite)}")
+    if non_finite := [name for name, leaves in params.items() if not all(map(_is_finite, leaves.values()))]:
+        raise UserError(f"the weights have non-finite values, in {', '.join(non_finite)}")
     flattened = flattened_pixels(table)
     if channels_first and flattened:
         name, (height, width, channels) = flattened
@@ -72,7 +72,7 @@ def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_firs
     return params
 
 
-def _described(layer: str, kind: str, leaves: dict[str, Any]) -> dict[str, str]:
+def _leaf_shapes(layer: str, kind: str, leaves: dict[str, Any]) -> dict[str, str]:
     return {f"{layer}/{name}": f"{kind} {list(leaf.shape)}" for name, leaf in leaves.items()}
 
 
@@ -84,9 +84,9 @@ def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[Tr
     """Returns a state with the weights of a file, and its configuration.
 
     Args:
-      file: ``.keras``, ``.pt`` or ``.pth`` with layers in the model's order, or ``.safetensors`` that
-        ``cnn.exchange.exporting`` has written.
-      config: the experiment; None for what a safetensors file says, else the chapter's.
+      file: ``.keras``, ``.pt`` or ``.pth`` with layers in the model's order, or ``.safetensors`` from
+        ``cnn.exchange.exporting``.
+      config: the experiment; None for the one in a safetensors file, else the chapter's.
 
     Raises:
       UserError: the file is none of these, damaged, or of another model; or a package is missing.
@@ -97,7 +97,7 @@ def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[Tr
         raise UserError(f"{file} must end in {', '.join(READERS)} or .safetensors")
     config = config or ExperimentConfig()
     layers = READERS[file.suffix](file)
-    # Abstract, so that nothing is compiled for what does not fit.
+    # Abstract, so that nothing is compiled if the layers do not match.
     state = abstract_state(config)
     try:
         params = match_layers(state, layers, channels_first=file.suffix != ".keras")
@@ -107,13 +107,12 @@ def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[Tr
 
 
 def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentConfig) -> dict[str, Any]:
-    """Makes a run directory of a state that ``load_weights`` returned from a file, and returns its result.
+    """Writes a run directory with a state that ``load_weights`` returned from a file, and returns its result.
 
-    Its losses and accuracies are measured here, on the images that the configuration names; its epochs are none.
+    Its losses and accuracies are measured here, on the images of the configuration; it has no epochs.
 
     Raises:
-      UserError: the directory holds something, or cannot be written; or the images are not there, or give no finite
-        loss.
+      UserError: the directory is not empty or cannot be written; or the images are missing, or the loss is non-finite.
     """
     seconds: dict[str, float] = {}
     _check_empty(run_dir, config)
@@ -122,7 +121,7 @@ def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentC
     with timed(seconds, "eval"):
         val, test = (jax.device_get(evaluate(state, split)) for split in (splits.val, splits.test))
     if not math.isfinite(val.loss + test.loss):
-        raise UserError(f"with the weights of {file}, the loss is no number; they are not for pixels from 0 to 1")
+        raise UserError(f"the loss with the weights of {file} is non-finite; import weights for pixels from 0 to 1")
     rows = layer_table(state)
     result = {
         "best_epoch": 0,
@@ -138,7 +137,7 @@ def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentC
         rundir.write_config(run_dir, config, data_digest(splits), len(splits.train.labels), jax.devices()[:1])
         rundir.write_text(run_dir / rundir.SUMMARY, format_table(rows, config.name))
         with open_checkpoints(run_dir) as checkpoints:
-            # The best state of a run whose first step is still to come is the one before it.
+            # The best state of a run without steps is its initial one.
             save(checkpoints, state, saved_progress(initial_progress(), 0, seconds))
         rundir.write_history(run_dir, [])
         rundir.write_json(run_dir / rundir.RESULT, result)
@@ -148,4 +147,4 @@ def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentC
 def _check_empty(run_dir: Path, config: ExperimentConfig) -> None:
     rundir.check_entries(run_dir, config)
     if (run_dir / rundir.CONFIG).exists():
-        raise RunDirError(f"{run_dir} holds a run already; name an empty or new directory with --run-dir")
+        raise RunDirError(f"{run_dir} already holds a run; name an empty or new directory with --run-dir")

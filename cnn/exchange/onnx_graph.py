@@ -1,4 +1,4 @@
-"""A network -> an ONNX graph: each layer by its kind, put together as the model's own code does it."""
+"""A network -> an ONNX graph: nodes for each kind of layer, connected by running the model's own code."""
 
 import math
 from collections.abc import Callable
@@ -15,21 +15,21 @@ from cnn.training.state import TrainState
 from cnn.training.summary import layer_table
 
 OPSET = 20
-"""Version of ONNX's operators: the first that has Gelu, and old enough for most runtimes."""
+"""Version of ONNX's operators: the first with Gelu, and old enough for most runtimes."""
 
 IR_VERSION = 9
-"""Version of the file format that belongs to it."""
+"""The file format's version that belongs to this operator set."""
 
 
 class Value(NamedTuple):
-    """What a layer takes and gives, in place of an array."""
+    """A layer's input or output, in place of an array."""
 
     name: str
     shape: tuple[Any, ...]
-    """As the layer has it, [B, H, W, C], [B, T, D] or [B, D]; in the graph, channels come first: [B, C, H, W]."""
+    """In the model, [B, H, W, C], [B, T, D] or [B, F]; in the graph, channels come first: [B, C, H, W]."""
 
     def astype(self, dtype: Any) -> "Value":
-        """Returns itself, as the graph computes in float32 whatever the model does."""
+        """Returns itself, as the graph computes in float32 whatever the model's dtype."""
         return self
 
 
@@ -46,7 +46,7 @@ def _activated(add: Add, activation: Any, x: str) -> str:
         return x
     if activation is nn.swish:
         return add("Mul", x, add("Sigmoid", x))
-    # Flax's gelu is the approximation by a tanh.
+    # Flax's gelu is the tanh approximation.
     operators = {nn.relu: ("Relu", {}), jax.nn.sigmoid: ("Sigmoid", {}), nn.gelu: ("Gelu", {"approximate": "tanh"})}
     operator, attributes = operators[activation]
     return add(operator, x, **attributes)
@@ -55,7 +55,7 @@ def _activated(add: Add, activation: Any, x: str) -> str:
 def _conv(add: Add, layer: Any, leaves: dict, images: Value) -> str:
     kernel = leaves["kernel"].transpose(3, 2, 0, 1)
     bias = [leaves["bias"]] if "bias" in leaves else []
-    # A depthwise kernel is [h, w, 1, C], and each of its channels a group.
+    # A depthwise kernel is [H, W, 1, C], with a group for each channel.
     groups = images.shape[-1] // kernel.shape[1]
     padding = "VALID" if getattr(layer, "padding", "SAME") == "VALID" else "SAME_UPPER"
     x = add("Conv", images.name, kernel, *bias, strides=layer.strides, auto_pad=padding, group=groups)
@@ -97,10 +97,10 @@ def _layer_norm(add: Add, layer: Any, leaves: dict, tokens: Value) -> str:
 def _add(add: Add, layer: Any, leaves: dict, x: Value, shortcut: Value) -> str:
     other = shortcut.name
     if x.shape != shortcut.shape:
-        (_, height, _, channels), (_, before, _, fewer) = x.shape, shortcut.shape
-        stride, far = -(-before // height), np.iinfo(np.int64).max
-        other = add("Slice", other, _array(0, 0), _array(far, far), _array(2, 3), _array(stride, stride))
-        other = add("Pad", other, _array(0, 0, 0, 0, 0, channels - fewer, 0, 0))
+        (_, height, _, channels), (_, input_height, _, input_channels) = x.shape, shortcut.shape
+        stride, end = -(-input_height // height), np.iinfo(np.int64).max
+        other = add("Slice", other, _array(0, 0), _array(end, end), _array(2, 3), _array(stride, stride))
+        other = add("Pad", other, _array(0, 0, 0, 0, 0, channels - input_channels, 0, 0))
     return _activated(add, layer.activation, add("Add", x.name, other))
 
 
@@ -119,7 +119,7 @@ def _position_embedding(add: Add, layer: Any, leaves: dict, images: Value) -> st
 
 def _attention(add: Add, layer: Any, leaves: dict, x: Value) -> str:
     features = x.shape[-1] // (3 * layer.heads)
-    # Queries, keys and values of all heads, then each [B, heads, T, features].
+    # Queries, keys and values of all heads, each [B, heads, T, features].
     parts = add("Reshape", x.name, _array(0, 0, 3 * layer.heads, features))
     parts = add("Transpose", parts, perm=(0, 2, 1, 3))
     queries, keys, values = (
@@ -147,20 +147,20 @@ NODES: dict[type, Callable[..., str]] = {
     layers.PositionEmbedding: _position_embedding,
     layers.Attention: _attention,
 }
-"""What adds the nodes of each kind of layer and returns its output: of layer, its values by name, and its inputs."""
+"""By kind of layer: adds its nodes, given ``add``, the layer, its arrays by name and its inputs; returns its output."""
 
 
 def make_graph(state: TrainState) -> Any:
     """Returns the network as an ``onnx.ModelProto`` that maps images to probabilities.
 
-    Its input ``images`` is uint8 [B, H, W, C] for any B, its output ``probabilities`` float32 [B, K], as of
-    ``cnn.predict``; it computes in float32, also what a bfloat16 model rounds.
+    Its input ``images`` is uint8 [B, H, W, C] for any B, its output ``probabilities`` float32 [B, K], as in
+    ``cnn.predict``; it computes in float32, for a bfloat16 model too.
 
     Args:
-      state: what is evaluated of it, the averages where those are kept.
+      state: a state; its EMA is exported if it is kept.
 
     Raises:
-      UserError: the package onnx is missing, or a layer is of a kind that has no nodes here.
+      UserError: the package onnx is missing, or a kind of layer is not supported.
     """
     onnx = import_extra("onnx")
     state = state.eval_state
@@ -170,28 +170,28 @@ def make_graph(state: TrainState) -> Any:
     def add(operator: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
         name = f"{operator}_{next(numbers)}"
         names = []
-        for place, value in enumerate(inputs):
+        for index, value in enumerate(inputs):
             if not isinstance(value, str):
-                constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{place}"))
-            names.append(value if isinstance(value, str) else f"{name}.{place}")
+                constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{index}"))
+            names.append(value if isinstance(value, str) else f"{name}.{index}")
         nodes.append(onnx.helper.make_node(operator, names, [name], name, **attributes))
         return name
 
-    def place(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        """Adds a layer's nodes where the model would compute it."""
+    def add_layer(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """Adds a layer's nodes in place of its computation."""
         layer = context.module
         if len(layer.path) != 1 or context.method_name != "__call__":
             return call(*args, **kwargs)
         name, kind = layer.path[0], type(layer)
         if kind not in NODES:
-            raise UserError(f"{name} is a {kind.__name__}, which the ONNX export has no nodes for; export as stablehlo")
+            raise UserError(f"{name} is a {kind.__name__}, which the ONNX export does not support; export as stablehlo")
         leaves = {**state.params.get(name, {}), **state.batch_stats.get(name, {})}
         output = NODES[kind](add, layer, {leaf: np.asarray(value) for leaf, value in leaves.items()}, *args)
         return Value(output, shapes[name])
 
     pixels = add("Cast", "images", to=onnx.TensorProto.FLOAT)
     channels_first = add("Transpose", add("Div", pixels, np.array(255, np.float32)), perm=(0, 3, 1, 2))
-    with nn.intercept_methods(place):
+    with nn.intercept_methods(add_layer):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         logits: Any = state.spec.model.apply(
             variables, Value(channels_first, (None, *state.spec.image_shape)), train=False

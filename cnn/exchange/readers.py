@@ -1,8 +1,8 @@
-"""Layers' weights from files of Keras and PyTorch, of which nothing is executed and no framework is needed.
+"""Reads layers' weights from Keras and PyTorch files; executes nothing in them and needs neither framework.
 
 Both are zip archives. A ``.keras`` file holds the layers' description in JSON and their weights in HDF5. In a ``.pt``
-file, a pickle says which bytes are which tensor. A pickle is a program that can do anything; here it is not run, but
-read: ``pickletools`` lists its instructions, those that a state_dict is made of are followed, any other is refused.
+file, a pickle maps bytes to tensors. A pickle is a program that can do anything; here it is not run but interpreted:
+``pickletools`` lists its instructions, those of a state_dict are followed, any other is refused.
 """
 
 import io
@@ -22,27 +22,27 @@ import numpy as np
 from cnn.errors import UserError, first_cause, import_extra
 
 MAX_BYTES = 2**28
-"""An archive whose files, or arrays, are larger all together is not read."""
+"""Maximum total size of an archive's files, and of its arrays."""
 
 MAX_PICKLE_BYTES = 2**20
-"""The pickle of a state_dict has some hundred bytes a tensor."""
+"""The pickle of a state_dict has some hundred bytes per tensor."""
 
 
 class SourceLayer(NamedTuple):
-    """A layer with weights, in the order in which the file has it."""
+    """A layer with weights, in the order of the file."""
 
     name: str
     kind: str
     """``Conv``, ``Dense`` or ``other``."""
     leaves: dict[str, np.ndarray]
-    """float32 ``kernel``, [h, w, C, F] or [inputs, outputs], and ``bias``, if it has one."""
+    """float32 ``kernel``, [H, W, C, F] or [inputs, outputs], and ``bias``, if it has one."""
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Gives an archive; raises UserError if it, or what is read from it, is damaged."""
+    """Yields an archive; raises UserError if it, or its content while it is read, is damaged."""
     if not path.is_file():
-        raise UserError(f"{path} is no file; name a .keras, .pt or .safetensors file")
+        raise UserError(f"{path} is not a file; name a .keras, .pt or .safetensors file")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_size(sum(member.file_size for member in archive.infolist()), path)
@@ -51,9 +51,9 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except zipfile.BadZipFile as error:
         raise UserError(
-            f"{path} is damaged, or no archive as Keras 3 and PyTorch since 1.6 write it ({error}); save it again"
+            f"{path} is damaged, or not an archive from Keras 3 or PyTorch 1.6 and later ({error}); save it again"
         ) from error
-    # What is damaged in a zip, JSON, HDF5 or pickle shows as exceptions of many types.
+    # Damage in a zip, JSON, HDF5 or pickle raises exceptions of many types.
     except Exception as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {first_cause(error)}); save it again") from error
 
@@ -64,7 +64,7 @@ def _check_size(size: int, path: Path) -> None:
 
 
 KERAS_LAYERS = {"Conv2D": ("Conv", "conv2d"), "Dense": ("Dense", "dense")}
-"""By the class of a layer: its kind here, and what its weights lie under, numbered from the second on."""
+"""By layer class: its kind here, and the group of its weights, numbered from the second on."""
 
 
 def read_keras(path: Path) -> list[SourceLayer]:
@@ -77,34 +77,34 @@ def read_keras(path: Path) -> list[SourceLayer]:
     with _opened(path) as archive:
         with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
             datasets = {}
-            # This goes to what lies in the file itself, and follows no links out of it.
+            # Visits only the file itself, and follows no links out of it.
             file.visititems(lambda name, item: datasets.update({name: item} if hasattr(item, "shape") else {}))
             _check_size(sum(item.nbytes for item in datasets.values()), path)
             weights = {name: _read_dataset(item) for name, item in datasets.items() if _is_weight(name)}
-        found, counts = [], Counter()
+        layers, counts = [], Counter()
         for layer in json.loads(archive.read("config.json"))["config"]["layers"]:
             name, kind = layer["config"]["name"], layer["class_name"]
             if layer["config"].get("data_format") == "channels_first":
                 raise UserError(f"{path} has channels first in {name!r}; only channels_last can be imported")
             if kind in KERAS_LAYERS:
                 kind, group = KERAS_LAYERS[kind]
-                place = f"layers/{group}_{counts[group]}/vars" if counts[group] else f"layers/{group}/vars"
+                prefix = f"layers/{group}_{counts[group]}/vars" if counts[group] else f"layers/{group}/vars"
                 counts[group] += 1
-                names = {"kernel": f"{place}/0", "bias": f"{place}/1"}
-                leaves = {leaf: weights.pop(at) for leaf, at in names.items() if at in weights}
-                found.append(SourceLayer(name, kind, leaves))
-    # What is in none of these layers is not left out in silence.
-    return found + [SourceLayer(name, "other", {"values": values}) for name, values in weights.items()]
+                keys = {"kernel": f"{prefix}/0", "bias": f"{prefix}/1"}
+                leaves = {leaf: weights.pop(key) for leaf, key in keys.items() if key in weights}
+                layers.append(SourceLayer(name, kind, leaves))
+    # Weights of other layers are not dropped silently.
+    return layers + [SourceLayer(name, "other", {"values": values}) for name, values in weights.items()]
 
 
 def _is_weight(name: str) -> bool:
-    """Neither the optimizer's, nor the state of a random generator."""
+    """Excludes the optimizer and the state of random generators."""
     return name.startswith("layers/") and "/seed_generator/" not in name
 
 
 def _read_dataset(dataset: Any) -> np.ndarray:
     if dataset.external or dataset.is_virtual:
-        raise ValueError(f"{dataset.name} lies in another file")
+        raise ValueError(f"{dataset.name} is stored in another file")
     return np.asarray(dataset, np.float32)
 
 
@@ -115,11 +115,11 @@ STORAGES = {
     "torch.BFloat16Storage": np.dtype(jnp.bfloat16),
     "torch.LongStorage": np.dtype("<i8"),
 }
-"""Types of the numbers in a PyTorch file."""
+"""dtypes of a PyTorch file."""
 
 
 def read_torch(path: Path) -> list[SourceLayer]:
-    """Returns the layers of a file that ``torch.save(model.state_dict(), path)`` has written.
+    """Returns the layers of a file from ``torch.save(model.state_dict(), path)``.
 
     Raises:
       UserError: the file is damaged, too large, of another kind, or holds more than a state_dict.
@@ -127,9 +127,9 @@ def read_torch(path: Path) -> list[SourceLayer]:
     with _opened(path) as archive:
         root = next((name[: -len("data.pkl")] for name in archive.namelist() if name.endswith("/data.pkl")), None)
         if root is None:
-            raise UserError(f"{path} has no data.pkl, and so is not from PyTorch; {_way_out(path)}")
+            raise UserError(f"{path} has no data.pkl, so it is not from PyTorch; {_hint(path)}")
         if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
-            raise UserError(f"{path} was written on a big-endian machine; save it again on another")
+            raise UserError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
 
         read = cache(archive.read)
 
@@ -140,10 +140,10 @@ def read_torch(path: Path) -> list[SourceLayer]:
             return Storage(np.frombuffer(read(f"{root}data/{key}"), STORAGES[kind]))
 
         if archive.getinfo(f"{root}data.pkl").file_size > MAX_PICKLE_BYTES:
-            raise UserError(f"{path} holds more than the tensors of a state_dict; {_way_out(path)}")
+            raise UserError(f"{path} holds more than the tensors of a state_dict; {_hint(path)}")
         tensors = _follow(archive.read(f"{root}data.pkl"), storage, path)
         if not isinstance(tensors, dict) or not all(isinstance(tensor, np.ndarray) for tensor in tensors.values()):
-            raise UserError(f"{path} holds more than the tensors of a state_dict; {_way_out(path)}")
+            raise UserError(f"{path} holds more than the tensors of a state_dict; {_hint(path)}")
         _check_size(sum(8 * tensor.size for tensor in tensors.values()), path)
         layers: dict[str, dict[str, np.ndarray]] = {}
         for name, tensor in tensors.items():
@@ -152,8 +152,8 @@ def read_torch(path: Path) -> list[SourceLayer]:
     return [_torch_layer(name, leaves) for name, leaves in layers.items()]
 
 
-def _way_out(path: Path) -> str:
-    return f'torch.save(model.state_dict(), "{path.name}") writes what can be imported'
+def _hint(path: Path) -> str:
+    return f'torch.save(model.state_dict(), "{path.name}") writes a file that can be imported'
 
 
 def _torch_layer(name: str, leaves: dict[str, np.ndarray]) -> SourceLayer:
@@ -167,7 +167,7 @@ def _torch_layer(name: str, leaves: dict[str, np.ndarray]) -> SourceLayer:
 
 
 class Storage(NamedTuple):
-    """Numbers that tensors are views of; a tensor is none itself, as its numbers need not lie side by side."""
+    """The buffer of tensors; a type of its own, so that a tensor, which need not be contiguous, never passes as one."""
 
     values: np.ndarray
 
@@ -179,7 +179,7 @@ def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *rest: 
         raise ValueError("a tensor is not described by a storage and numbers")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= len(storage.values):
-        raise ValueError("a tensor does not lie in its storage")
+        raise ValueError("a tensor exceeds its storage")
     steps = [stride * storage.values.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage.values[offset:], shape, steps, writeable=False)
 
@@ -189,7 +189,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *rest: tensor,
 }
-"""What the pickle of a state_dict calls, and what is done here instead."""
+"""By function that the pickle of a state_dict calls: the replacement called here."""
 
 CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -201,16 +201,15 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
 
 
 def _follow(content: bytes, storage: Callable[[tuple], Storage], path: Path) -> Any:
-    """Returns what the pickle of a state_dict describes; ``pickletools`` documents the instructions.
+    """Returns the object that the pickle of a state_dict describes; ``pickletools`` documents the instructions.
 
-    A name is a string here, and what is called is one of the functions above, so that no pickle can do more than
-    they do.
+    Names stay strings, and only the functions in ``CALLS`` are called, so no pickle can do more than they do.
     """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
 
-    def taken(count: int) -> list[Any]:
+    def pop(count: int) -> list[Any]:
         items = stack[len(stack) - count :]
         del stack[len(stack) - count :]
         return items
@@ -218,7 +217,7 @@ def _follow(content: bytes, storage: Callable[[tuple], Storage], path: Path) -> 
     def set_items(items: list[Any]) -> None:
         for name, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(name, str):
-                raise UserError(f"{path} holds more than the tensors of a state_dict; {_way_out(path)}")
+                raise UserError(f"{path} holds more than the tensors of a state_dict; {_hint(path)}")
             stack[-1][name] = value
 
     instructions: Any = genops(content)
@@ -233,9 +232,9 @@ def _follow(content: bytes, storage: Callable[[tuple], Storage], path: Path) -> 
             case "MARK":
                 marks.append(len(stack))
             case "TUPLE":
-                stack.append(tuple(taken(len(stack) - marks.pop())))
+                stack.append(tuple(pop(len(stack) - marks.pop())))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(tuple(taken(int(opcode.name[-1]))))
+                stack.append(tuple(pop(int(opcode.name[-1]))))
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":
@@ -243,25 +242,25 @@ def _follow(content: bytes, storage: Callable[[tuple], Storage], path: Path) -> 
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL" | "STACK_GLOBAL":
-                name = ".".join(argument.split(" ") if opcode.name == "GLOBAL" else taken(2))
+                name = ".".join(argument.split(" ") if opcode.name == "GLOBAL" else pop(2))
                 if name not in CALLS and name not in STORAGES:
-                    raise UserError(f"{path} names {name!r}, which is no part of a state_dict; {_way_out(path)}")
+                    raise UserError(f"{path} names {name!r}, which is not part of a state_dict; {_hint(path)}")
                 stack.append(name)
             case "REDUCE":
-                function, arguments = taken(2)
+                function, arguments = pop(2)
                 if not isinstance(function, str):
-                    raise ValueError("something is called that has no name")
+                    raise ValueError("a call without a function name")
                 stack.append(CALLS[function](*arguments))
             case "BINPERSID":
                 stack.append(storage(stack.pop()))
             case "SETITEM":
-                set_items(taken(2))
+                set_items(pop(2))
             case "SETITEMS":
-                set_items(taken(len(stack) - marks.pop()))
+                set_items(pop(len(stack) - marks.pop()))
             case "BUILD":
-                # Versions of the modules, which is all that a state_dict has besides its tensors.
+                # Module versions, all that a state_dict has besides its tensors.
                 stack.pop()
             case "STOP":
                 return stack.pop()
             case name:
-                raise UserError(f"{path} holds more than the tensors of a state_dict ({name}); {_way_out(path)}")
+                raise UserError(f"{path} holds more than the tensors of a state_dict ({name}); {_hint(path)}")

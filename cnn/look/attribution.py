@@ -1,4 +1,4 @@
-"""Where in an image a class is seen: Grad-CAM and integrated gradients."""
+"""Attribution: where in an image a network sees a class, by Grad-CAM and integrated gradients."""
 
 from functools import partial
 from typing import Any
@@ -15,68 +15,68 @@ from cnn.training.state import TrainState
 from cnn.training.steps import apply_model, check_images, scale
 
 INTEGRATION_STEPS = 64
-"""On the way from black to the image; the paper takes 20 to 300."""
+"""Steps from black to the image; the paper takes 20 to 300."""
 
 
 @partial(jax.jit, static_argnames="layer")
-def grad_cam(state: TrainState, images: Array | np.ndarray, layer: str, labels: Array | np.ndarray) -> Array:
-    """Returns how much each place of a layer's maps speaks for a class, at least 0, float32 [B, H', W'].
+def grad_cam(state: TrainState, images_BxHxWxC: Array | np.ndarray, layer: str, labels_B: Array | np.ndarray) -> Array:
+    """Returns the evidence for a class at each pixel of a layer's maps, at least 0, float32 [B, H', W'].
 
-    Source: R. R. Selvaraju et al., Grad-CAM, arXiv:1610.02391, section 3: the maps, weighted by the mean gradients of
-    the class's logit, added up, and what speaks against the class left out.
+    Source: R. R. Selvaraju et al., Grad-CAM, arXiv:1610.02391, section 3: the sum of the maps, weighted by the mean
+    gradients of the class's logit, with evidence against the class set to 0.
 
     Args:
       state: a trained state.
-      images: uint8 [B, H, W, C].
+      images_BxHxWxC: uint8.
       layer: name of a layer whose output has pixels, such as "conv2".
-      labels: the class that is asked for, of each image, integers [B].
+      labels_B: the class to explain in each image, integers.
 
     Raises:
-      ConfigError: there is no such layer, or it has no pixels.
+      ConfigError: there is no such layer, or its output has no pixels.
     """
-    maps = feature_maps(state, images)
+    maps = feature_maps(state, images_BxHxWxC)
     with_pixels = [name for name, outputs in maps.items() if outputs.ndim == 4]
     if layer not in with_pixels:
         raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(with_pixels)}, which have pixels")
-    state, inputs = state.eval_state, scale(images)
+    maps_BxHxWxC, state, inputs_BxHxWxC = maps[layer], state.eval_state, scale(images_BxHxWxC)
 
-    def score(added):
-        """The logits of the classes if something were added to what the layer puts out."""
+    def class_logits(offsets_BxHxWxC):
+        """The sum of the classes' logits after offsets are added to the layer's output."""
 
-        def add(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        def add_offsets(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             outputs = call(*args, **kwargs)
-            here = context.module.path == (layer,) and context.method_name == "__call__"
-            return outputs + added.astype(outputs.dtype) if here else outputs
+            is_layer = context.module.path == (layer,) and context.method_name == "__call__"
+            return outputs + offsets_BxHxWxC.astype(outputs.dtype) if is_layer else outputs
 
-        with nn.intercept_methods(add):
-            logits, _ = apply_model(state, state.params, inputs)
-        return jnp.take_along_axis(logits, jnp.asarray(labels)[:, None], 1).sum()
+        with nn.intercept_methods(add_offsets):
+            logits_BxK, _ = apply_model(state, state.params, inputs_BxHxWxC)
+        return jnp.take_along_axis(logits_BxK, jnp.asarray(labels_B)[:, None], 1).sum()
 
-    weights_BxC = jax.grad(score)(jnp.zeros_like(maps[layer])).mean((1, 2))
-    return jax.nn.relu((maps[layer] * weights_BxC[:, None, None]).sum(-1))
+    weights_BxC = jax.grad(class_logits)(jnp.zeros_like(maps_BxHxWxC)).mean((1, 2))
+    return jax.nn.relu((maps_BxHxWxC * weights_BxC[:, None, None]).sum(-1))
 
 
 @jax.jit
-def integrated_gradients(state: TrainState, images: Array | np.ndarray, labels: Array | np.ndarray) -> Array:
-    """Returns what each pixel adds to a class's logit, beside a black image, float32 [B, H, W, C].
+def integrated_gradients(state: TrainState, images_BxHxWxC: Array | np.ndarray, labels_B: Array | np.ndarray) -> Array:
+    """Returns each pixel's contribution to a class's logit, relative to a black image, float32 [B, H, W, C].
 
-    Source: M. Sundararajan et al., Axiomatic Attribution for Deep Networks, arXiv:1703.01365, section 3; all of an
-    image's values add up to the difference of the two logits.
+    Source: M. Sundararajan et al., Axiomatic Attribution for Deep Networks, arXiv:1703.01365, section 3; an image's
+    values sum to the difference of the two logits.
 
     Args:
       state: a trained state.
-      images: uint8 [B, H, W, C].
-      labels: the class that is asked for, of each image, integers [B].
+      images_BxHxWxC: uint8.
+      labels_B: the class to explain in each image, integers.
     """
-    check_images(state, images)
-    state, inputs = state.eval_state, scale(images)
+    check_images(state, images_BxHxWxC)
+    state, inputs_BxHxWxC = state.eval_state, scale(images_BxHxWxC)
 
-    def score(inputs):
-        logits, _ = apply_model(state, state.params, inputs)
-        return jnp.take_along_axis(logits, jnp.asarray(labels)[:, None], 1).sum()
+    def class_logits(inputs_BxHxWxC):
+        logits_BxK, _ = apply_model(state, state.params, inputs_BxHxWxC)
+        return jnp.take_along_axis(logits_BxK, jnp.asarray(labels_B)[:, None], 1).sum()
 
-    def add(total, step):
-        return total + jax.grad(score)(inputs * (step + 0.5) / INTEGRATION_STEPS), None
+    def add(total_BxHxWxC, step):
+        return total_BxHxWxC + jax.grad(class_logits)(inputs_BxHxWxC * (step + 0.5) / INTEGRATION_STEPS), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros_like(inputs), jnp.arange(INTEGRATION_STEPS))
-    return inputs * total / INTEGRATION_STEPS
+    total_BxHxWxC, _ = jax.lax.scan(add, jnp.zeros_like(inputs_BxHxWxC), jnp.arange(INTEGRATION_STEPS))
+    return inputs_BxHxWxC * total_BxHxWxC / INTEGRATION_STEPS

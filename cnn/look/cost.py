@@ -1,4 +1,4 @@
-"""What a training step costs: time to compile, FLOPs, bytes, memory, and its share of what the machine can do."""
+"""Cost of a training step: compile time, FLOPs, bytes, memory, and its share of the machine's matmul rate."""
 
 import time
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ from cnn.training.steps import Batch, train_epoch, train_step
 
 
 def matmul_rate(dtype: str = "float32", size: int = 2048, rounds: int = 5) -> float:
-    """Returns the FLOPs a second of the fastest of some products of two square matrices, here and now."""
+    """Returns this machine's FLOPs per second: the fastest of several products of two square matrices, measured now."""
     matrix = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(matrix, matrix))
@@ -25,23 +25,23 @@ def matmul_rate(dtype: str = "float32", size: int = 2048, rounds: int = 5) -> fl
 
 
 def _seconds(call: Any) -> float:
-    begin = time.perf_counter()
+    start = time.perf_counter()
     jax.block_until_ready(call())
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
 def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = None) -> dict[str, float]:
-    """Returns what a training step of an experiment costs, on made-up images.
+    """Returns the cost of a training step of an experiment, measured on random images.
 
     Args:
       config: the experiment.
-      steps: number of steps in the loop that is timed.
-      profile: directory for a trace of that loop, which Perfetto, chrome://tracing and XProf open.
+      steps: number of steps in the timed loop.
+      profile: directory for a trace of that loop, readable by Perfetto, chrome://tracing and XProf.
 
     Returns:
       ``trace_seconds``, ``lower_seconds`` and ``compile_seconds`` of train_step; ``flops`` of the step in its plain
       formulation, whatever algorithm computes it; ``bytes`` that the compiled step reads and writes, by XLA's count
-      (which sees neither caches nor the inside of a library's call, and a loop's body once); ``argument_bytes`` and
+      (which ignores caches and the inside of library calls, and counts a loop's body once); ``argument_bytes`` and
       ``temporary_bytes`` in memory; ``flops_per_byte``; ``step_seconds`` in a loop; ``flops_per_second``;
       ``matmul_flops_per_second`` of this machine in the model's type; and ``share_of_matmul``.
     """
@@ -52,20 +52,20 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
     images = rng.integers(0, 256, (steps * batch_size, *config.data.image_shape), np.uint8)
     split = jax.device_put(Split(images, rng.integers(0, config.model.classes, len(images), np.int32)), device)
 
-    begin = time.perf_counter()
+    start = time.perf_counter()
     batch = Batch(split.images[:batch_size], split.labels[:batch_size])
     traced = train_step.trace(state, batch)
-    middle = time.perf_counter()
+    traced_at = time.perf_counter()
     lowered = traced.lower()
-    end = time.perf_counter()
+    lowered_at = time.perf_counter()
     compiled = lowered.compile()
     cost = {
-        "trace_seconds": middle - begin,
-        "lower_seconds": end - middle,
-        "compile_seconds": time.perf_counter() - end,
+        "trace_seconds": traced_at - start,
+        "lower_seconds": lowered_at - traced_at,
+        "compile_seconds": time.perf_counter() - lowered_at,
     }
     memory: Any = compiled.memory_analysis()
-    flops, moved = plain_flops(state, batch), _analysis(compiled)["bytes accessed"]
+    flops, bytes_moved = plain_flops(state, batch), _analysis(compiled)["bytes accessed"]
 
     epoch = train_epoch.lower(state, split, batch_size=batch_size).compile()
     state, _ = jax.block_until_ready(epoch(state, split))
@@ -74,10 +74,10 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
     rate = matmul_rate(config.model.dtype)
     return cost | {
         "flops": flops,
-        "bytes": moved,
+        "bytes": bytes_moved,
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
-        "flops_per_byte": flops / moved,
+        "flops_per_byte": flops / bytes_moved,
         "step_seconds": step_seconds,
         "flops_per_second": flops / step_seconds,
         "matmul_flops_per_second": rate,
@@ -88,8 +88,8 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
 def plain_flops(state: TrainState, batch: Batch) -> float:
     """Returns the FLOPs of a training step in its plain formulation.
 
-    Winograd's algorithm needs fewer, in a loop that XLA counts once; what is lowered for a TPU has neither. It is
-    counted by the CPU's XLA, which every installation of JAX has: those of other devices count compiled programs alone.
+    Winograd's algorithm needs fewer, in a loop that XLA counts once; a program lowered for TPU has neither. The CPU's
+    XLA, part of every installation of JAX, counts them: the other backends count only compiled programs.
     """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
@@ -97,7 +97,7 @@ def plain_flops(state: TrainState, batch: Batch) -> float:
 
 
 def _analysis(program: Any) -> dict[str, float]:
-    """XLA's cost analysis, which some platforms give as a list of one."""
+    """XLA's cost analysis, which some platforms return as a list of one."""
     analysis = program.cost_analysis()
     return analysis[0] if isinstance(analysis, list) else analysis
 

@@ -1,4 +1,4 @@
-"""How good a trained network is, where it is wrong, and how sure it may be: NumPy on probabilities and labels."""
+"""A run -> evaluation.json, its tables and figures: accuracy, confusion and calibration on the test images."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from cnn.look.scores import calibrated, top_losses
 
 EMBEDDED = 2_000
-"""Test images in the picture of the last hidden layer."""
+"""Number of test images in the t-SNE embedding of the last hidden layer."""
 
 
 def format_evaluation(values: dict[str, Any]) -> str:
@@ -17,17 +17,17 @@ def format_evaluation(values: dict[str, Any]) -> str:
     lines = [
         f"accuracy        {values['accuracy']:.4f}   95 % interval {low:.4f} to {high:.4f}",
         f"top-2 accuracy  {values['top2_accuracy']:.4f}",
-        f"log likelihood  {values['nll']:.4f}   nats an image, negative; {values['nll_scaled']:.4f} with temperature",
-        f"calibration     {values['ece']:.4f}   expected error; {values['ece_scaled']:.4f} with temperature "
-        f"{values['temperature']:.2f}, fitted on the validation images",
+        f"NLL             {values['nll']:.4f}   nats per image; {values['nll_scaled']:.4f} with temperature",
+        f"ECE             {values['ece']:.4f}   expected calibration error; {values['ece_scaled']:.4f} with "
+        f"temperature {values['temperature']:.2f}, fitted on the validation images",
         "",
         f"{'class':14}{'precision':>10}{'recall':>10}{'f1':>10}{'images':>10}",
     ]
     for name, scores in values["classes"].items():
-        numbers = "".join(f"{scores[score]:>10.4f}" for score in ("precision", "recall", "f1"))
-        lines.append(f"{name:14}{numbers}{scores['images']:>10,}")
+        columns = "".join(f"{scores[score]:>10.4f}" for score in ("precision", "recall", "f1"))
+        lines.append(f"{name:14}{columns}{scores['images']:>10,}")
     lines += ["", "most confused"]
-    lines += [f"  {wrong:>5}  {name} taken for {other}" for name, other, wrong in values["most_confused"]]
+    lines += [f"  {wrong:>5}  {name} predicted as {other}" for name, other, wrong in values["most_confused"]]
     return "\n".join(lines)
 
 
@@ -35,7 +35,7 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
     """Evaluates the best network of a run on its test images, writes evaluation.json and figures, and returns both.
 
     Raises:
-      UserError: the directory holds no run, or its images are not there, or others, or it cannot be written.
+      UserError: the directory holds no run or cannot be written, or the run's images are missing or have changed.
       DamagedError: the checkpoint is damaged.
     """
     from cnn.config import model_class_names
@@ -54,19 +54,19 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
     val, test = (np.asarray(predict(state, split.images)) for split in (splits.val, splits.test))
     values, bins = calibrated(val, splits.val.labels, test, splits.test.labels, names)
     worst = top_losses(test, splits.test.labels)
-    wrong = f"The {len(worst)} test images with the highest loss: class, what it is taken for, loss"
-    some, hidden = splits.test.images[:EMBEDDED], last_hidden_layer(layer_table(state))
+    caption = f"The {len(worst)} test images with the highest loss: class, predicted class, loss"
+    embedded, hidden = splits.test.images[:EMBEDDED], last_hidden_layer(layer_table(state))
 
     def embedding():
-        outputs = np.asarray(layer_outputs(state, some, hidden)).reshape(len(some), -1)
-        title = f"What {hidden} puts out for {len(some):,} test images, by t-SNE: near points are alike to the network"
+        outputs = np.asarray(layer_outputs(state, embedded, hidden)).reshape(len(embedded), -1)
+        title = f"t-SNE of the outputs of {hidden} for {len(embedded):,} test images: near points have similar outputs"
         return plots.embedding(np.asarray(embed(outputs)), splits.test.labels[:EMBEDDED], names, title)
 
     drawings = {
         "confusion_matrix": lambda: plots.confusion_matrix(np.asarray(values["confusion_matrix"]), names),
         "reliability": lambda: plots.reliability(bins),
         "top_losses": lambda: image_plots.top_losses(
-            splits.test.images[worst], splits.test.labels[worst], test[worst], names, wrong
+            splits.test.images[worst], splits.test.labels[worst], test[worst], names, caption
         ),
         "embedding": embedding,
     }

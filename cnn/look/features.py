@@ -1,4 +1,4 @@
-"""What the layers put out on the way, and where in an image a class is seen: Grad-CAM and integrated gradients."""
+"""Layer activations by name."""
 
 from collections import OrderedDict
 from functools import partial
@@ -13,13 +13,13 @@ from cnn.training.steps import check_images, scale
 
 
 def _layers(module, method_name: str) -> bool:
-    """The named layers themselves, neither what they are built from nor the model round them."""
+    """Selects the named layers, neither their submodules nor the model around them."""
     return method_name == "__call__" and len(module.path) == 1
 
 
 @jax.jit
 def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[str, Array]:
-    """Returns every layer's output by name, after its activation, in the order in which they are computed.
+    """Returns every layer's output by name, after its activation function, in the order of computation.
 
     Args:
       state: a trained or untrained state.
@@ -44,6 +44,6 @@ def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[s
 
 
 @partial(jax.jit, static_argnames="layer")
-def layer_outputs(state: TrainState, images: Array | np.ndarray, layer: str) -> Array:
-    """Returns one layer's output, as ``feature_maps`` does, for many images: nothing that it does not need is kept."""
-    return feature_maps(state, images)[layer]
+def layer_outputs(state: TrainState, images_BxHxWxC: Array | np.ndarray, layer: str) -> Array:
+    """Returns one layer's output as ``feature_maps`` does, for many images: the others are not kept in memory."""
+    return feature_maps(state, images_BxHxWxC)[layer]

@@ -1,4 +1,4 @@
-"""A run directory -> figures/*.png: which pictures a run gets, and what is drawn in them."""
+"""A run directory -> figures/*.png: which figures a run gets, and their content."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 
 
 STRIP_KERNELS, STRIP_EPOCHS = 8, 16
-"""At most so many rows and columns has the picture of the kernels over the epochs."""
+"""Maximum numbers of rows and columns in the figure of the kernels by epoch."""
 
 
-def _begun(config: ExperimentConfig) -> tuple[TrainState, str]:
-    """Returns the state that a run began with, or a random one if it cannot be had, and what to call it in a title."""
+def _initial_state(config: ExperimentConfig) -> tuple[TrainState, str]:
+    """Returns a run's initial state (a random one if the transfer source is gone) and a label for it."""
     state = create_state(config)
     try:
-        state, taken = apply_transfer(state, config.transfer)
+        state, report = apply_transfer(state, config.transfer)
     except (UserError, DamagedError):
-        return state, "random (the other run is gone)"
-    return state, "begun from another run" if taken else "untrained"
+        return state, "random (the source run is gone)"
+    return state, "initialized from another run" if report else "untrained"
 
 
 def _layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.ndarray:
-    """Returns the kernel of a layer that has one as that of a convolution, [H, W, C_in, C_out].
+    """Returns the kernel of a layer in the shape of a convolution's, [H, W, C_in, C_out].
 
-    A dense layer that sees flattened pixels has a window of the image's size; any other one sees a single pixel.
+    A dense layer after flattened pixels becomes a window of the image's size; any other one a window of one pixel.
     """
     kernel = np.asarray(state.eval_state.params[name]["kernel"])
     flattened = flattened_pixels(layers)
@@ -52,12 +52,12 @@ def _layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.nd
 
 
 def _layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
-    """Returns what a layer makes of the first image: [H, W, C], or [D] of a layer without pixels.
+    """Returns a layer's output for the first image: [H, W, C], or [F] of a layer without pixels.
 
-    Tokens lie as the pixels that they were made of.
+    Tokens [T, D] are arranged like their pixels.
 
     Args:
-      maps: what ``feature_maps`` returns.
+      maps: as ``feature_maps`` returns them.
       name: of the layer.
     """
     names, outputs = list(maps), np.asarray(maps[name][0])
@@ -67,58 +67,58 @@ def _layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
     return outputs
 
 
-def _layer_figure(maps: Mapping[str, Any], name: str, described: str, class_names: Sequence[str]) -> "Figure":
-    """Draws what a layer makes of the first image: maps, or bars where it has no pixels; arguments as above."""
+def _layer_figure(maps: Mapping[str, Any], name: str, description: str, class_names: Sequence[str]) -> "Figure":
+    """Draws a layer's output for the first image: maps, or bars if it has no pixels; arguments as above."""
     outputs = _layer_maps(maps, name)
     if outputs.ndim == 3:
-        return image_plots.feature_maps(outputs, f"The {outputs.shape[-1]} maps that {name} makes of {described}")
-    title = f"What the {len(outputs):,} units of {name} make of {described}"
+        return image_plots.feature_maps(outputs, f"The {outputs.shape[-1]} feature maps of {name} for {description}")
+    title = f"Activations of the {len(outputs):,} units of {name} for {description}"
     return plots.units(outputs, title, class_names if name == list(maps)[-1] else None)
 
 
 def _kernel_strip(kernels: Mapping[int, np.ndarray], layer: str) -> "Figure":
-    """Draws the kernels of the first convolution that training changed most, over the epochs.
+    """Draws the kernels of the first convolution that training changed most, by epoch.
 
     Args:
-      kernels: by epoch, [H, W, C_in, C_out], of at least one.
+      kernels: by epoch, [H, W, C_in, C_out], at least one.
       layer: name of the layer.
     """
     epochs = sorted(kernels)
     if len(epochs) > STRIP_EPOCHS:
-        epochs = [epochs[place] for place in np.linspace(0, len(epochs) - 1, STRIP_EPOCHS).round().astype(int)]
-    shown = np.stack([kernels[epoch][:, :, 0] for epoch in epochs])
-    change = ((shown[-1] - shown[0]) ** 2).sum((0, 1))
-    most = np.sort(np.argsort(-change, kind="stable")[:STRIP_KERNELS])
-    title = f"The {len(most)} kernels of {layer} that training changed most, by epoch (0: before training)"
-    return image_plots.kernels_by_epoch(shown[..., most], epochs, title)
+        epochs = [epochs[index] for index in np.linspace(0, len(epochs) - 1, STRIP_EPOCHS).round().astype(int)]
+    by_epoch = np.stack([kernels[epoch][:, :, 0] for epoch in epochs])
+    change = ((by_epoch[-1] - by_epoch[0]) ** 2).sum((0, 1))
+    most_changed = np.sort(np.argsort(-change, kind="stable")[:STRIP_KERNELS])
+    title = f"The {len(most_changed)} kernels of {layer} that training changed most, by epoch (0: before training)"
+    return image_plots.kernels_by_epoch(by_epoch[..., most_changed], epochs, title)
 
 
 def figures(
     config: ExperimentConfig, result: Result, splits: Splits, kernels: Mapping[int, np.ndarray] | None = None
 ) -> dict[str, Callable[[], "Figure"]]:
-    """Returns, by file name, what draws each figure of a run.
+    """Returns, by file name, the functions that draw the figures of a run.
 
     Args:
       config: its experiment.
       result: its result.
-      splits: the images that it trained on.
-      kernels: what ``rundir.read_kernels`` returns; without them, their figure is left out.
+      splits: its images.
+      kernels: as ``rundir.read_kernels`` returns them; their figure is left out without them.
     """
     names = model_class_names(config)
     korean = DATASETS[config.data.name].korean_names
     train, test = splits.train, splits.test
     layers = layer_table(result.state)
     maps = feature_maps(result.state, train.images[:1])
-    described = f"the first training image ({names[train.labels[0]]})"
+    description = f"the first training image ({names[train.labels[0]]})"
     first = next(layer.name for layer in layers if layer.parameters)
-    before, origin = _begun(config)
-    trained, untrained = (_layer_kernel(state, layers, first) for state in (result.state, before))
+    initial, origin = _initial_state(config)
+    trained, untrained = (_layer_kernel(state, layers, first) for state in (result.state, initial))
     limit = image_plots.weight_limit(trained, untrained)
 
-    def shown(layer):
-        return lambda: image_plots.feature_maps(_layer_maps(maps, layer), f"What {layer} makes of {described}")
+    def draw_maps(layer):
+        return lambda: image_plots.feature_maps(_layer_maps(maps, layer), f"Feature maps of {layer} for {description}")
 
-    # Imported weights have none.
+    # Imported weights have no history.
     curves = {"learning_curves": lambda: plots.learning_curves(result.history, result.summary["best_epoch"])}
     return {
         **(curves if result.history else {}),
@@ -130,8 +130,8 @@ def figures(
             untrained, f"Kernels of {first}, {origin}", limit=limit
         ),
         **({f"kernels_{first}_by_epoch": lambda: _kernel_strip(kernels, first)} if kernels else {}),
-        "first_image": lambda: image_plots.image(train.images[0], f"{described[0].upper()}{described[1:]}"),
-        **{f"feature_maps_{layer.name}": shown(layer.name) for layer in layers if layer.kind == "Conv"},
+        "first_image": lambda: image_plots.image(train.images[0], f"{description[0].upper()}{description[1:]}"),
+        **{f"feature_maps_{layer.name}": draw_maps(layer.name) for layer in layers if layer.kind == "Conv"},
         "probabilities": lambda: image_plots.probabilities(
             test.images[:6], np.asarray(predict(result.state, test.images[:6])), test.labels[:6], names
         ),
@@ -145,7 +145,7 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
       run_dir: directory of the run.
       config: its experiment.
       result: its result.
-      splits: the images that it trained on, if not those that the configuration names.
+      splits: its images; None loads those of the configuration.
 
     Raises:
       RunDirError: they cannot be written; the result of the run is complete without them.
@@ -153,18 +153,18 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
     rundir.own_directory(run_dir, rundir.FIGURES)
     kernels = rundir.read_kernels(run_dir)
     drawings = figures(config, result, splits or load_images(run_dir, config.data), kernels)
-    return write_figures(run_dir, drawings, f"mend that, and python -m cnn look {run_dir} draws them")
+    return write_figures(run_dir, drawings, f"fix that, then python -m cnn look {run_dir} draws them")
 
 
 def write_figures(
-    run_dir: Path, drawings: Mapping[str, Callable[[], "Figure"]], hint: str = "mend that and try again"
+    run_dir: Path, drawings: Mapping[str, Callable[[], "Figure"]], hint: str = "fix that and try again"
 ) -> list[Path]:
-    """Draws figures into a run directory, one after the other, and returns their paths.
+    """Writes figures into a run directory, one after the other, and returns their paths.
 
     Args:
       run_dir: directory of the run.
-      drawings: by file name, what draws each.
-      hint: what the user is told to do when they cannot be written.
+      drawings: by file name, the functions that draw them.
+      hint: end of the error message if they cannot be written.
 
     Raises:
       RunDirError: they cannot be written.
@@ -180,7 +180,7 @@ def write_figures(
 
 
 def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path]:
-    """Draws what a layer of a run's best network makes of an image, where it sees the class, and its kernels.
+    """Draws the output of a layer of a run's best network for an image, the attribution of the class, and its kernels.
 
     Args:
       run_dir: directory of the run.
@@ -188,7 +188,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
       file: PNG or JPEG; None for the first training image.
 
     Returns:
-      The paths: maps, attribution, and for a layer with a kernel that and its weights, trained beside untrained.
+      The paths: maps, attribution, and for a layer with a kernel its kernels and weights, trained and untrained.
 
     Raises:
       UserError: there is no such run, layer or file, or the figures cannot be written.
@@ -200,24 +200,24 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
     if layer not in (all_names := [row.name for row in layers]):
         raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(all_names)}")
     if file is None:
-        image, described = load_images(run_dir).train.images[0], "the first training image"
+        image, description = load_images(run_dir).train.images[0], "the first training image"
     else:
-        image, described = read_image(file, config.data.image_shape), printable(file.name)
+        image, description = read_image(file, config.data.image_shape), printable(file.name)
     names = model_class_names(config)
     probabilities = np.asarray(predict(state, image[None]))[0]
     label, maps = int(probabilities.argmax()), feature_maps(state, image[None])
     labels = np.array([label])
     cam = np.asarray(grad_cam(state, image[None], layer, labels))[0] if maps[layer].ndim == 4 else None
     gradients = np.asarray(integrated_gradients(state, image[None], labels))[0]
-    subject = described if file else described.capitalize()
-    title = f"{subject}: {names[label]}, by a probability of {probabilities[label]:.3f}"
+    subject = description if file else description.capitalize()
+    title = f"{subject}: predicted as {names[label]}, probability {probabilities[label]:.3f}"
     drawings = {
-        f"look_{layer}_maps": lambda: _layer_figure(maps, layer, described, names),
+        f"look_{layer}_maps": lambda: _layer_figure(maps, layer, description, names),
         f"look_{layer}_attribution": lambda: image_plots.attribution(image, cam, gradients, layer, title),
     }
     if "kernel" in state.params.get(layer, {}):
-        before, origin = _begun(config)
-        untrained, trained = (_layer_kernel(one, layers, layer) for one in (before, state))
+        initial, origin = _initial_state(config)
+        untrained, trained = (_layer_kernel(one, layers, layer) for one in (initial, state))
         titles = origin, "trained"
         drawings |= {
             f"look_{layer}_kernels": lambda: image_plots.kernels_compared(untrained, trained, layer, titles),

@@ -1,4 +1,4 @@
-"""Image files -> classes, by the best network of a run. A file may be anything; what is no image is a DataError."""
+"""Image files -> classes, by the best network of a run. Any file is accepted; one that is not an image is reported."""
 
 import json
 import warnings
@@ -10,27 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from cnn.config import model_class_names
-from cnn.data.image_files import Read, _read
+from cnn.data.image_files import DecodedImage, decode_image
 from cnn.errors import DataError, printable
 from cnn.runs.checkpoint import load_best
 from cnn.training.steps import predict
 
 BATCH = 128
-"""Files that are read and classified at a time."""
+"""Number of files that are read and classified at a time."""
 
 DECODERS = 2
-"""Files that are decoded at a time: a large one takes half a gigabyte meanwhile."""
+"""Number of files that are decoded at a time: a large one needs half a gigabyte of memory."""
 
 
 def predict_files(
     run_dir: Path, files: Sequence[Path], invert: bool | None = None, as_json: bool = False
 ) -> Iterator[tuple[str, bool]]:
-    """Gives for each file, in order, a line, and whether it was read: the three likeliest classes, or what is wrong.
+    """Yields a line per file, in order, and whether it was read: the three most likely classes, or the error.
 
     Args:
       run_dir: directory of a run.
-      files: names of image files; "-" for standard input.
-      invert: as of ``read_image``.
+      files: paths of image files; "-" for standard input.
+      invert: as in ``read_image``.
       as_json: whether a line is a JSON object: ``file``, ``inverted`` and ``classes``, or ``file`` and ``error``.
 
     Raises:
@@ -39,35 +39,35 @@ def predict_files(
     """
     state, config = load_best(run_dir)
     names = model_class_names(config)
-    blank = Read(np.zeros(config.data.image_shape, np.uint8), False)
+    blank = DecodedImage(np.zeros(config.data.image_shape, np.uint8), False)
     read = partial(_read_or_error, shape=config.data.image_shape, invert=invert)
     with ThreadPoolExecutor(DECODERS) as threads, warnings.catch_warnings():
-        # As of read_image; here, as threads share what is ignored.
+        # As in read_image; set here, as threads share the warning filters.
         warnings.simplefilter("ignore")
         for start in range(0, len(files), BATCH):
-            found = list(threads.map(read, files[start : start + BATCH]))
-            images = [(blank if isinstance(image, DataError) else image).pixels for image in found]
-            # Always as many, so that it is compiled once.
+            results = list(threads.map(read, files[start : start + BATCH]))
+            images = [(blank if isinstance(result, DataError) else result).pixels for result in results]
+            # Padded to a constant batch size, so that it is compiled once.
             images += [blank.pixels] * (min(BATCH, len(files)) - len(images))
             rows = np.asarray(predict(state, np.stack(images)))
-            for path, image, row in zip(files[start:], found, rows, strict=False):
-                yield _line(path, image, row, names, as_json), not isinstance(image, DataError)
+            for path, result, row_K in zip(files[start:], results, rows, strict=False):
+                yield _line(path, result, row_K, names, as_json), not isinstance(result, DataError)
 
 
-def _read_or_error(path: Path, shape: Sequence[int], invert: bool | None) -> Read | DataError:
+def _read_or_error(path: Path, shape: Sequence[int], invert: bool | None) -> DecodedImage | DataError:
     try:
-        return _read(path, shape, invert)
+        return decode_image(path, shape, invert)
     except DataError as error:
         return error
 
 
-def _line(path: Path, image: Read | DataError, row: np.ndarray, names: Sequence[str], as_json: bool) -> str:
-    """What is said of a file."""
-    if isinstance(image, DataError):
-        return json.dumps({"file": printable(path), "error": str(image)}) if as_json else f"error: {image}"
-    likeliest = [(names[label], float(row[label])) for label in np.argsort(-row)[:3]]
+def _line(path: Path, result: DecodedImage | DataError, row_K: np.ndarray, names: Sequence[str], as_json: bool) -> str:
+    """The line of a file: its most likely classes, or its error."""
+    if isinstance(result, DataError):
+        return json.dumps({"file": printable(path), "error": str(result)}) if as_json else f"error: {result}"
+    top = [(names[label], float(row_K[label])) for label in np.argsort(-row_K)[:3]]
     if as_json:
-        classes = [{"name": name, "probability": probability} for name, probability in likeliest]
-        return json.dumps({"file": printable(path), "inverted": image.inverted, "classes": classes})
-    inverted = " (inverted)" if image.inverted else ""
-    return f"{printable(path)}{inverted}: {', '.join(f'{name} {share:.3f}' for name, share in likeliest)}"
+        classes = [{"name": name, "probability": probability} for name, probability in top]
+        return json.dumps({"file": printable(path), "inverted": result.inverted, "classes": classes})
+    inverted = " (inverted)" if result.inverted else ""
+    return f"{printable(path)}{inverted}: {', '.join(f'{name} {probability:.3f}' for name, probability in top)}"

@@ -12,121 +12,121 @@ BINS = 15
 """Of confidence, as in Guo et al."""
 
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Returns how many images of each class (row) were taken for each class (column), int64 [K, K]."""
-    return np.bincount(classes * labels.astype(int) + predicted, minlength=classes**2).reshape(classes, classes)
+def confusion_matrix(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the number of images of each class (row) that were predicted as each class (column), int64 [K, K]."""
+    return np.bincount(classes * labels_N.astype(int) + predicted_N, minlength=classes**2).reshape(classes, classes)
 
 
-def class_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns precision, recall and f1 of each class, float [K], from a confusion matrix; 0 where there is nothing."""
-    correct, taken, there = np.diag(confusion), confusion.sum(0), confusion.sum(1)
-    pairs = {"precision": (correct, taken), "recall": (correct, there), "f1": (2 * correct, taken + there)}
-    return {name: part / np.maximum(whole, 1) for name, (part, whole) in pairs.items()}
+def class_scores(confusion_KxK: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns precision, recall and f1 of each class, float [K], from a confusion matrix; 0 instead of 0 / 0."""
+    correct, predicted, true = np.diag(confusion_KxK), confusion_KxK.sum(0), confusion_KxK.sum(1)
+    ratios = {"precision": (correct, predicted), "recall": (correct, true), "f1": (2 * correct, predicted + true)}
+    return {name: numerator / np.maximum(denominator, 1) for name, (numerator, denominator) in ratios.items()}
 
 
-def most_confused(confusion: np.ndarray, count: int = 5) -> list[tuple[int, int, int]]:
-    """Returns (class, taken for, how many) of the pairs that are confused most, the worst first."""
-    wrong = confusion * (1 - np.eye(len(confusion), dtype=int))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
-    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    return [(int(label), int(other), int(wrong[label, other])) for label, other in pairs if wrong[label, other]]
+def most_confused(confusion_KxK: np.ndarray, count: int = 5) -> list[tuple[int, int, int]]:
+    """Returns (class, predicted class, number of images) of the most confused pairs, the most frequent first."""
+    wrong_KxK = confusion_KxK * (1 - np.eye(len(confusion_KxK), dtype=int))
+    order = np.argsort(-wrong_KxK, axis=None, kind="stable")[:count]
+    pairs = zip(*np.unravel_index(order, wrong_KxK.shape), strict=True)
+    return [(int(true), int(other), int(wrong_KxK[true, other])) for true, other in pairs if wrong_KxK[true, other]]
 
 
-def losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns -log of the probability of each image's class, in nats, [N]."""
-    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny))
+def losses(probabilities_NxK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
+    """Returns the cross-entropy of each image in nats, [N]."""
+    return -np.log(np.maximum(probabilities_NxK[np.arange(len(labels_N)), labels_N], np.finfo(np.float32).tiny))
 
 
-def top_losses(probabilities: np.ndarray, labels: np.ndarray, count: int = 16) -> np.ndarray:
-    """Returns the indices of the images with the highest loss, the highest first, of equal ones the first first."""
-    return np.argsort(-losses(probabilities, labels), kind="stable")[:count]
+def top_losses(probabilities_NxK: np.ndarray, labels_N: np.ndarray, count: int = 16) -> np.ndarray:
+    """Returns the indices of the images with the highest loss, in descending order; ties keep their order."""
+    return np.argsort(-losses(probabilities_NxK, labels_N), kind="stable")[:count]
 
 
-def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean of -log of the probability of each image's class, in nats."""
-    return float(losses(probabilities, labels).mean())
+def negative_log_likelihood(probabilities_NxK: np.ndarray, labels_N: np.ndarray) -> float:
+    """Returns the mean cross-entropy in nats."""
+    return float(losses(probabilities_NxK, labels_N).mean())
 
 
 class Reliability(NamedTuple):
-    """By bins of confidence, each float [BINS]; NaN where no image is."""
+    """A reliability diagram: values by confidence bin, each float [BINS]; NaN in empty bins."""
 
     confidence: np.ndarray
     """Mean of the highest probabilities."""
     accuracy: np.ndarray
-    """Share of images that are classified rightly."""
+    """Share of correctly classified images."""
     share: np.ndarray
-    """Share of all images; 0 where none is."""
+    """Share of all images; 0 in empty bins."""
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean distance of confidence and accuracy over all images."""
+        """The expected calibration error: the mean distance of confidence and accuracy, weighted by share."""
         return float(np.nansum(self.share * np.abs(self.confidence - self.accuracy)))
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """Returns how often a network that is so sure is right: C. Guo et al., arXiv:1706.04599, section 2.
+def reliability(probabilities_NxK: np.ndarray, labels_N: np.ndarray, bins: int = BINS) -> Reliability:
+    """Returns accuracy by confidence: C. Guo et al., arXiv:1706.04599, section 2.
 
     Args:
-      probabilities: [N, K].
-      labels: integers [N].
-      bins: as many of equal width, each without its lower end.
+      probabilities_NxK: of any images.
+      labels_N: integers.
+      bins: number of bins of equal width, each without its lower end.
     """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
+    confidence_N, correct_N = probabilities_NxK.max(1), probabilities_NxK.argmax(1) == labels_N
+    bin_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(bin_N, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, values, minlength=bins) / counts for values in (confidence, right)]
-    return Reliability(means[0], means[1], counts / len(labels))
+        means = [np.bincount(bin_N, values_N, minlength=bins) / counts for values_N in (confidence_N, correct_N)]
+    return Reliability(means[0], means[1], counts / len(labels_N))
 
 
-def scale_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def scale_temperature(probabilities_NxK: np.ndarray, temperature: float) -> np.ndarray:
     """Returns the probabilities [N, K] as if their logits had been divided by a temperature."""
-    logits = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)) / temperature
-    scaled = np.exp(logits - logits.max(1, keepdims=True))
-    return scaled / scaled.sum(1, keepdims=True)
+    logits_NxK = np.log(np.maximum(probabilities_NxK.astype(np.float64), np.finfo(np.float32).tiny)) / temperature
+    scaled_NxK = np.exp(logits_NxK - logits_NxK.max(1, keepdims=True))
+    return scaled_NxK / scaled_NxK.sum(1, keepdims=True)
 
 
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the temperature with the least negative log likelihood: C. Guo et al., section 4.2.
+def fit_temperature(probabilities_NxK: np.ndarray, labels_N: np.ndarray) -> float:
+    """Returns the temperature with the lowest negative log-likelihood: C. Guo et al., section 4.2.
 
     Args:
-      probabilities: of images that the network was not trained on, and that nothing is reported of, [N, K].
-      labels: integers [N].
+      probabilities_NxK: of images used neither for training nor for reported results.
+      labels_N: integers.
     """
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature):
-        return negative_log_likelihood(scale_temperature(probabilities, math.exp(log_temperature)), labels)
+        return negative_log_likelihood(scale_temperature(probabilities_NxK, math.exp(log_temperature)), labels_N)
 
-    found: Any = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
-    return math.exp(found.x)
+    minimum: Any = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
+    return math.exp(minimum.x)
 
 
-def evaluation(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], temperature: float) -> dict:
-    """Returns all that ``evaluation.json`` holds, as plain numbers.
+def evaluation(probabilities_NxK: np.ndarray, labels_N: np.ndarray, names: Sequence[str], temperature: float) -> dict:
+    """Returns the content of ``evaluation.json``, as plain numbers.
 
     Args:
-      probabilities: of the test images, [N, K].
-      labels: integers [N].
-      names: of the classes, [K].
+      probabilities_NxK: of the test images.
+      labels_N: integers.
+      names: of the K classes.
       temperature: fitted on other images.
     """
-    confusion = confusion_matrix(labels, probabilities.argmax(1), len(names))
-    correct, count = int(np.trace(confusion)), len(labels)
-    scores, scaled = class_scores(confusion), scale_temperature(probabilities, temperature)
-    second = np.sort(probabilities, 1)[:, -2] <= probabilities[np.arange(count), labels]
+    confusion = confusion_matrix(labels_N, probabilities_NxK.argmax(1), len(names))
+    correct, count = int(np.trace(confusion)), len(labels_N)
+    scores, scaled_NxK = class_scores(confusion), scale_temperature(probabilities_NxK, temperature)
+    in_top2_N = np.sort(probabilities_NxK, 1)[:, -2] <= probabilities_NxK[np.arange(count), labels_N]
     return {
         "images": count,
         "accuracy": correct / count,
         "accuracy_interval": list(accuracy_interval(correct, count)),
-        "top2_accuracy": float(second.mean()),
-        "nll": negative_log_likelihood(probabilities, labels),
-        "ece": reliability(probabilities, labels).error,
+        "top2_accuracy": float(in_top2_N.mean()),
+        "nll": negative_log_likelihood(probabilities_NxK, labels_N),
+        "ece": reliability(probabilities_NxK, labels_N).error,
         "temperature": temperature,
-        "nll_scaled": negative_log_likelihood(scaled, labels),
-        "ece_scaled": reliability(scaled, labels).error,
+        "nll_scaled": negative_log_likelihood(scaled_NxK, labels_N),
+        "ece_scaled": reliability(scaled_NxK, labels_N).error,
         "classes": {
-            name: {"images": int(confusion[label].sum()), **{score: float(of[label]) for score, of in scores.items()}}
+            name: {"images": int(confusion[label].sum()), **{key: float(score[label]) for key, score in scores.items()}}
             for label, name in enumerate(names)
         },
         "most_confused": [[names[label], names[other], wrong] for label, other, wrong in most_confused(confusion)],
@@ -135,20 +135,20 @@ def evaluation(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[st
 
 
 def calibrated(
-    val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, names: Sequence[str]
+    val_NxK: np.ndarray, val_labels_N: np.ndarray, test_MxK: np.ndarray, test_labels_M: np.ndarray, names: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Reliability]]:
-    """Returns ``evaluation`` of the test images, and by its title how sure the network may be before and after scaling.
+    """Returns ``evaluation`` of the test images, and by title the reliability before and after temperature scaling.
 
     Args:
-      val: probabilities of the validation images, to which the temperature is fitted, [N, K].
-      val_labels: integers [N].
-      test: probabilities of the test images, [M, K].
-      test_labels: integers [M].
-      names: of the classes, [K].
+      val_NxK: probabilities of the validation images, on which the temperature is fitted.
+      val_labels_N: integers.
+      test_MxK: probabilities of the M test images.
+      test_labels_M: integers.
+      names: of the K classes.
     """
-    temperature = fit_temperature(val, val_labels)
+    temperature = fit_temperature(val_NxK, val_labels_N)
     bins = {
-        "as trained": reliability(test, test_labels),
-        f"with temperature {temperature:.2f}": reliability(scale_temperature(test, temperature), test_labels),
+        "as trained": reliability(test_MxK, test_labels_M),
+        f"with temperature {temperature:.2f}": reliability(scale_temperature(test_MxK, temperature), test_labels_M),
     }
-    return evaluation(test, test_labels, names, temperature), bins
+    return evaluation(test_MxK, test_labels_M, names, temperature), bins

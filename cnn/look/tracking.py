@@ -1,4 +1,4 @@
-"""Each epoch's numbers, weights and pictures -> TensorBoard or MLflow, as --log.tracker says; no run is lost by it."""
+"""Each epoch's metrics, weights and images -> TensorBoard or MLflow (--log.tracker); a failing tracker stops no run."""
 
 import importlib
 import io
@@ -27,31 +27,31 @@ from cnn.training.state import TrainState
 from cnn.training.summary import first_convolution, layer_table
 
 Track = Callable[[dict[str, Any], TrainState | None], None]
-"""Called by ``fit`` with an epoch's row of metrics.jsonl and the state after it."""
+"""Called by ``fit`` with an epoch's row of metrics.jsonl and the state after the epoch."""
 
 
 class Epoch(NamedTuple):
-    """What a tracker is told of an epoch."""
+    """What a tracker receives for an epoch."""
 
     number: int
-    """From 1; it is the step under which all else is filed."""
-    numbers: dict[str, float]
+    """From 1; the tracker's step."""
+    metrics: dict[str, float]
     """The epoch's row, as "loss/train", "loss/val", ..., "seconds"."""
     weights: dict[str, np.ndarray]
-    """What evaluation takes, as "conv1/kernel"; {} if the state is not known."""
-    pictures: dict[str, bytes]
-    """PNG files: the kernels of the first convolution, and what it makes of the first training image."""
+    """The parameters used in evaluation, as "conv1/kernel"; {} without a state."""
+    images: dict[str, bytes]
+    """PNG files: the kernels of the first convolution, and its feature maps for the first training image."""
 
 
 class Tracker(NamedTuple):
-    """A place for epochs. One that is written twice, as a run that was killed repeats it, must be there once."""
+    """Where epochs are logged. Writing an epoch again, as a resumed run does, must replace it."""
 
     packages: tuple[str, ...]
-    """What it imports, of the extra that has its name."""
+    """The packages it imports, from the extra of the same name."""
     write: Callable[[ExperimentConfig, Path, Epoch], None]
-    """Files an epoch, given the run's configuration and directory."""
+    """Logs an epoch, given the run's configuration and directory."""
     end: Callable[[Path, bool], None]
-    """Called when training has ended, with the run's directory and whether it came to its end."""
+    """Called when training ends, with the run's directory and whether it finished."""
 
 
 @contextmanager
@@ -61,34 +61,34 @@ def tracked(
     splits: Splits | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Track]:
-    """Gives what ``fit`` takes as ``track``: it files epochs with the tracker of ``config.log``.
+    """Yields the ``track`` callback of ``fit``, which logs epochs with the tracker of ``config.log``.
 
-    What goes wrong while it does is told once, by ``warn``, and the run goes on without it. Of many processes, the
-    first writes.
+    The first failure of the tracker is passed to ``warn``, and the run continues without it. Only the primary process
+    writes.
 
     Args:
       config: the experiment.
-      run_dir: directory of the run; the tracker's files are in a directory in it that has the tracker's name.
-      splits: images to use instead of those that the configuration names.
-      warn: called with a line if the tracker fails.
+      run_dir: directory of the run; the tracker's files are in its subdirectory of the tracker's name.
+      splits: images to use instead of those of the configuration.
+      warn: called with one line if the tracker fails.
 
     Raises:
       ConfigError: a package that the tracker needs is not installed.
       RunDirError: the tracker's directory is a link.
     """
-    name, run_dir, begun, failed = config.log.tracker, Path(run_dir), False, False
+    name, run_dir, started, failed = config.log.tracker, Path(run_dir), False, False
     tracker = TRACKERS.get(name)
     if tracker is None:
         yield lambda row, state: None
         return
-    # Otherwise, MLflow reports how it is used to those who make it.
+    # Otherwise, MLflow sends usage statistics to its makers.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for package in tracker.packages:
         try:
             importlib.import_module(package)
         except ImportError as error:
             raise ConfigError(
-                f"--log.tracker is {name!r}, but {error.name} is not installed; leave it out, or "
+                f"--log.tracker is {name!r}, but {error.name} is not installed; leave the option out, or run "
                 f".venv/bin/pip install -c constraints.txt -e '.[{name}]'"
             ) from None
     rundir.own_directory(run_dir, name)
@@ -98,10 +98,10 @@ def tracked(
         if is_primary() and not failed:
             try:
                 function(*arguments)
-            # Trackers fail in many ways, and none of them is worth a run.
+            # Trackers fail in many ways, none of which may stop the run.
             except Exception as error:
                 failed = True
-                warn(f"--log.tracker {name} fails ({first_cause(error)}); the run goes on without it")
+                warn(f"--log.tracker {name} fails ({first_cause(error)}); the run continues without it")
 
     @cache
     def first_image():
@@ -111,9 +111,9 @@ def tracked(
         tracker.write(config, run_dir, _epoch(row, state, first_image()))
 
     def track(row, state):
-        nonlocal begun
-        begun = True
-        # All processes hand over their parts of it, whatever becomes of the first one's tracker.
+        nonlocal started
+        started = True
+        # All processes hand over their shards of the state, even if the primary one's tracker has failed.
         guarded(write, row, state if state is None else on_one_device(state.eval_state))
 
     finished = False
@@ -121,59 +121,59 @@ def tracked(
         yield track
         finished = True
     finally:
-        # A run that was refused is another's to end.
-        if begun or finished:
+        # Without an epoch, fit has refused the directory: the logged run is another one's.
+        if started or finished:
             guarded(tracker.end, run_dir, finished)
 
 
-def _epoch(row: dict[str, Any], state: TrainState | None, image: np.ndarray) -> Epoch:
-    """What is told of an epoch's row and the state after it; the image is uint8 [1, H, W, C]."""
+def _epoch(row: dict[str, Any], state: TrainState | None, image_1xHxWxC: np.ndarray) -> Epoch:
+    """Returns what the tracker receives, from a row, the state after the epoch and an image, uint8 [1, H, W, C]."""
     grouped = {f"{split}_{name}": f"{name}/{split}" for split in ("train", "val") for name in ("loss", "accuracy")}
-    numbers = {grouped.get(name, name): float(value) for name, value in row.items() if name != "epoch"}
+    metrics = {grouped.get(name, name): float(value) for name, value in row.items() if name != "epoch"}
     if state is None:
-        return Epoch(row["epoch"], numbers, {}, {})
+        return Epoch(row["epoch"], metrics, {}, {})
     weights: Any = flatten_dict(jax.device_get(state.params), sep="/")
-    return Epoch(row["epoch"], numbers, weights, _pictures(state, image, f"after epoch {row['epoch']}"))
+    return Epoch(row["epoch"], metrics, weights, _images(state, image_1xHxWxC, f"after epoch {row['epoch']}"))
 
 
-def _pictures(state: TrainState, image: np.ndarray, when: str) -> dict[str, bytes]:
-    """The kernels and maps of the first convolution, if the network has one."""
+def _images(state: TrainState, image_1xHxWxC: np.ndarray, when: str) -> dict[str, bytes]:
+    """Draws the kernels and feature maps of the first convolution, if the network has one."""
     from cnn.figures import image_plots
 
     first = first_convolution(layer_table(state))
     if first is None:
         return {}
-    kernels, maps = state.params[first]["kernel"], feature_maps(state, image)[first][0]
-    drawn = {
+    kernels, maps = state.params[first]["kernel"], feature_maps(state, image_1xHxWxC)[first][0]
+    figures = {
         f"kernels/{first}": image_plots.kernels(np.asarray(kernels), f"Kernels of {first}, {when}"),
         f"maps/{first}": image_plots.feature_maps(
-            np.asarray(maps), f"What {first} makes of the first training image, {when}"
+            np.asarray(maps), f"Feature maps of {first} for the first training image, {when}"
         ),
     }
-    pictures = {}
-    for name, figure in drawn.items():
+    images = {}
+    for name, figure in figures.items():
         figure.savefig(buffer := io.BytesIO(), format="png", dpi=80, bbox_inches="tight")
-        pictures[name] = buffer.getvalue()
-    return pictures
+        images[name] = buffer.getvalue()
+    return images
 
 
 def _write_tensorboard(config: ExperimentConfig, run_dir: Path, epoch: Epoch) -> None:
-    """Writes an event file with the epoch's number for a name, so that an epoch that is repeated replaces itself.
+    """Writes an event file named by the epoch's number, so that a repeated epoch replaces itself.
 
-    Not by tensorboardX's SummaryWriter: it writes in a thread, and what fails there, such as a full disk, ends that
+    Not with tensorboardX's SummaryWriter: it writes in a thread, and a failure there, such as a full disk, ends that
     thread and then blocks this one.
     """
     from PIL import Image
     from tensorboardX import summary
     from tensorboardX.record_writer import RecordWriter
 
-    # Their classes are made when they are imported, so that no type checker knows them.
+    # Their classes are created on import, unknown to type checkers.
     Event: Any = importlib.import_module("tensorboardX.proto.event_pb2").Event
     Summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
-    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in epoch.numbers.items()]
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in epoch.metrics.items()]
     for tag, weights in epoch.weights.items():
         values.extend(summary.histogram(f"weights/{tag}", weights, bins=64).value)
-    for tag, png in epoch.pictures.items():
+    for tag, png in epoch.images.items():
         width, height = Image.open(io.BytesIO(png)).size
         values.append(
             Summary.Value(
@@ -185,7 +185,7 @@ def _write_tensorboard(config: ExperimentConfig, run_dir: Path, epoch: Epoch) ->
     events[1].summary.value.extend(values)
     directory = run_dir.absolute() / "tensorboard"
     directory.mkdir(exist_ok=True)
-    # TensorBoard reads files with "tfevents" in their names, in the order of their names.
+    # TensorBoard reads files with "tfevents" in their names, in alphabetical order.
     path, temporary = directory / f"events.out.tfevents.{step:06}", directory / f".{step}.{os.getpid()}"
     writer = RecordWriter(str(temporary))
     try:
@@ -200,7 +200,7 @@ def _write_tensorboard(config: ExperimentConfig, run_dir: Path, epoch: Epoch) ->
 
 
 def _mlflow_client(run_dir: Path) -> Any:
-    """MLflow's client, of the server or file that MLFLOW_TRACKING_URI names, or else of a file in the run directory."""
+    """MLflow's client, for the server or file of MLFLOW_TRACKING_URI, or else for a file in the run directory."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     directory = run_dir.absolute() / "mlflow"
@@ -210,39 +210,39 @@ def _mlflow_client(run_dir: Path) -> Any:
 
 
 def _write_mlflow(config: ExperimentConfig, run_dir: Path, epoch: Epoch) -> None:
-    """Adds the epoch to the run whose id the run directory keeps, unless it is there already."""
+    """Adds the epoch to the MLflow run whose id is in the run directory, unless it is already logged."""
     from PIL import Image
 
     entities: Any = importlib.import_module("mlflow.entities")
     client, now = _mlflow_client(run_dir), int(1000 * time.time())
-    kept = run_dir / "mlflow" / "run_id"
-    if not kept.exists():
+    id_file = run_dir / "mlflow" / "run_id"
+    if not id_file.exists():
         experiment = client.get_experiment_by_name(config.name)
-        place = (
+        artifacts = (
             None if os.environ.get("MLFLOW_TRACKING_URI") else (run_dir / "mlflow" / "artifacts").absolute().as_uri()
         )
-        number = experiment.experiment_id if experiment else client.create_experiment(config.name, place)
-        run_id = client.create_run(number, run_name=run_dir.name).info.run_id
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(config.name, artifacts)
+        run_id = client.create_run(experiment_id, run_name=run_dir.name).info.run_id
         fields = config_fields(config).items()
         client.log_batch(run_id, params=[entities.Param(name, str(value)) for name, value in fields])
-        rundir.write_text(kept, run_id)
-    run_id = kept.read_text()
+        rundir.write_text(id_file, run_id)
+    run_id = id_file.read_text()
     if any(point.step == epoch.number for point in client.get_metric_history(run_id, "loss/train")):
         return
     client.update_run(run_id, status="RUNNING")
-    for tag, png in epoch.pictures.items():
+    for tag, png in epoch.images.items():
         client.log_image(run_id, Image.open(io.BytesIO(png)), key=tag, step=epoch.number)
-    # Last, and at once, as by them an epoch is known to be there.
+    # Last, and in one call, as the metrics mark an epoch as logged.
     client.log_batch(
-        run_id, metrics=[entities.Metric(tag, value, now, epoch.number) for tag, value in epoch.numbers.items()]
+        run_id, metrics=[entities.Metric(tag, value, now, epoch.number) for tag, value in epoch.metrics.items()]
     )
 
 
 def _end_mlflow(run_dir: Path, finished: bool) -> None:
-    kept = run_dir / "mlflow" / "run_id"
-    if kept.exists():
-        client, run_id = _mlflow_client(run_dir), kept.read_text()
-        # A finished run keeps the time at which it ended, however often its command is repeated.
+    id_file = run_dir / "mlflow" / "run_id"
+    if id_file.exists():
+        client, run_id = _mlflow_client(run_dir), id_file.read_text()
+        # A finished run keeps its end time, however often its command is repeated.
         if client.get_run(run_id).info.status != "FINISHED":
             client.set_terminated(run_id, "FINISHED" if finished else "KILLED")
 
@@ -251,4 +251,4 @@ TRACKERS = {
     "tensorboard": Tracker(("tensorboardX",), _write_tensorboard, lambda run_dir, finished: None),
     "mlflow": Tracker(("mlflow", "sqlalchemy", "alembic"), _write_mlflow, _end_mlflow),
 }
-"""By the names that ``--log.tracker`` takes."""
+"""By the values of ``--log.tracker``."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from cnn.config import ExperimentConfig, config_fields
 from cnn.errors import ConfigError, RunDirError, printable
 from cnn.intervals import RESAMPLES, accuracy_interval, difference_interval
-from cnn.report.page import UPLOT, escaped, fill, percent, table, whole_page
-from cnn.report.report import AGAIN, Evaluated, check_output, evaluate_test
-from cnn.report.svg import interval_drawing
+from cnn.report.page import UPLOT, escaped, fill_template, percent, render_page, table
+from cnn.report.report import RETRY_HINT, EvaluatedRun, check_output, evaluate_test
+from cnn.report.svg import interval_svg
 from cnn.runs import rundir
 
 
@@ -16,7 +16,7 @@ def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.h
     """Writes a page that compares runs with the first of them, and returns its path.
 
     Raises:
-      UserError: a directory holds no finished run, or they are of different data, or the page cannot be written.
+      UserError: a directory holds no finished run, or the runs use different data, or the page cannot be written.
       DamagedError: a checkpoint is damaged.
     """
     labels = run_labels(run_dirs)
@@ -24,30 +24,30 @@ def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.h
     for run_dir, digest in zip(run_dirs, digests, strict=True):
         if digest != digests[0]:
             raise RunDirError(
-                f"{run_dir} is of other data, or another split of it, than {run_dirs[0]} "
+                f"{run_dir} uses other data, or another split of it, than {run_dirs[0]} "
                 f"(SHA-256 {digest[:8]}, not {digests[0][:8]}); only runs on the same images can be compared"
             )
     output = check_output(output)
-    rundir.write_text(output, comparison_page([evaluate_test(run_dir) for run_dir in run_dirs], labels), AGAIN)
+    rundir.write_text(output, comparison_page([evaluate_test(run_dir) for run_dir in run_dirs], labels), RETRY_HINT)
     return output
 
 
 def run_labels(run_dirs: Sequence[Path]) -> list[str]:
-    """Returns a name for each run: as many of the last parts of their paths as tell them apart."""
+    """Returns a label for each run: the shortest ends of their paths that are all different."""
     paths = [run_dir.resolve() for run_dir in run_dirs]
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
         labels = [printable("/".join(path.parts[-parts:])) for path in paths]
         if len(set(labels)) == len(labels):
             return labels
-    twice = max(run_dirs, key=lambda run_dir: paths.count(run_dir.resolve()))
-    raise ConfigError(f"{twice} is named more than once; name different runs")
+    repeated = max(run_dirs, key=lambda run_dir: paths.count(run_dir.resolve()))
+    raise ConfigError(f"{repeated} is named more than once; name different runs")
 
 
-def comparison_page(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:
-    """Returns the page that compares runs, by their labels, with the first of them; all have the same test images."""
+def comparison_page(runs: Sequence[EvaluatedRun], labels: Sequence[str]) -> str:
+    """Returns the page that compares labelled runs with the first of them, all on the same test images."""
     epochs = sorted({row["epoch"] for run in runs for row in run.result.history})
 
-    def values(run: Evaluated, key: str) -> list[float | None]:
+    def values(run: EvaluatedRun, key: str) -> list[float | None]:
         by_epoch = {row["epoch"]: row[key] for row in run.result.history}
         return [by_epoch.get(epoch) for epoch in epochs]
 
@@ -65,40 +65,40 @@ def comparison_page(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:
         }
         for split in ("val", "train")
     }
-    body = fill(
+    body = fill_template(
         "comparison.html",
         title=f"{len(runs)} runs compared",
         first=escaped(labels[0]),
         dataset=escaped(runs[0].config.data.name),
-        test_images=f"{len(runs[0].right):,}",
+        test_images=f"{len(runs[0].correct):,}",
         resamples=f"{RESAMPLES:,}",
         results=_comparison_table(runs, labels),
         config=_difference_table([run.config for run in runs], labels),
         uplot=UPLOT,
     )
-    return whole_page(f"{', '.join(labels)} compared", body, {"curves": curves}, "charts.js")
+    return render_page(f"{', '.join(labels)} compared", body, {"curves": curves}, "charts.js")
 
 
-def _comparison_table(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:
-    intervals = [difference_interval(run.right, runs[0].right) for run in runs]
+def _comparison_table(runs: Sequence[EvaluatedRun], labels: Sequence[str]) -> str:
+    intervals = [difference_interval(run.correct, runs[0].correct) for run in runs]
     reach = 100 * max(0.001, *(abs(end) for interval in intervals[1:] for end in interval))
     lines = []
-    for place, (run, label, interval) in enumerate(zip(runs, labels, intervals, strict=True)):
-        right, count = int(run.right.sum()), len(run.right)
-        low, high = accuracy_interval(right, count)
-        difference = 100 * float(run.right.mean() - runs[0].right.mean())
+    for index, (run, label, interval) in enumerate(zip(runs, labels, intervals, strict=True)):
+        correct, count = int(run.correct.sum()), len(run.correct)
+        low, high = accuracy_interval(correct, count)
+        difference = 100 * float(run.correct.mean() - runs[0].correct.mean())
         loss = run.result.summary["test_loss"]
-        verdict, kind, beside, drawing, more = "the first", "", "", "", ""
-        if place:
+        verdict, kind, points, drawing, change = "the first", "", "", "", ""
+        if index:
             verdict, kind = difference_verdict(*interval)
             ends = 100 * interval[0], 100 * interval[1]
-            beside = f"{difference:+.2f}<small>{ends[0]:+.2f} to {ends[1]:+.2f}</small>"
-            drawing = interval_drawing(difference, ends, reach)
-            more = f"<small>{loss - runs[0].result.summary['test_loss']:+.4f}</small>"
+            points = f"{difference:+.2f}<small>{ends[0]:+.2f} to {ends[1]:+.2f}</small>"
+            drawing = interval_svg(difference, ends, reach)
+            change = f"<small>{loss - runs[0].result.summary['test_loss']:+.4f}</small>"
         lines.append(
             f'<tr class="{kind}"><th scope="row">{escaped(label)}<small>{escaped(run.config.name)}</small></th>'
-            f"<td>{percent(right / count)}<small>{percent(low)} to {percent(high)}</small></td>"
-            f'<td>{loss:.4f}{more}</td><td>{beside}</td><td>{drawing}</td><td class="verdict text">{verdict}</td>'
+            f"<td>{percent(correct / count)}<small>{percent(low)} to {percent(high)}</small></td>"
+            f'<td>{loss:.4f}{change}</td><td>{points}</td><td>{drawing}</td><td class="verdict text">{verdict}</td>'
             f"<td>{run.result.summary['params']:,}</td><td>{sum(run.result.summary['seconds'].values()):,.0f}</td></tr>"
         )
     heads = (
@@ -110,7 +110,7 @@ def _comparison_table(runs: Sequence[Evaluated], labels: Sequence[str]) -> str:
 
 
 def difference_verdict(low: float, high: float) -> tuple[str, str]:
-    """Returns in words what an interval of a difference says, and in one: better, worse, or nothing."""
+    """Returns the verdict on an interval of a difference in words, and its kind: better, worse, or empty."""
     if low > 0:
         return "yes, it is better", "better"
     return ("yes, it is worse", "worse") if high < 0 else ("no, it may be chance", "")
@@ -118,12 +118,12 @@ def difference_verdict(low: float, high: float) -> tuple[str, str]:
 
 def _difference_table(configs: Sequence[ExperimentConfig], labels: Sequence[str]) -> str:
     fields = [config_fields(config) for config in configs]
-    values = {name: [of.get(name, "—") for of in fields] for of in fields for name in of}
+    values = {name: [run.get(name, "—") for run in fields] for names in fields for name in names}
     rows = [
-        (f"<code>{escaped(name)}</code>", *map(escaped, of_runs))
-        for name, of_runs in values.items()
-        if any(value != of_runs[0] for value in of_runs)
+        (f"<code>{escaped(name)}</code>", *map(escaped, row))
+        for name, row in values.items()
+        if any(value != row[0] for value in row)
     ]
     if not rows:
-        return "<p>Nothing: the runs have the same configuration.</p>"
+        return "<p>None: the runs have the same configuration.</p>"
     return table(("field", *map(escaped, labels)), rows, words=True)

@@ -1,6 +1,6 @@
-"""A run directory -> one HTML page that needs nothing else: results, curves, where a network is wrong, a look inside.
+"""A run directory -> one self-contained HTML page: results, learning curves, errors, calibration, layer explorer.
 
-Here is what a page says; ``page`` knows how it is written, and ``explorer`` what it holds of the network.
+This module has the content of the page, ``page`` its HTML, and ``explorer`` its images and layers.
 """
 
 import io
@@ -16,43 +16,43 @@ from cnn.data.splits import Splits
 from cnn.datasets import DATASETS
 from cnn.errors import ConfigError, RunDirError, printable
 from cnn.look.scores import calibrated
-from cnn.report.explorer import embed
-from cnn.report.page import UPLOT, escaped, fill, percent, picture_url, table, whole_page
-from cnn.report.svg import reliability_drawing
+from cnn.report.explorer import explorer_data
+from cnn.report.page import UPLOT, escaped, fill_template, percent, picture_url, render_page, table
+from cnn.report.svg import reliability_svg
 from cnn.runs import rundir
 from cnn.runs.result import Result, load_images, load_result
 from cnn.training.steps import predict
 
 FIGURE_BYTES = 700_000
-"""Most bytes of all figures in a page."""
+"""Maximum size of all figures in a page."""
 
 _FIGURES = {
-    "learning_curves": "Loss and accuracy by epoch, of the training and the validation images",
+    "learning_curves": "Loss and accuracy by epoch, on the training and the validation images",
     "sample": "Twenty training images with their classes",
     "model": "The layers of the network with their shapes and parameters",
-    "weights_histogram": "How the weights of the first layer are distributed, untrained and trained",
-    r"kernels_(\w+)_(trained|untrained)": r"The kernels of \1, \2",
-    r"kernels_(\w+)_by_epoch": r"The kernels of \1 that training changed most, by epoch",
-    "first_image": "The first training image, large",
-    r"feature_maps_(\w+)": r"What \1 makes of the first training image",
-    "probabilities": "Six test images, each with the probabilities of its classes",
-    "confusion_matrix": "Which classes are taken for which",
-    "reliability": "How often the network is right when it is so sure",
+    "weights_histogram": "Histogram of the weights of the first layer, untrained and trained",
+    r"kernels_(\w+)_(trained|untrained)": r"Kernels of \1, \2",
+    r"kernels_(\w+)_by_epoch": r"Kernels of \1 that training changed most, by epoch",
+    "first_image": "The first training image",
+    r"feature_maps_(\w+)": r"Feature maps of \1 for the first training image",
+    "probabilities": "Six test images with their class probabilities",
+    "confusion_matrix": "Confusion matrix",
+    "reliability": "Reliability diagram: accuracy by confidence",
     "top_losses": "The test images with the highest loss",
-    "embedding": "A map of test images by what the last hidden layer makes of them, by t-SNE",
+    "embedding": "t-SNE of the outputs of the last hidden layer for test images",
 }
-"""What is in the figures, by a pattern of their files' names; in this order they are shown, and others after them."""
+"""Captions of the figures by a pattern of their file names, in the order in which they are shown; others follow."""
 
-AGAIN = "mend that, and the same command writes it"
-"""The way out of a page that cannot be written."""
+RETRY_HINT = "fix that, and run the same command again"
+"""How to fix a page that cannot be written."""
 
 
-class Evaluated(NamedTuple):
-    """A finished run, and what its best network makes of its images."""
+class EvaluatedRun(NamedTuple):
+    """A finished run, and the predictions of its best network for its test images."""
 
     run_dir: Path
     description: dict[str, Any]
-    """What config.json holds."""
+    """The content of config.json."""
     config: ExperimentConfig
     result: Result
     splits: Splits
@@ -60,61 +60,62 @@ class Evaluated(NamedTuple):
     """Of the test images, [N, K]."""
 
     @property
-    def right(self) -> np.ndarray:
-        """Whether each test image is classified rightly, bool [N]."""
+    def correct(self) -> np.ndarray:
+        """Whether each test image is classified correctly, bool [N]."""
         return self.probabilities.argmax(1) == self.splits.test.labels
 
 
-def write_report(run_dir: Path, output: Path | None = None) -> Path:
+def write_report(run_dir: Path, output: Path | None = None, splits: Splits | None = None) -> Path:
     """Writes the page of a run, and returns its path.
 
     Args:
       run_dir: directory of a finished run.
-      output: the file; None for report.html in the run's directory.
+      output: path of the file; None for report.html in the run's directory.
+      splits: its images; None loads those of the configuration.
 
     Raises:
-      UserError: the directory holds no finished run, or its images are not there, or the page cannot be written.
+      UserError: the directory holds no finished run, or its images are missing, or the page cannot be written.
       DamagedError: the checkpoint is damaged.
     """
     rundir.read_description(run_dir)
     output = check_output(output or run_dir / rundir.REPORT)
-    rundir.write_text(output, run_page(evaluate_test(run_dir)), AGAIN)
+    rundir.write_text(output, run_page(evaluate_test(run_dir, splits)), RETRY_HINT)
     return output
 
 
 def check_output(output: Path) -> Path:
-    """Returns the path of a page, if a file can be there: to be found out before anything is computed.
+    """Returns the path of a page if a file can be written there; called before anything is computed.
 
     Raises:
-      ConfigError: it is a directory, or would lie in none.
+      ConfigError: it is a directory, or its parent is not one.
     """
     if output.is_dir() or not output.parent.is_dir():
-        what = "is a directory" if output.is_dir() else f"would lie in {output.parent}, which is no directory"
-        raise ConfigError(f"--output is {str(output)!r}, which {what}; name a file, such as report.html")
+        problem = "is a directory" if output.is_dir() else f"is in {output.parent}, which is not a directory"
+        raise ConfigError(f"--output is {str(output)!r}, which {problem}; name a file, such as report.html")
     return output
 
 
-def evaluate_test(run_dir: Path) -> Evaluated:
-    """Returns a run with what its best network makes of its test images.
+def evaluate_test(run_dir: Path, splits: Splits | None = None) -> EvaluatedRun:
+    """Returns a run with the predictions of its best network for its test images.
 
     Raises:
-      UserError: the directory holds no finished run, or its images are not there.
+      UserError: the directory holds no finished run, or its images are missing.
       DamagedError: the checkpoint is damaged.
     """
     config, result = load_result(run_dir)
-    splits = load_images(run_dir)
+    splits = splits or load_images(run_dir)
     probabilities = np.asarray(predict(result.state, splits.test.images))
-    return Evaluated(run_dir, rundir.read_description(run_dir), config, result, splits, probabilities)
+    return EvaluatedRun(run_dir, rundir.read_description(run_dir), config, result, splits, probabilities)
 
 
-def run_page(run: Evaluated) -> str:
+def run_page(run: EvaluatedRun) -> str:
     """Returns the page of one run."""
     config, result, test = run.config, run.result, run.splits.test
     figures, names = _figures(run.run_dir), model_class_names(config)
     korean = DATASETS[config.data.name].korean_names
     val = np.asarray(predict(result.state, run.splits.val.images))
     values, bins = calibrated(val, run.splits.val.labels, run.probabilities, test.labels, names)
-    embedded = embed(result.state, test, run.probabilities)
+    explorer = explorer_data(result.state, test, run.probabilities)
     fields, defaults = config_fields(config), config_fields(ExperimentConfig(model=type(config.model)()))
     changed = sum(value != defaults[name] for name, value in fields.items())
     epochs = [row["epoch"] for row in result.history]
@@ -130,10 +131,10 @@ def run_page(run: Evaluated) -> str:
         "korean": [*korean, *[""] * (len(names) - len(korean))] if korean else None,
         "confusion": values["confusion_matrix"],
         "curves": {"all": {"epochs": epochs, "best": result.summary["best_epoch"], **curves}},
-        "explorer": embedded.data,
+        "explorer": explorer.data,
     }
     confused = values["most_confused"][:3]
-    body = fill(
+    body = fill_template(
         "run.html",
         name=escaped(config.name),
         run_dir=escaped(printable(run.run_dir.resolve().name)),
@@ -149,28 +150,28 @@ def run_page(run: Evaluated) -> str:
         best_epoch=result.summary["best_epoch"],
         epochs=_epoch_table(result.history, result.summary["best_epoch"]),
         confusion=_confusion_table(values["confusion_matrix"], names),
-        most_confused="Most often: "
-        + escaped("; ".join(f"{name} taken for {other} ({wrong:,})" for name, other, wrong in confused))
+        most_confused="Most frequent: "
+        + escaped("; ".join(f"{name} predicted as {other} ({wrong:,})" for name, other, wrong in confused))
         if confused
-        else "Nothing is confused.",
-        reliability=reliability_drawing(bins),
+        else "No image is misclassified.",
+        reliability=reliability_svg(bins),
         calibration=f"Expected calibration error {values['ece']:.4f}, and {values['ece_scaled']:.4f} with the "
         f"temperature {values['temperature']:.2f}, fitted on the validation images.",
         classes=_class_table(values["classes"], korean),
         class_options="".join(f'<option value="{label}">{escaped(name)}</option>' for label, name in enumerate(names)),
-        embedded=embedded.images,
-        reduced=embedded.layers,
+        images_note=explorer.images_note,
+        layers_note=explorer.layers_note,
         figures=figures,
         uplot=UPLOT,
         credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean else "",
     )
-    return whole_page(
-        f"{config.name}: {percent(values['accuracy'], 1)} of the test images", body, data, "charts.js", "explorer.js"
+    return render_page(
+        f"{config.name}: {percent(values['accuracy'], 1)} test accuracy", body, data, "charts.js", "explorer.js"
     )
 
 
 def _figures(run_dir: Path) -> str:
-    """The section with the run's figures, smaller than they are; nothing if there are none."""
+    """The section with the run's figures, scaled down; empty without figures."""
     from PIL import Image
 
     files = rundir.own_directory(run_dir, rundir.FIGURES).glob("*.png")
@@ -185,7 +186,7 @@ def _figures(run_dir: Path) -> str:
                     picture = image.convert("RGB")
             except (OSError, Image.DecompressionBombError) as error:
                 raise RunDirError(
-                    f"{file} is not a picture that can be read; python -m cnn look {run_dir} draws it again"
+                    f"{file} is not a readable picture; python -m cnn look {run_dir} draws it again"
                 ) from error
             picture.thumbnail((width, 4 * width))
             content = io.BytesIO()
@@ -193,24 +194,24 @@ def _figures(run_dir: Path) -> str:
             encoded.append((file.stem, picture.size, content.getvalue()))
         if sum(len(content) for *_, content in encoded) <= FIGURE_BYTES:
             break
-    drawn = []
+    elements = []
     for name, (width, height), content in encoded:
-        said = escaped(_figure_caption(name)[1])
-        drawn.append(
-            f'<figure><img src="{picture_url(content)}" width="{width}" height="{height}" alt="{said}" loading="lazy">'
-            f"<figcaption>{said}</figcaption></figure>"
+        text = escaped(_figure_caption(name)[1])
+        elements.append(
+            f'<figure><img src="{picture_url(content)}" width="{width}" height="{height}" alt="{text}" loading="lazy">'
+            f"<figcaption>{text}</figcaption></figure>"
         )
     return (
         '<section id="figures" aria-labelledby="figures-title"><h2 id="figures-title">Figures</h2>'
-        f'<div class="figures">{"".join(drawn)}</div></section>'
+        f'<div class="figures">{"".join(elements)}</div></section>'
     )
 
 
 def _figure_caption(name: str) -> tuple[int, str]:
-    """The place of a figure among the others, and what is in it."""
-    for place, (pattern, said) in enumerate(_FIGURES.items()):
-        if found := re.fullmatch(pattern, name):
-            return place, found.expand(said)
+    """The position of a figure among the others, and its caption."""
+    for position, (pattern, caption) in enumerate(_FIGURES.items()):
+        if match := re.fullmatch(pattern, name):
+            return position, match.expand(caption)
     return len(_FIGURES), name.replace("_", " ").capitalize()
 
 
@@ -219,18 +220,18 @@ def _cards(result: Result, values: dict[str, Any]) -> str:
     low, high = values["accuracy_interval"]
     cards = {
         "Test accuracy": (percent(values["accuracy"]), f"95 % interval {percent(low)} to {percent(high)}"),
-        "Test loss": (f"{summary['test_loss']:.4f}", "nats an image"),
+        "Test loss": (f"{summary['test_loss']:.4f}", "nats per image"),
         "Validation loss": (f"{summary['val_loss']:.4f}", f"accuracy {percent(summary['val_accuracy'])}"),
         "Best epoch": (summary["best_epoch"], f"of {summary['stopped_epoch']} trained"),
-        "Parameters": (f"{summary['params']:,}", "trained values"),
+        "Parameters": (f"{summary['params']:,}", "trainable values"),
         "Seconds": (
             f"{sum(summary['seconds'].values()):,.0f}",
             f"{summary['seconds'].get('train', 0):,.0f} in training",
         ),
     }
     if "tta_test_accuracy" in summary:
-        cards["Test accuracy, TTA"] = (percent(summary["tta_test_accuracy"]), "the mean of an image and its variants")
-    lines = (f"<div><dt>{name}</dt><dd>{big}<small>{small}</small></dd></div>" for name, (big, small) in cards.items())
+        cards["Test accuracy, TTA"] = (percent(summary["tta_test_accuracy"]), "mean over each image and its variants")
+    lines = (f"<div><dt>{name}</dt><dd>{text}<small>{note}</small></dd></div>" for name, (text, note) in cards.items())
     return f'<dl class="cards">{"".join(lines)}</dl>'
 
 
@@ -238,10 +239,10 @@ def _config_table(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> str
     def row(name: str, value: Any) -> Sequence[str]:
         if value == defaults[name]:
             return f"<code>{escaped(name)}</code>", escaped(value), ""
-        shown = f'<span class="changed">{escaped(value)}</span>'
-        return f"<code>{escaped(name)}</code>", shown, f"not {escaped(defaults[name])}"
+        changed = f'<span class="changed">{escaped(value)}</span>'
+        return f"<code>{escaped(name)}</code>", changed, escaped(defaults[name])
 
-    return table(("field", "value", "default, if another"), (row(*item) for item in fields.items()), words=True)
+    return table(("field", "value", "default, if different"), (row(*item) for item in fields.items()), words=True)
 
 
 def _machine_tables(description: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
@@ -285,16 +286,16 @@ def _confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str]) -
         for label, name in enumerate(names)
     )
     return (
-        f'<table class="confusion"><thead><tr><td>true \\ said</td>{heads}</tr></thead>'
+        f'<table class="confusion"><thead><tr><td>true \\ predicted</td>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
 
 def _class_table(classes: Mapping[str, Mapping[str, float]], korean: Sequence[str]) -> str:
-    also = [f' <span lang="ko">{escaped(name)}</span>' for name in korean] + [""] * (len(classes) - len(korean))
+    suffixes = [f' <span lang="ko">{escaped(name)}</span>' for name in korean] + [""] * (len(classes) - len(korean))
     scores = ("precision", "recall", "f1")
     rows = (
-        (f"{escaped(name)}{other}", *(f"{values[score]:.3f}" for score in scores), f"{values['images']:,}")
-        for (name, values), other in zip(classes.items(), also, strict=True)
+        (f"{escaped(name)}{suffix}", *(f"{values[score]:.3f}" for score in scores), f"{values['images']:,}")
+        for (name, values), suffix in zip(classes.items(), suffixes, strict=True)
     )
     return table(("class", *scores, "images"), rows)

@@ -1,4 +1,4 @@
-"""Exported files: read back to the bit, run without this project, refused when they do not fit; the command."""
+"""Exported files: loaded bitwise, run without this project, refused for another model; the command."""
 
 import dataclasses
 import errno
@@ -23,13 +23,13 @@ from tests.helpers import NARROW, truncate
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCRIPT = DOCS / "examples" / "run_stablehlo.py"
-AVERAGED = cnn.ExperimentConfig(
-    name="averaged", model=cnn.EfficientNetConfig(features=(4,)), optim=cnn.OptimConfig(average_decay=0.9)
+EMA_CONFIG = cnn.ExperimentConfig(
+    name="ema", model=cnn.EfficientNetConfig(features=(4,)), optim=cnn.OptimConfig(average_decay=0.9)
 )
 
 
-def _run_alone(model: Path, images: np.ndarray, directory: Path) -> np.ndarray:
-    """What the example prints, in a process that has not loaded this package."""
+def _run_example(model: Path, images: np.ndarray, directory: Path) -> np.ndarray:
+    """The probabilities that the example prints, in a process without this package."""
     np.save(directory / "images.npy", images)
     code = f"import runpy, sys; runpy.run_path({str(SCRIPT)!r}, run_name='__main__'); assert 'cnn' not in sys.modules"
     run = subprocess.run(
@@ -43,59 +43,61 @@ def _run_alone(model: Path, images: np.ndarray, directory: Path) -> np.ndarray:
     return np.array([[float(value) for value in line.split()] for line in run.stdout.splitlines()])
 
 
-def test_stablehlo_runs_without_this_project_for_any_number_of_images(tmp_path):
-    # Wide enough for Winograd's algorithm, which cuts a batch into chunks.
+def test_stablehlo_runs_without_this_project_for_any_batch(tmp_path):
+    # Wide enough for Winograd's algorithm, which splits a batch into chunks.
     model = dataclasses.replace(NARROW, conv1_features=32, conv2_features=32)
     config = cnn.ExperimentConfig(model=model)
     state = random_state(config)
     content = export.to_stablehlo(state, config)
     (tmp_path / "model.stablehlo").write_bytes(content)
-    wanted = np.asarray(cnn.predict(state, images(7)))
-    assert np.ptp(wanted, 0).max() > 1e-2
+    expected = np.asarray(cnn.predict(state, images(7)))
+    assert np.ptp(expected, 0).max() > 1e-2
     for count in (1, 7):
-        found = _run_alone(tmp_path / "model.stablehlo", images(7)[:count], tmp_path)
-        np.testing.assert_allclose(found, wanted[:count], atol=1e-5)
+        probabilities = _run_example(tmp_path / "model.stablehlo", images(7)[:count], tmp_path)
+        np.testing.assert_allclose(probabilities, expected[:count], atol=1e-5)
     network = deserialize(bytearray(content))
     assert network.platforms == ("cpu", "cuda", "tpu")
-    # Convolutions are plain ones, without the loop over chunks, and nothing names a directory of this machine.
+    # Plain convolutions, without the loop over chunks, and no directory of this machine.
     assert "stablehlo.convolution" in network.mlir_module() and "stablehlo.while" not in network.mlir_module()
     assert str(Path(cnn.__file__).parent).encode() not in content
 
 
-@pytest.mark.parametrize("family", [cnn.EfficientNetConfig(features=(4, 8), blocks=1), cnn.ViTConfig(blocks=1)])
-def test_other_families_become_stablehlo_too(family):
+@pytest.mark.parametrize(
+    "family", [cnn.EfficientNetConfig(features=(4, 8), blocks=1), cnn.ViTConfig(blocks=1)], ids=["efficientnet", "vit"]
+)
+def test_other_families_are_exported_to_stablehlo(family):
     config = cnn.ExperimentConfig(model=family)
     state = random_state(config)
     network = deserialize(bytearray(export.to_stablehlo(state, config)))
     np.testing.assert_allclose(network.call(images(3)), cnn.predict(state, images(3)), atol=1e-5)
 
 
-def _averaged_file(path: Path) -> tuple[cnn.TrainState, Path]:
-    state = random_state(AVERAGED)
-    path.write_bytes(export.to_safetensors(state, AVERAGED))
+def _ema_file(path: Path) -> tuple[cnn.TrainState, Path]:
+    state = random_state(EMA_CONFIG)
+    path.write_bytes(export.to_safetensors(state, EMA_CONFIG))
     return state, path
 
 
-def test_safetensors_come_back_to_the_bit(tmp_path):
-    state, path = _averaged_file(tmp_path / "model.safetensors")
+def test_safetensors_are_loaded_bitwise(tmp_path):
+    state, path = _ema_file(tmp_path / "model.safetensors")
     arrays = safetensors.load_file(path)
     assert arrays["params/conv/kernel"].shape == (3, 3, 1, 4) and "batch_stats/norm/mean" in arrays
     np.testing.assert_array_equal(arrays["params/logits/bias"], state.eval_state.params["logits"]["bias"])
     loaded, config = cnn.load_safetensors(path)
-    assert config == AVERAGED
+    assert config == EMA_CONFIG
     for name in ("params", "batch_stats"):
         jax.tree.map(np.testing.assert_array_equal, getattr(loaded.eval_state, name), getattr(state.eval_state, name))
-    # Steps use a state's arrays up, and must find each once.
+    # Steps donate a state's buffers, so each must be there once.
     assert loaded.ema["params"]["logits"]["bias"] is not loaded.params["logits"]["bias"]
 
 
-def test_every_leaf_that_does_not_fit_is_named(tmp_path):
-    _, path = _averaged_file(tmp_path / "model.safetensors")
+def test_every_leaf_that_does_not_match_is_named(tmp_path):
+    _, path = _ema_file(tmp_path / "model.safetensors")
     arrays = safetensors.load_file(path)
     arrays["params/logits/extra"] = arrays.pop("params/logits/bias")
     arrays["params/conv/kernel"] = arrays["params/conv/kernel"][:2]
     arrays["batch_stats/norm/mean"] = arrays["batch_stats/norm/mean"].astype(np.float64)
-    metadata = {"config": json.dumps(dataclasses.asdict(AVERAGED))}
+    metadata = {"config": json.dumps(dataclasses.asdict(EMA_CONFIG))}
     safetensors.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, metadata)
     with pytest.raises(cnn.UserError) as refusal:
         cnn.load_safetensors(path)
@@ -109,16 +111,16 @@ def test_every_leaf_that_does_not_fit_is_named(tmp_path):
     assert str(refusal.value).count("->") == 4
 
 
-def test_files_that_are_not_ours_are_one_line(tmp_path):
-    _, path = _averaged_file(tmp_path / "model.safetensors")
+def test_a_damaged_or_foreign_file_is_one_line(tmp_path):
+    _, path = _ema_file(tmp_path / "model.safetensors")
     truncate(path)
     safetensors.save_file({"weight": np.ones(3)}, tmp_path / "other.safetensors")
     safetensors.save_file({"weight": np.ones(3)}, tmp_path / "config.safetensors", {"config": '{"model": 3}'})
     for name, message in (
-        ("model", "is damaged, or no safetensors file"),
+        ("model", "is damaged or not a safetensors file"),
         ("other", "has no configuration in its metadata"),
         ("config", "has a configuration that cannot be used"),
-        ("missing", "is no file"),
+        ("missing", "is not a file"),
     ):
         with pytest.raises(cnn.UserError, match=message) as refusal:
             cnn.load_safetensors(tmp_path / f"{name}.safetensors")
@@ -127,7 +129,7 @@ def test_files_that_are_not_ours_are_one_line(tmp_path):
 
 @pytest.fixture
 def run_dir(tmp_path, monkeypatch) -> Path:
-    """A directory whose best network is one that has not been trained."""
+    """A run directory whose best network has random weights."""
     config = cnn.ExperimentConfig(model=NARROW)
     monkeypatch.setattr("cnn.exchange.exporting.load_best", lambda run_dir: (random_state(config), config))
     (tmp_path / "run").mkdir()
@@ -135,7 +137,7 @@ def run_dir(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("format", export.FORMATS)
-def test_the_command_writes_beside_the_run_and_prints_where(format, run_dir, tmp_path, capsys):
+def test_the_command_writes_into_the_run_and_prints_the_path(format, run_dir, tmp_path, capsys):
     main(["export", str(run_dir), "--format", format])
     path = run_dir / "export" / f"model.{format}"
     assert capsys.readouterr().out == f"{path}\n"
@@ -143,7 +145,7 @@ def test_the_command_writes_beside_the_run_and_prints_where(format, run_dir, tmp
     assert (tmp_path / "mine").read_bytes() == path.read_bytes()
 
 
-def test_files_are_read_as_the_documentation_shows(run_dir, tmp_path, monkeypatch):
+def test_the_examples_of_the_documentation_run(run_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for format in ("onnx", "safetensors"):
         main(["export", str(run_dir), "--format", format, "--output", f"model.{format}"])
@@ -153,8 +155,8 @@ def test_files_are_read_as_the_documentation_shows(run_dir, tmp_path, monkeypatc
     np.testing.assert_allclose(names["probabilities"], cnn.predict(names["state"], names["images"]), atol=1e-4)
 
 
-def test_a_place_that_cannot_be_written_is_one_line_and_nothing_is_left(run_dir, tmp_path, monkeypatch):
-    with pytest.raises(cnn.RunDirError, match="No such file or directory; mend that, or name another place"):
+def test_an_unwritable_path_is_one_line_and_leaves_no_file(run_dir, tmp_path, monkeypatch):
+    with pytest.raises(cnn.RunDirError, match="No such file or directory; fix that, or name another path"):
         export.export_run(run_dir, "safetensors", tmp_path / "missing" / "model")
 
     def full(descriptor):
@@ -162,19 +164,21 @@ def test_a_place_that_cannot_be_written_is_one_line_and_nothing_is_left(run_dir,
 
     monkeypatch.setattr(os, "fsync", full)
     for output in (None, tmp_path / "model"):
-        with pytest.raises(cnn.RunDirError, match="No space left on device; mend that, or name another place"):
+        with pytest.raises(cnn.RunDirError, match="No space left on device; fix that, or name another path"):
             export.export_run(run_dir, "safetensors", output)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_link_is_not_followed(run_dir, tmp_path):
+def test_a_link_as_the_export_directory_is_refused(run_dir, tmp_path):
     (run_dir / "export").symlink_to(tmp_path)
     with pytest.raises(cnn.RunDirError, match="export is a symbolic link"):
         export.export_run(run_dir, "safetensors")
 
 
 @pytest.mark.parametrize("format", export.FORMATS)
-def test_a_missing_package_names_the_extra_before_anything_is_loaded(format, tmp_path, monkeypatch):
+def test_a_missing_package_names_the_extra_and_loads_nothing(format, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, export.FORMATS[format].package, None)
-    with pytest.raises(cnn.UserError, match=rf"the package {export.FORMATS[format].package}; pip .*\[exchange\]"):
+    with pytest.raises(
+        cnn.UserError, match=rf"the package {export.FORMATS[format].package} is not installed; run pip .*\[exchange\]"
+    ):
         export.export_run(tmp_path, format)

@@ -1,4 +1,4 @@
-"""Weights of Keras and PyTorch as runs: what the frameworks put out is the oracle."""
+"""Weights of Keras and PyTorch as runs, against the outputs of the frameworks."""
 
 import hashlib
 import io
@@ -29,29 +29,29 @@ CONFIG = cnn.ExperimentConfig(name="narrow", model=NARROW)
 
 EXPERIMENT = f"""
 import cnn
-CONFIG = cnn.ExperimentConfig(name="averaged", model=cnn.{NARROW!r}, optim=cnn.OptimConfig(average_decay=0.9))
+CONFIG = cnn.ExperimentConfig(name="ema", model=cnn.{NARROW!r}, optim=cnn.OptimConfig(average_decay=0.9))
 """
 
 
 @pytest.fixture(scope="module")
 def run(small, tmp_path_factory):
-    """A run directory that the command has made of PyTorch's weights, and what it printed."""
+    """A run directory that the command made from PyTorch's weights, and the printed text."""
     directory, printed = tmp_path_factory.mktemp("imported"), io.StringIO()
-    (directory / "averaged_experiment.py").write_text(EXPERIMENT)
+    (directory / "ema_experiment.py").write_text(EXPERIMENT)
     with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(printed):
         monkeypatch.syspath_prepend(directory)
         monkeypatch.setattr("cnn.exchange.importing.load_data", lambda config: small)
-        arguments = ["--run-dir", str(directory / "run"), "--experiment", "averaged_experiment"]
+        arguments = ["--run-dir", str(directory / "run"), "--experiment", "ema_experiment"]
         main(["import", str(TORCH_FILE), *arguments])
     return directory / "run", printed.getvalue()
 
 
 @pytest.fixture(scope="module")
 def keras_network(tmp_path_factory):
-    """A .keras file, and what each of its layers makes of the images."""
+    """A .keras file, and the outputs of its layers for the images."""
     os.environ["KERAS_BACKEND"] = "jax"
     with warnings.catch_warnings():
-        # Keras has not come to all of NumPy's newer rules.
+        # Keras does not follow all of NumPy's newer rules.
         warnings.simplefilter("ignore", DeprecationWarning)
         return _saved_by_keras(tmp_path_factory.mktemp("keras") / "model.keras")
 
@@ -81,31 +81,31 @@ def _saved_by_keras(path):
     return path, [np.asarray(output) for output in outputs(x, training=False)]
 
 
-def test_a_keras_network_gives_what_it_gave_in_keras(keras_network):
+def test_a_keras_network_has_the_outputs_of_keras(keras_network):
     path, outputs = keras_network
     state, config = weights.load_weights(path, CONFIG)
     assert config == CONFIG
     maps = cnn.feature_maps(state, images(7))
-    # Of each layer but the last, which has no softmax here.
-    for (name, found), wanted in zip(list(maps.items())[:-1], outputs, strict=False):
-        np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=name)
+    # All layers except the last, which has no softmax here.
+    for (name, actual), expected in zip(list(maps.items())[:-1], outputs, strict=False):
+        np.testing.assert_allclose(actual, expected, atol=1e-5, err_msg=name)
     np.testing.assert_allclose(cnn.predict(state, images(7)), outputs[-1], atol=1e-5)
     assert np.ptp(outputs[-1], 0).max() > 1e-2
 
 
-def test_a_pytorch_network_gives_what_it_gave_in_pytorch():
+def test_a_pytorch_network_has_the_outputs_of_pytorch():
     state, _ = weights.load_weights(TORCH_FILE, CONFIG)
-    with np.load(TORCH_FILE.with_suffix(".npz")) as wanted:
-        maps = cnn.feature_maps(state, wanted["images"])
+    with np.load(TORCH_FILE.with_suffix(".npz")) as expected:
+        maps = cnn.feature_maps(state, expected["images"])
         for name in ("conv1", "conv2", "dense", "logits"):
-            np.testing.assert_allclose(maps[name], wanted[name], atol=1e-5, err_msg=name)
-        assert np.ptp(wanted["logits"], 0).max() > 1e-1
+            np.testing.assert_allclose(maps[name], expected[name], atol=1e-5, err_msg=name)
+        assert np.ptp(expected["logits"], 0).max() > 1e-1
 
 
-def test_the_command_makes_a_run_that_all_else_takes_for_one(run, small):
+def test_the_imported_run_works_like_a_trained_one(run, small):
     run_dir, printed = run
     state, config = cnn.load_best(run_dir)
-    assert config.name == "averaged" and state.step == 0
+    assert config.name == "ema" and state.step == 0
     result = json.loads((run_dir / "result.json").read_text())
     for name, split in (("val", small.val), ("test", small.test)):
         measured = cnn.evaluate(state, split)
@@ -117,21 +117,21 @@ def test_the_command_makes_a_run_that_all_else_takes_for_one(run, small):
     assert result["best_epoch"] == result["stopped_epoch"] == 0
     assert result["imported"]["sha256"] == hashlib.sha256(TORCH_FILE.read_bytes()).hexdigest()
     assert set(verification.verify(run_dir).values()) == {""}
-    # The experiment's own command finds a finished run, of which all pictures but the curves can be drawn.
+    # The experiment's own command finds a finished run; all figures except the curves can be drawn.
     finished = cnn.fit(config, run_dir, small)
     assert finished.history == [] and finished.summary == result
     names = pictures.figures(config, finished, small)
     assert "feature_maps_conv2" in names and "learning_curves" not in names
 
 
-def test_training_can_begin_with_imported_layers(run):
+def test_training_can_start_with_imported_layers(run):
     state, config = cnn.load_best(run[0])
-    begun, report = apply_transfer(cnn.create_state(config), cnn.TransferConfig(str(run[0]), ("conv*",)))
-    assert "taken: conv1, conv2\n" in report
-    np.testing.assert_array_equal(begun.params["conv2"]["kernel"], state.params["conv2"]["kernel"])
+    initial, report = apply_transfer(cnn.create_state(config), cnn.TransferConfig(str(run[0]), ("conv*",)))
+    assert "transferred: conv1, conv2\n" in report
+    np.testing.assert_array_equal(initial.params["conv2"]["kernel"], state.params["conv2"]["kernel"])
 
 
-def test_what_is_exported_comes_in_again_with_its_own_configuration(run, small, tmp_path, monkeypatch):
+def test_an_export_is_imported_with_its_own_configuration(run, small, tmp_path, monkeypatch):
     monkeypatch.setattr("cnn.exchange.importing.load_data", lambda config: small)
     file = tmp_path / "again.safetensors"
     main(["export", str(run[0]), "--format", "safetensors", "--output", str(file)])
@@ -141,9 +141,9 @@ def test_what_is_exported_comes_in_again_with_its_own_configuration(run, small, 
     jax.tree.map(np.testing.assert_array_equal, second.eval_state.params, first.eval_state.params)
 
 
-def test_a_directory_that_holds_a_run_is_not_written_to(run):
+def test_a_directory_with_a_run_is_refused(run):
     state, config = cnn.load_best(run[0])
-    with pytest.raises(cnn.RunDirError, match="holds a run already; name an empty or new directory"):
+    with pytest.raises(cnn.RunDirError, match="already holds a run; name an empty or new directory"):
         weights.import_run(TORCH_FILE, run[0], state, config)
 
 
@@ -155,7 +155,7 @@ def _layers(*shapes: tuple[int, ...]) -> list[SourceLayer]:
     ]
 
 
-FITTING = ((3, 3, 1, 4), (3, 3, 4, 4), (196, 8), (8, 10))
+MATCHING = ((3, 3, 1, 4), (3, 3, 4, 4), (196, 8), (8, 10))
 
 
 @pytest.mark.parametrize(
@@ -169,32 +169,33 @@ FITTING = ((3, 3, 1, 4), (3, 3, 4, 4), (196, 8), (8, 10))
             (3, 3, 8),
         ),
     ],
+    ids=["softmax", "dense", "alexnet"],
 )
-def test_pixels_that_were_flattened_channels_first_are_found_again(model, shapes, pixels):
+def test_flattened_channels_first_pixels_are_reordered(model, shapes, pixels):
     layers = _layers(*shapes)
     first = next(layer for layer in layers if layer.kind == "Dense")
     first.leaves["kernel"][:] = np.arange(len(first.leaves["kernel"]))[:, None]
     params = weights.match_layers(abstract_state(cnn.ExperimentConfig(model=model)), layers, channels_first=True)
     dense = next(leaves["kernel"] for leaves in params.values() if leaves["kernel"].ndim == 2)
     height, width, channels = pixels
-    # The place of each pixel among those of its channel, and its channel's among all.
-    wanted = [
+    # The index of each pixel, channel by channel.
+    expected = [
         channel * height * width + row * width + column
         for row in range(height)
         for column in range(width)
         for channel in range(channels)
     ]
-    np.testing.assert_array_equal(dense[:, 0], wanted)
+    np.testing.assert_array_equal(dense[:, 0], expected)
 
 
-def test_all_that_does_not_match_is_listed():
+def test_every_mismatch_is_listed():
     state = abstract_state(CONFIG)
-    conv, wider, _, logits = FITTING
-    weights.match_layers(state, _layers(*FITTING))
+    conv, wider, _, logits = MATCHING
+    weights.match_layers(state, _layers(*MATCHING))
     with pytest.raises(cnn.UserError) as refusal:
         weights.match_layers(state, _layers((5, 5, 1, 4), (*wider[:3], 6), logits, logits, logits))
     for line in (
-        "'layer4' (one too many)/kernel Dense [8, 10] -> missing",
+        "'layer4' (unexpected)/kernel Dense [8, 10] -> missing",
         "conv1/kernel Conv [5, 5, 1, 4] -> Conv [3, 3, 1, 4]",
         "conv2/kernel Conv [3, 3, 4, 6] -> Conv [3, 3, 4, 4]",
         "conv2/bias Conv [6] -> Conv [4]",
@@ -203,26 +204,26 @@ def test_all_that_does_not_match_is_listed():
         assert line in str(refusal.value)
     assert "logits/" not in str(refusal.value)
     with pytest.raises(cnn.UserError, match=r"logits/kernel missing -> Dense \[8, 10\]"):
-        weights.match_layers(state, _layers(*FITTING[:3]))
+        weights.match_layers(state, _layers(*MATCHING[:3]))
     with pytest.raises(cnn.UserError, match=r"conv2/kernel Dense \[196, 8\] -> Conv"):
-        weights.match_layers(state, _layers(conv, FITTING[2], FITTING[2], logits))
+        weights.match_layers(state, _layers(conv, MATCHING[2], MATCHING[2], logits))
 
 
-def test_values_that_are_not_finite_and_other_kinds_of_layers_are_refused():
-    layers = _layers(*FITTING)
+def test_non_finite_values_and_other_kinds_of_layers_are_refused():
+    layers = _layers(*MATCHING)
     layers[1].leaves["bias"][0] = np.inf
-    with pytest.raises(cnn.UserError, match="not finite, in conv2"):
+    with pytest.raises(cnn.UserError, match="non-finite values, in conv2"):
         weights.match_layers(abstract_state(CONFIG), layers)
     resnet = abstract_state(cnn.ExperimentConfig(model=cnn.ResNetConfig(blocks=(1, 1, 1), features=2)))
     with pytest.raises(cnn.UserError, match="BatchNorm; only Conv and Dense can be imported"):
         weights.match_layers(resnet, layers)
 
 
-def test_a_wrong_file_or_experiment_is_one_line_and_nothing_is_written(tmp_path):
+def test_a_wrong_file_or_experiment_is_one_line_and_writes_nothing(tmp_path):
     (tmp_path / "model.h5").write_bytes(b"")
     for file, message in (
         (tmp_path / "model.h5", r"must end in \.keras, \.pt, \.pth or \.safetensors"),
-        (TORCH_FILE, r"conv1/bias Conv \[4\] -> Conv \[32\];.*name the experiment that has them with --experiment"),
+        (TORCH_FILE, r"conv1/bias Conv \[4\] -> Conv \[32\];.*name the experiment with these layers with --experiment"),
     ):
         with pytest.raises(cnn.UserError, match=message) as refusal:
             main(["import", str(file), "--run-dir", str(tmp_path / "run")])

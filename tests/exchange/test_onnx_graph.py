@@ -19,18 +19,18 @@ MODELS = {
     "cnn": NARROW,
     "softmax": cnn.DenseConfig(features=()),
     "dense": cnn.DenseConfig(features=(8, 8), dropout_rate=0.2),
-    # A row of seven pixels is left over by its last pooling.
+    # Its last pooling drops a row of seven pixels.
     "alexnet": cnn.AlexNetConfig(features=6, dense_features=8),
-    # Blocks that halve the image, and one that does not.
+    # Blocks with stride 2, and one without.
     "resnet": cnn.ResNetConfig(blocks=(1, 1, 1), features=2),
     "efficientnet": cnn.EfficientNetConfig(features=(4, 8), blocks=1),
-    # Three pixels are left over by its patches.
+    # Its patches drop three pixels.
     "vit": cnn.ViTConfig(patch_size=5, features=8, blocks=1, heads=2),
 }
 
 
 def random_state(config: cnn.ExperimentConfig) -> cnn.TrainState:
-    """A state to predict with, not to train: no weight is as layers begin with it, and no average as its weight."""
+    """A state for prediction only: no weight is as initialized, and the EMA differs from the parameters."""
     rng = np.random.default_rng(0)
 
     def values(path, leaf):
@@ -38,13 +38,13 @@ def random_state(config: cnn.ExperimentConfig) -> cnn.TrainState:
         if path[-1].key == "kernel":
             sharpness = 4 if path[-2].key == "logits" else 1
             return sharpness * normal / np.float32(math.sqrt(math.prod(leaf.shape[:-1])))
-        # What is multiplied or divided by is positive.
+        # Factors and divisors are positive.
         return 0.5 + normal**2 / 4 if path[-1].key in ("scale", "variance") else normal / 4
 
     state = abstract_state(config)
-    made = {name: getattr(state, name) for name in ("params", "batch_stats", "average")}
-    made = jax.tree_util.tree_map_with_path(values, made)
-    return state.replace(**made, step=np.int32(0), key=jax.random.key(0), opt_state=())
+    leaves = {name: getattr(state, name) for name in ("params", "batch_stats", "ema")}
+    leaves = jax.tree_util.tree_map_with_path(values, leaves)
+    return state.replace(**leaves, step=np.int32(0), key=jax.random.key(0), opt_state=())
 
 
 def images(count: int) -> np.ndarray:
@@ -52,27 +52,27 @@ def images(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_onnxruntime_gives_the_same_probabilities_for_any_number_of_images(family):
+def test_onnxruntime_gives_the_same_probabilities_for_any_batch(family):
     state = random_state(cnn.ExperimentConfig(model=MODELS[family]))
     session = onnxruntime.InferenceSession(graph.make_graph(state).SerializeToString())
-    wanted = np.asarray(cnn.predict(state, images(7)))
-    assert np.ptp(wanted, 0).max() > 5e-3, "the test's images are all the same to the network"
+    expected = np.asarray(cnn.predict(state, images(7)))
+    assert np.ptp(expected, 0).max() > 5e-3, "the network does not distinguish the images"
     for count in (1, 7):
-        found: Any = session.run(None, {"images": images(7)[:count]})[0]
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, wanted[:count], atol=1e-4)
+        probabilities: Any = session.run(None, {"images": images(7)[:count]})[0]
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities, expected[:count], atol=1e-4)
 
 
-def test_the_averaged_weights_are_exported():
-    averaging = cnn.OptimConfig(average_decay=0.9)
-    state = random_state(cnn.ExperimentConfig(model=MODELS["softmax"], optim=averaging))
+def test_the_ema_is_exported():
+    optim = cnn.OptimConfig(average_decay=0.9)
+    state = random_state(cnn.ExperimentConfig(model=MODELS["softmax"], optim=optim))
     constants = [onnx.numpy_helper.to_array(constant) for constant in graph.make_graph(state).graph.initializer]
-    average, last = state.eval_state.params["logits"]["bias"], state.params["logits"]["bias"]
-    assert any(np.array_equal(constant, average) for constant in constants)
+    ema, last = state.eval_state.params["logits"]["bias"], state.params["logits"]["bias"]
+    assert any(np.array_equal(constant, ema) for constant in constants)
     assert not any(np.array_equal(constant, last) for constant in constants)
 
 
-def test_a_kind_of_layer_without_nodes_is_refused(monkeypatch):
+def test_an_unsupported_kind_of_layer_is_refused(monkeypatch):
     monkeypatch.delitem(graph.NODES, layers.Dense)
-    with pytest.raises(cnn.UserError, match="dense is a Dense, which the ONNX export has no nodes for"):
+    with pytest.raises(cnn.UserError, match="dense is a Dense, which the ONNX export does not support"):
         graph.make_graph(random_state(cnn.ExperimentConfig(model=NARROW)))

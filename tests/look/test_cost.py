@@ -14,40 +14,40 @@ from experiments import fashion_cnn
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A step of the shipped experiment, and the directory of its profile."""
+    """The cost of a step of the shipped experiment, and the directory of its profile."""
     profile = tmp_path_factory.mktemp("profile")
     return step_cost(fashion_cnn.CONFIG, steps=3, profile=profile), profile
 
 
-def test_the_steps_flops_are_those_of_its_matrix_products(measured):
-    (found, profile), config = measured, fashion_cnn.CONFIG
+def test_flops_of_a_step_are_those_of_its_matrix_products(measured):
+    (step, profile), config = measured, fashion_cnn.CONFIG
     forward = {row.name: row.flops for row in layer_table(create_state(config))}
-    # Backward costs twice the forward pass, but nothing asks for the gradient of the images.
+    # Backward costs twice the forward pass, without the gradient of the images.
     products = config.optim.batch_size * (3 * sum(forward.values()) - forward["conv1"])
-    # XLA leaves out the products with the zeros round an image (a pixel of the border has 6 of 9 kernel values), and
-    # adds activations, pooling and Adam, some operations a value.
-    assert 0.9 * products < found["flops"] < 1.1 * products
-    assert found["share_of_matmul"] == pytest.approx(
-        found["flops"] / found["step_seconds"] / found["matmul_flops_per_second"]
+    # XLA omits the products with the padding (a border pixel has 6 of 9 kernel values), and adds activations, pooling
+    # and Adam, some operations per value.
+    assert 0.9 * products < step["flops"] < 1.1 * products
+    assert step["share_of_matmul"] == pytest.approx(
+        step["flops"] / step["step_seconds"] / step["matmul_flops_per_second"]
     )
     # Parameters, two moments and a batch of images.
-    assert found["argument_bytes"] == pytest.approx(3 * 4 * 333_526 + 32 * 784, rel=0.01)
-    assert found["flops_per_byte"] == pytest.approx(found["flops"] / found["bytes"])
+    assert step["argument_bytes"] == pytest.approx(3 * 4 * 333_526 + 32 * 784, rel=0.01)
+    assert step["flops_per_byte"] == pytest.approx(step["flops"] / step["bytes"])
     (trace,) = profile.rglob("*.trace.json.gz")
     assert "ThunkExecutor::Execute" in {event.get("name") for event in json.load(gzip.open(trace))["traceEvents"]}
 
 
-def test_a_larger_batch_costs_in_proportion(measured):
+def test_flops_are_proportional_to_the_batch_size(measured):
     batch = cnn.Batch(np.zeros((64, 28, 28, 1), np.uint8), np.zeros(64, np.int32))
     assert plain_flops(create_state(fashion_cnn.CONFIG), batch) == pytest.approx(2 * measured[0]["flops"], rel=0.01)
 
 
-def test_the_rate_is_operations_over_seconds(monkeypatch):
+def test_matmul_rate_is_operations_per_second(monkeypatch):
     monkeypatch.setattr(cost, "_seconds", lambda call: 0.5)
     assert matmul_rate(size=8) == 2 * 8**3 / 0.5
 
 
-def test_the_table_has_a_unit_for_each_number():
+def test_the_table_has_a_unit_for_every_value():
     text = format_cost(
         {"trace_seconds": 0.25, "bytes": 2**21, "flops": 3e6, "flops_per_second": 4e9, "share_of_matmul": 0.5}, "a step"
     )

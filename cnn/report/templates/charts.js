@@ -6,9 +6,9 @@ const COLOURS = ["blue", "vermillion", "green", "pink", "orange", "sky", "ink"];
 const DASHES = [[], [8, 4], [2, 3]];
 const charts = [];
 
-function drawChart(place) {
+function drawChart(element) {
   const split = document.querySelector("[name=split]:checked")?.value ?? "all";
-  const {epochs, best, [place.dataset.chart]: shown} = page.curves[split];
+  const {epochs, best, [element.dataset.chart]: curves} = page.curves[split];
   const showBest = u => best !== null && u.cursor.idx == null && u.setLegend({idx: epochs.indexOf(best)});
   const grid = {stroke: colour("line"), width: 1};
   const axis = {stroke: colour("quiet"), grid, ticks: grid, font: "12px system-ui, sans-serif"};
@@ -28,7 +28,7 @@ function drawChart(place) {
   }
 
   const chart = new uPlot({
-    width: place.clientWidth,
+    width: element.clientWidth,
     height: 280,
     scales: {x: {time: false, range: (u, low, high) => [low - .3, high + .3]}},
     axes: [
@@ -37,7 +37,7 @@ function drawChart(place) {
     ],
     series: [
       {label: "epoch", value: (u, value) => value ?? "–"},
-      ...shown.map(({label}, i) => ({
+      ...curves.map(({label}, i) => ({
         label,
         stroke: colour(COLOURS[i % COLOURS.length]),
         width: 2,
@@ -46,10 +46,10 @@ function drawChart(place) {
         value: (u, value) => value == null ? "–" : value.toFixed(4),
       })),
     ],
-    // A click on a name of the legend hides its curve; zooming would need a way back that everyone finds.
+    // A click on a legend entry hides its curve; zooming would need an obvious way to zoom out again.
     cursor: {drag: {x: false, y: false}, y: false},
     hooks: {draw: [markBest], ready: [showBest], setCursor: [showBest]},
-  }, [epochs, ...shown.map(curve => curve.values)], place);
+  }, [epochs, ...curves.map(curve => curve.values)], element);
   charts.push(chart);
 }
 

@@ -1,14 +1,14 @@
-// The confusion matrix, and the explorer: an image, a layer, and what the layer makes of the image.
+// The confusion matrix, and the explorer: an image, a layer, and the feature maps of the layer for the image.
 "use strict";
 (() => {
   const {classes, korean, confusion, explorer} = page;
   const {size: [height, width], images, layers, colours} = explorer;
   const get = id => document.getElementById(id);
   const percent = share => `${(100 * share).toFixed(1)}\u00a0%`;
-  const whole = number => number.toLocaleString("en");
-  const state = {found: images.map((_, place) => place), at: 0, layer: layers.length - 1, columns: 1};
+  const formatInteger = number => number.toLocaleString("en");
+  const state = {matches: images.map((_, index) => index), position: 0, layer: layers.length - 1, columns: 1};
 
-  // Pictures are decoded once, when they are first shown.
+  // Images are decoded once, when they are first shown.
   const decoded = new Map();
   function decode(source) {
     if (!decoded.has(source)) {
@@ -27,11 +27,11 @@
     return scratch.getImageData(0, 0, across, down).data;
   }
 
-  // Between the colours of a map's scale: [r, g, b] for a share from 0 to 1.
+  // Interpolates a colour map: [r, g, b] for a share from 0 to 1.
   function mix(scale, share) {
-    const place = Math.min(Math.max(share, 0), 1) * (scale.length - 1);
-    const low = Math.min(Math.floor(place), scale.length - 2);
-    return scale[low].map((value, i) => value + (place - low) * (scale[low + 1][i] - value));
+    const position = Math.min(Math.max(share, 0), 1) * (scale.length - 1);
+    const low = Math.min(Math.floor(position), scale.length - 2);
+    return scale[low].map((value, i) => value + (position - low) * (scale[low + 1][i] - value));
   }
 
   function paint(context, sheet, index, x, y, across, down) {
@@ -43,14 +43,14 @@
   async function drawGallery() {
     const sheet = await decode(explorer.src), canvas = get("gallery"), ratio = devicePixelRatio;
     state.columns = Math.max(1, Math.floor((get("gallery-box").clientWidth - 8) / THUMB));
-    const rows = Math.max(1, Math.ceil(state.found.length / state.columns));
+    const rows = Math.max(1, Math.ceil(state.matches.length / state.columns));
     canvas.width = state.columns * THUMB * ratio;
     canvas.height = rows * THUMB * ratio;
     canvas.style.width = `${state.columns * THUMB}px`;
     canvas.style.height = `${rows * THUMB}px`;
     const context = canvas.getContext("2d");
     context.scale(ratio, ratio);
-    state.found.forEach((index, i) => {
+    state.matches.forEach((index, i) => {
       const x = i % state.columns * THUMB, y = Math.floor(i / state.columns) * THUMB;
       paint(context, sheet, index, x + 2, y + 2, THUMB - 4, THUMB - 4);
       if (images[index].predicted !== images[index].label) {
@@ -61,7 +61,7 @@
         context.lineTo(x + THUMB - 2, y + 12);
         context.fill();
       }
-      if (i === state.at) {
+      if (i === state.position) {
         context.strokeStyle = colour("blue");
         context.lineWidth = 3;
         context.strokeRect(x + 1.5, y + 1.5, THUMB - 3, THUMB - 3);
@@ -69,24 +69,23 @@
     });
   }
 
-  function named(label) {
-    const name = document.createElement("span"), also = document.createElement("span");
+  function nameElement(label) {
+    const name = document.createElement("span"), koreanName = document.createElement("span");
     name.textContent = `${classes[label]} `;
-    also.lang = "ko";
-    also.textContent = korean?.[label] ?? "";
-    name.append(also);
+    koreanName.lang = "ko";
+    koreanName.textContent = korean?.[label] ?? "";
+    name.append(koreanName);
     return name;
   }
 
-  const MOST_BARS = 10;
+  const MAX_BARS = 10;
   function drawBars(image) {
-    const said = image.predicted;
     const order = image.probabilities.map((_, label) => label)
-      .sort((a, b) => image.probabilities[b] - image.probabilities[a]).slice(0, MOST_BARS).sort((a, b) => a - b);
+      .sort((a, b) => image.probabilities[b] - image.probabilities[a]).slice(0, MAX_BARS).sort((a, b) => a - b);
     get("bars").replaceChildren(...order.map(label => {
       const row = document.createElement("div"), bar = document.createElement("div"), value = document.createElement("span");
-      const fill = document.createElement("i"), name = named(label);
-      const marks = [label === said && "says", label === image.label && "is"].filter(Boolean);
+      const fill = document.createElement("i"), name = nameElement(label);
+      const marks = [label === image.predicted && "predicted", label === image.label && "true"].filter(Boolean);
       row.className = ["row", ...marks].join(" ");
       if (label === image.label) name.append(" ✓");
       bar.className = "bar";
@@ -114,11 +113,11 @@
     context.imageSmoothingEnabled = false;
     paint(context, sheet, index, 0, 0, canvas.width, canvas.height);
     const heat = pixels(cams, 0, index * layer.height, layer.width, layer.height);
-    const most = heat.reduce((found, value, i) => i % 4 ? found : Math.max(found, value), 0);
-    get("nothing").textContent = most ? "" : " Here, nothing does.";
-    const over = scratch.createImageData(layer.width, layer.height);
-    for (let i = 0; i < heat.length; i += 4) over.data.set([...mix(colours.heat, heat[i] / 255), 165], i);
-    scratch.putImageData(over, 0, 0);
+    const highest = heat.reduce((max, value, i) => i % 4 ? max : Math.max(max, value), 0);
+    get("no-evidence").textContent = highest ? "" : " This image has none.";
+    const overlay = scratch.createImageData(layer.width, layer.height);
+    for (let i = 0; i < heat.length; i += 4) overlay.data.set([...mix(colours.heat, heat[i] / 255), 165], i);
+    scratch.putImageData(overlay, 0, 0);
     context.imageSmoothingEnabled = true;
     context.drawImage(scratch.canvas, 0, 0, canvas.width, canvas.height);
   }
@@ -126,9 +125,9 @@
   let drawn = null;
   async function drawMaps(index, layer) {
     const sheet = await decode(layer.src), canvas = get("maps"), count = layer.channels.length;
-    const room = get("maps-box").clientWidth, columns = Math.min(count, room < 480 ? 8 : 16);
+    const available = get("maps-box").clientWidth, columns = Math.min(count, available < 480 ? 8 : 16);
     const across = columns * (layer.width + 1) - 1, down = Math.ceil(count / columns) * (layer.height + 1) - 1;
-    const zoom = Math.max(1, Math.floor(room * devicePixelRatio / across));
+    const zoom = Math.max(1, Math.floor(available * devicePixelRatio / across));
     const values = pixels(sheet, 0, index * layer.height, count * layer.width, layer.height);
     const picture = scratch.createImageData(across, down);
     for (let channel = 0; channel < count; channel++) {
@@ -150,8 +149,8 @@
     drawn = {layer, index, values, columns, across, down};
     get("lowest").textContent = layer.lowest[index].toFixed(2);
     get("highest").textContent = layer.highest[index].toFixed(2);
-    get("map").textContent = "One scale for all maps of the image. Point at a map for its values.";
-    canvas.setAttribute("aria-label", `The ${count} maps of ${layer.name}`);
+    get("map").textContent = "All maps of the image share one scale. Point at a map for its values.";
+    canvas.setAttribute("aria-label", `${count} feature maps of ${layer.name}`);
   }
 
   get("maps").addEventListener("pointermove", event => {
@@ -169,30 +168,30 @@
 
   async function show() {
     await drawGallery();
-    const count = state.found.length, gallery = get("gallery");
-    get("count").textContent = count ? `${state.at + 1} of ${whole(count)}` : "";
+    const count = state.matches.length, gallery = get("gallery");
+    get("count").textContent = count ? `${state.position + 1} of ${formatInteger(count)}` : "";
     get("previous").disabled = get("next").disabled = count < 2;
     gallery.setAttribute("aria-valuemin", count ? 1 : 0);
     gallery.setAttribute("aria-valuemax", count);
-    gallery.setAttribute("aria-valuenow", count ? state.at + 1 : 0);
+    gallery.setAttribute("aria-valuenow", count ? state.position + 1 : 0);
     if (!count) {
-      get("prediction").textContent = "None of the images in this page is such a one.";
+      get("prediction").textContent = "No image in this page matches.";
       gallery.setAttribute("aria-valuetext", "none");
       return;
     }
-    const index = state.found[state.at], image = images[index], said = image.predicted;
-    const says = `the network says ${classes[said]}, with a probability of ${percent(image.probabilities[said])}`;
-    const text = `Test image ${whole(image.test)} is of class ${classes[image.label]}; ${says}.`;
+    const index = state.matches[state.position], image = images[index], {label, predicted} = image;
+    const prediction = `predicted as ${classes[predicted]} with probability ${percent(image.probabilities[predicted])}`;
+    const text = `Test image ${formatInteger(image.test)} of class ${classes[label]}: ${prediction}.`;
     get("prediction").textContent = text;
     gallery.setAttribute("aria-valuetext", text);
     drawBars(image);
     const layer = layers[state.layer];
     await Promise.all([drawImage(index), layer && drawCam(index, layer), layer && drawMaps(index, layer)]);
-    // Only now is all of it that of the text.
+    // Set last, when all parts show the image of the text.
     get("explorer").dataset.shown = `${image.test} ${layer ? layer.name : ""}`;
   }
 
-  // One after the other, as all draw on the same scratch canvas; of several that wait, the last is enough.
+  // One at a time, as all share the scratch canvas; of several waiting calls, only the last is run.
   let running = null, waiting = false;
   function refresh() {
     waiting = true;
@@ -205,45 +204,45 @@
     })();
   }
 
-  function go(at) {
-    if (!state.found.length) return;
-    state.at = Math.min(Math.max(at, 0), state.found.length - 1);
+  function select(position) {
+    if (!state.matches.length) return;
+    state.position = Math.min(Math.max(position, 0), state.matches.length - 1);
     refresh();
-    const box = get("gallery-box"), top = Math.floor(state.at / state.columns) * THUMB;
+    const box = get("gallery-box"), top = Math.floor(state.position / state.columns) * THUMB;
     if (top < box.scrollTop) box.scrollTop = top;
     if (top + THUMB > box.scrollTop + box.clientHeight) box.scrollTop = top + THUMB - box.clientHeight + 8;
   }
 
   function filter() {
     const mistakes = document.querySelector("[name=which]:checked").value === "mistakes";
-    const [label, said] = ["true-class", "predicted-class"].map(id => get(id).value);
-    const before = state.found[state.at];
-    state.found = images.map((_, i) => i).filter(i =>
+    const [label, predicted] = ["true-class", "predicted-class"].map(id => get(id).value);
+    const previous = state.matches[state.position];
+    state.matches = images.map((_, i) => i).filter(i =>
       (!mistakes || images[i].predicted !== images[i].label)
-      && (label === "" || images[i].label === +label) && (said === "" || images[i].predicted === +said));
-    state.at = Math.max(state.found.indexOf(before), 0);
+      && (label === "" || images[i].label === +label) && (predicted === "" || images[i].predicted === +predicted));
+    state.position = Math.max(state.matches.indexOf(previous), 0);
     refresh();
-    go(state.at);
+    select(state.position);
   }
 
   document.querySelectorAll("[name=which]").forEach(radio => radio.addEventListener("change", filter));
   ["true-class", "predicted-class"].forEach(id => get(id).addEventListener("change", filter));
-  const around = step => go((state.at + step + state.found.length) % Math.max(state.found.length, 1));
-  get("previous").addEventListener("click", () => around(-1));
-  get("next").addEventListener("click", () => around(1));
+  const move = step => select((state.position + step + state.matches.length) % Math.max(state.matches.length, 1));
+  get("previous").addEventListener("click", () => move(-1));
+  get("next").addEventListener("click", () => move(1));
   get("gallery").addEventListener("click", event => {
     const box = get("gallery").getBoundingClientRect();
     const column = Math.floor((event.clientX - box.left) / THUMB), row = Math.floor((event.clientY - box.top) / THUMB);
-    const at = row * state.columns + column;
-    if (column < state.columns && at < state.found.length) go(at);
+    const position = row * state.columns + column;
+    if (column < state.columns && position < state.matches.length) select(position);
   });
   get("gallery").addEventListener("keydown", event => {
     const steps = {ArrowLeft: -1, ArrowRight: 1, ArrowUp: -state.columns, ArrowDown: state.columns, Home: -Infinity, End: Infinity};
     if (!(event.key in steps)) return;
     event.preventDefault();
-    const at = state.at + steps[event.key];
-    // Up from the first row and down from the last stay where they are.
-    if (!event.key.match(/Up|Down/) || (at >= 0 && at < state.found.length)) go(at);
+    const position = state.position + steps[event.key];
+    // Up in the first row and down in the last do nothing.
+    if (!event.key.match(/Up|Down/) || (position >= 0 && position < state.matches.length)) select(position);
   });
 
   layers.forEach((layer, i) => {
@@ -269,22 +268,23 @@
     scale.fillRect(x, 0, 1, 1);
   }
 
-  // The confusion matrix: one stop of the tab key, in which the arrow keys move.
+  // The confusion matrix: a single tab stop, with the arrow keys to move between cells.
   const table = document.querySelector(".confusion"), rows = [...table.tBodies[0].rows].map(row => [...row.cells].slice(1));
   const heads = [...table.tHead.rows[0].cells].slice(1);
-  const most = Math.max(1, ...confusion.flatMap((row, i) => row.filter((_, j) => i !== j)));
-  const idle = get("cell").textContent;
-  function tell(i, j) {
-    const count = confusion[i][j], all = confusion[i].reduce((sum, one) => sum + one, 0);
-    const taken = i === j ? "is taken for it" : `is taken for ${classes[j]}`;
-    get("cell").textContent = `${classes[i]} ${taken}: ${whole(count)} of ${whole(all)}${all ? `, ${percent(count / all)}` : ""}`;
-    mark(i, j);
+  const maxErrors = Math.max(1, ...confusion.flatMap((row, i) => row.filter((_, j) => i !== j)));
+  const summary = get("cell").textContent;
+  function showCell(i, j) {
+    const count = confusion[i][j], total = confusion[i].reduce((sum, value) => sum + value, 0);
+    const prediction = i === j ? "predicted correctly" : `predicted as ${classes[j]}`;
+    const share = total ? `, ${percent(count / total)}` : "";
+    get("cell").textContent = `${classes[i]} ${prediction}: ${formatInteger(count)} of ${formatInteger(total)}${share}`;
+    highlight(i, j);
   }
-  function mark(i, j) {
-    rows.forEach((row, at) => row[0].parentElement.cells[0].classList.toggle("here", at === i));
-    heads.forEach((head, at) => head.classList.toggle("here", at === j));
+  function highlight(i, j) {
+    rows.forEach((row, index) => row[0].parentElement.cells[0].classList.toggle("current", index === i));
+    heads.forEach((head, index) => head.classList.toggle("current", index === j));
   }
-  function lookAt(i, j) {
+  function showImages(i, j) {
     document.querySelector("[name=which][value=all]").checked = true;
     get("true-class").value = i;
     get("predicted-class").value = j;
@@ -294,24 +294,24 @@
   }
   rows.forEach((row, i) => row.forEach((cell, j) => {
     cell.tabIndex = i || j ? -1 : 0;
-    if (i !== j) cell.style.setProperty("--share", confusion[i][j] / most);
-    cell.addEventListener("pointerenter", () => tell(i, j));
-    cell.addEventListener("focus", () => tell(i, j));
-    cell.addEventListener("click", () => lookAt(i, j));
+    if (i !== j) cell.style.setProperty("--share", confusion[i][j] / maxErrors);
+    cell.addEventListener("pointerenter", () => showCell(i, j));
+    cell.addEventListener("focus", () => showCell(i, j));
+    cell.addEventListener("click", () => showImages(i, j));
     cell.addEventListener("keydown", event => {
       const moves = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]};
-      if (event.key === "Enter") lookAt(i, j);
-      const to = moves[event.key] && rows[i + moves[event.key][0]]?.[j + moves[event.key][1]];
-      if (!to) return;
+      if (event.key === "Enter") showImages(i, j);
+      const target = moves[event.key] && rows[i + moves[event.key][0]]?.[j + moves[event.key][1]];
+      if (!target) return;
       event.preventDefault();
       cell.tabIndex = -1;
-      to.tabIndex = 0;
-      to.focus();
+      target.tabIndex = 0;
+      target.focus();
     });
   }));
   table.addEventListener("pointerleave", () => {
-    get("cell").textContent = idle;
-    mark(-1, -1);
+    get("cell").textContent = summary;
+    highlight(-1, -1);
   });
 
   refresh();
