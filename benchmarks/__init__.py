@@ -1,1 +1,1 @@
-"""Measurements, side by side with what a user would take instead; each writes benchmarks/results/<name>.json."""
+"""Measurements beside Keras and PyTorch; each writes benchmarks/results/<name>.json."""

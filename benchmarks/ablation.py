@@ -1,9 +1,9 @@
-"""The full recipe without one of its ingredients at a time, and with one more: what each is worth.
+"""The full recipe with one ingredient removed or added at a time: the effect of each.
 
 python -m benchmarks.ablation [--seeds 5] [--epochs 12] [--directory runs/ablation]
 
-Fewer epochs than the recipe's own, so that all of it takes some minutes on a GPU, and three hours on two cores: what an
-ingredient is worth depends on how long one trains. Numbers are those of the best epoch by validation loss.
+Fewer epochs than the recipe's own, so that it takes some minutes on a GPU and three hours on two cores; the effect of
+an ingredient depends on the number of epochs. Metrics are those of the best epoch by validation loss.
 """
 
 import dataclasses
@@ -49,9 +49,9 @@ def main(seeds: int = 5, epochs: int = 12, directory: Path = Path("runs/ablation
     """Train each variant, print a line for each run, and write ablation.json.
 
     Args:
-        seeds: How many of each variant.
+        seeds: Number of seeds of each variant.
         epochs: Passes over the training images.
-        directory: For the runs; the same command on it goes on.
+        directory: Directory of the runs; the same command resumes them.
     """
     enable_compilation_cache()
     config = dataclasses.replace(CONFIG, train=cnn.TrainConfig(epochs=epochs, patience=epochs, fused=True))
@@ -63,7 +63,7 @@ def main(seeds: int = 5, epochs: int = 12, directory: Path = Path("runs/ablation
 
     for name, changes in INGREDIENTS.items():
         grid = {field: [value] for field, value in changes.items()}
-        # In turn on an accelerator, too, as only then a seed that has ended is kept.
+        # One after the other on an accelerator, too, as only then a finished seed is kept.
         (variant,) = cnn.sweep(config, grid, range(seeds), directory, report=report, together=False)
         finished = [row for row in variant.rows if "diverged" not in row]
         if not finished:

@@ -1,9 +1,9 @@
-"""What an epoch comes to on one device and on several, in float32 and with the layers in float64.
+"""Losses and correct counts of an epoch on one device and on several, in float32 and with the layers in float64.
 
 python -m benchmarks.devices [--devices 1 2 8] [--images 48000] [--results DIR]
 
-The devices are those that JAX makes of a CPU. They add up in another order than one does, and training makes much of a
-rounding error: in float64, where it begins a billion times smaller, what is left of a difference would be a fault.
+The devices are JAX's virtual devices of a CPU. They add in another order than one device, and training amplifies
+rounding errors: in float64, where these are a billion times smaller at first, a remaining difference would be a bug.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from experiments.fashion_cnn import CONFIG
 
 
 def epoch(config: cnn.ExperimentConfig, splits: cnn.Splits, devices: int, dtype: str) -> dict[str, Any]:
-    """Returns what an epoch's training and validation come to on so many devices, the layers in a dtype."""
+    """Returns the metrics of an epoch of training and validation on a number of devices, with the layers in a dtype."""
     model = dataclasses.replace(config.model)
     config = dataclasses.replace(config, model=model)
-    # No choice for a run, as all but this would have to switch JAX's 64 bits on.
+    # Not an option of runs, which would have to enable JAX's 64-bit types for it.
     object.__setattr__(model, "dtype", dtype)
     with jax.enable_x64(dtype == "float64"):
         mesh = cnn.make_mesh(cnn.MeshConfig(devices))
@@ -41,11 +41,11 @@ def epoch(config: cnn.ExperimentConfig, splits: cnn.Splits, devices: int, dtype:
 
 
 def main(devices: tuple[int, ...] = (1, 2, 8), images: int = 48_000, results: Path = RESULTS) -> None:
-    """Train and validate for an epoch, print what it comes to, and write devices.json.
+    """Train and validate for an epoch, print the metrics, and write devices.json.
 
     Args:
         devices: Numbers of devices.
-        images: Training images; a fourth as many validate.
+        images: Number of training images; a fourth of this number validates.
         results: Directory for devices.json.
     """
     jax.config.update("jax_num_cpu_devices", max(devices))

@@ -1,4 +1,4 @@
-"""The pictures of docs/ladder.md, from benchmarks/results/*.json: python -m benchmarks.draw."""
+"""Draws the pictures of docs/ladder.md from benchmarks/results/*.json: python -m benchmarks.draw."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ IMAGES = Path("docs/images")
 
 
 def ladder(result: dict[str, Any]) -> Any:
-    """Returns test accuracy over the FLOPs of training; the line joins those that no cheaper one beats."""
+    """Returns test accuracy over the FLOPs of training; the line is the Pareto front."""
     figure, axes = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
     # Forward, and about twice that backward.
     flops = {name: 3 * rung["flops"] * rung["train_images"] * rung["epochs"] for name, rung in result["rungs"].items()}
@@ -28,7 +28,7 @@ def ladder(result: dict[str, Any]) -> Any:
     axes.plot([flops[name] for name in front], [accuracy[name]["mean"] for name in front], ":", color="gray")
     for name, values in accuracy.items():
         axes.errorbar(flops[name], values["mean"], values["std"], fmt="o", color="C0", capsize=3)
-        # Above the line if it is on it, else beside the point.
+        # Above the line for points on it, else beside the point.
         offset, side = ((-7, 4), "right") if name in front else ((8, -3), "left")
         axes.annotate(
             name,
@@ -46,7 +46,7 @@ def ladder(result: dict[str, Any]) -> Any:
 
 
 def transfer(result: dict[str, Any]) -> Any:
-    """Returns test accuracy over images a class, a line for each way to begin, a panel for each task."""
+    """Returns test accuracy over images per class, with a line per initialization and a panel per task."""
     titles = {"fashion": "two new classes of Fashion-MNIST", "digits": "scikit-learn's digits"}
     figure, panels = plt.subplots(1, len(titles), figsize=(9, 4.2), layout="constrained")
     for axes, (task, title) in zip(panels, titles.items(), strict=True):
@@ -54,7 +54,7 @@ def transfer(result: dict[str, Any]) -> Any:
         numbers = np.array([int(count) for count in next(iter(ways.values()))])
         for place, (way, counts) in enumerate(ways.items()):
             means, stds = ([values[name] for values in counts.values()] for name in ("mean", "std"))
-            # Side by side, or the bars would lie on each other.
+            # Side by side, or the bars would overlap.
             beside = numbers * 1.03 ** (place - (len(ways) - 1) / 2)
             axes.errorbar(beside, means, stds, fmt="o-", capsize=3, label=way)
         axes.set(xscale="log", title=title, xlabel="images a class", ylabel="test accuracy")
@@ -67,7 +67,7 @@ def transfer(result: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Draws what there is a result of."""
+    """Draws a picture for each result that exists."""
     for name, draw in {"ladder": ladder, "transfer": transfer}.items():
         path = RESULTS / f"{name}.json"
         if path.exists():

@@ -1,10 +1,10 @@
-"""Seconds for a train + validation epoch, steady state, ours and the peers' in turn on the same images.
+"""Seconds per train + validation epoch, steady state, ours and the peers' taking turns on the same images.
 
 python -m benchmarks.epoch [--precision bfloat16] [--rounds 5] [--images 48000] [--results DIR]
 
 Each framework is a process of its own that has warmed up and is idle while another works; a round goes through all of
 them, batch size by batch size, and ratios are taken round by round. Keras on JAX, some five times slower, is measured
-in one round. What raises, or takes or would take over 150 s, is recorded as failed.
+in one round. A measurement that raises, or takes or would take over 150 s, is recorded as failed.
 """
 
 import tempfile
@@ -21,10 +21,9 @@ ONE_ROUND = ("keras_jax",)
 
 
 def measure_epoch(ask: Ask, batch_size: int, images: int, warm: bool) -> dict[str, Any]:
-    """Returns the answer of a framework to an epoch, after two warm-ups unless it is warm.
+    """Returns the answer of a framework to a request for an epoch, after two warm-ups unless it is warm.
 
-    The first compiles. After the second it is known whether an epoch could end in time at all; if it could not, it is
-    not begun.
+    The first compiles. The second shows whether an epoch can finish within the limit; if not, it is not started.
     """
     warm_up_images, seconds = sum(warm_up_counts(batch_size, images)), 0.0
     for _ in range(0 if warm else 2):
@@ -38,7 +37,7 @@ def measure_epoch(ask: Ask, batch_size: int, images: int, warm: bool) -> dict[st
 
 
 def measure(precision: str, rounds: int, images: int, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the versions of the frameworks, and a row for each measurement, which it prints."""
+    """Prints each measurement, and returns the versions of the frameworks and a row per measurement."""
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         asks = {name: stack.enter_context(worker(name, path, precision)) for name in FRAMEWORKS}
@@ -53,7 +52,7 @@ def measure(precision: str, rounds: int, images: int, path: Path) -> tuple[dict[
                     answer = measure_epoch(ask, batch_size, images, warm=kind in warm)
                     if "failed" in answer:
                         failed.add(kind)
-                        # Its process may have ended, and another takes its place.
+                        # Its process may have ended and been replaced.
                         warm = {other for other in warm if other[0] != name}
                     else:
                         warm.add(kind)
@@ -65,7 +64,7 @@ def measure(precision: str, rounds: int, images: int, path: Path) -> tuple[dict[
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns for each precision, batch size and framework the seconds, and those over ours of the same round."""
+    """Returns for each precision, batch size and framework the seconds, and the ratios to ours in the same round."""
     kinds = dict.fromkeys((row["precision"], row["batch_size"], row["framework"]) for row in rows)
     seconds = {
         (row["precision"], row["batch_size"], row["framework"], row["round"]): row["seconds"]
@@ -98,9 +97,9 @@ def main(
     """Measure epochs, print each, and write epoch.json, or epoch_bfloat16.json.
 
     Args:
-        precision: What the layers compute in; the peers' bfloat16 is mixed_bfloat16 and autocast.
-        rounds: How often all are measured.
-        images: Training images; a fourth as many validate.
+        precision: Type of the layers; the peers' bfloat16 is mixed_bfloat16 and autocast.
+        rounds: Number of rounds.
+        images: Number of training images; a fourth of this number validates.
         results: Directory for the JSON file.
     """
     with tempfile.TemporaryDirectory() as directory:

@@ -1,10 +1,10 @@
-"""Images a second, called as a user would: a batch of NumPy uint8 images in, NumPy probabilities out, scaling included.
+"""Images per second in user calls: a batch of NumPy uint8 images in, NumPy probabilities out, scaling included.
 
 python -m benchmarks.inference [--rounds 3] [--seconds 3] [--results DIR]
 
 Ours is ``cnn.predict(state, images)``; Keras' are ``model.predict(x, verbose=0)``, ``model.predict_on_batch(x)`` and
-``model(x, training=False)``; PyTorch's is the model and a softmax under inference_mode. Each way is called for some
-seconds, the frameworks in turn; the way with the highest median stands for its framework.
+``model(x, training=False)``; PyTorch's is the model and a softmax under inference_mode. Each method is called for some
+seconds, the frameworks taking turns; the method with the highest median represents its framework.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ BATCH_SIZES = (1, 32, 1000)
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns for each batch size and framework the fastest way, what it reaches, and what each of the ways does."""
+    """Returns for each batch size and framework the fastest method, its rate, and the rates of all methods."""
     summaries = []
     for batch_size, framework in dict.fromkeys((row["batch_size"], row["framework"]) for row in rows):
         kind = {"batch_size": batch_size, "framework": framework}
@@ -40,8 +40,8 @@ def main(rounds: int = 3, seconds: float = 3.0, results: Path = RESULTS) -> None
     """Measure inference, print each, and write inference.json.
 
     Args:
-        rounds: How often each is measured.
-        seconds: How long each way is called.
+        rounds: Number of rounds.
+        seconds: Duration of the calls of each method.
         results: Directory for inference.json.
     """
     rows: list[dict[str, Any]] = []

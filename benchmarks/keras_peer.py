@@ -1,11 +1,11 @@
-"""The chapter's network in Keras, on given images. Runs in the environment of the peers, without this package.
+"""The chapter's network in Keras, on given images. Runs in the peers' environment, without this package.
 
 python -m benchmarks.keras_peer IMAGES.npz fit SEED         trains as the notebook does, and prints a line of JSON
 python -m benchmarks.keras_peer IMAGES.npz notebook SEED    20 epochs without early stopping, a line of JSON for each
 python -m benchmarks.keras_peer IMAGES.npz serve PRECISION  answers requests, see benchmarks/protocol.py
 
-KERAS_BACKEND names the backend, tensorflow or jax. To fit and notebook, all is as in the notebook. To serve, the
-settings are the fastest that a user has without writing a loop: images are float32 in memory, oneDNN is on for
+KERAS_BACKEND names the backend, tensorflow or jax. fit and notebook run exactly as in the notebook. serve uses the
+fastest settings available without writing a training loop: images are float32 in memory, oneDNN is on for
 TensorFlow, jit_compile is Keras' own choice ("auto", which on CPU is off for TensorFlow; on, a step takes half as long
 again), steps_per_execution is 16 for TensorFlow (a tenth faster than 1), which also gets its batches from a pipeline
 without autotuning, and an epoch validates in batches of 1,000, on JAX of 125. PRECISION is float32 or bfloat16, which
@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.protocol import images_per_second, load_split, memory, serve, versions, warm_up_counts
 
-# TensorFlow takes oneDNN by itself on some processors only; it is the faster one on all that were tried.
+# TensorFlow uses oneDNN by default on some processors only; it was faster on all that were tried.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -64,7 +64,7 @@ def load_scaled(path: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit(keras: Any, path: str, seed: str) -> None:
-    """Trains with early stopping, and prints the numbers of the best epoch."""
+    """Trains with early stopping, and prints the metrics of the best epoch."""
     train, val, test = (load_scaled(path, split) for split in ("train", "val", "test"))
     model = make_model(keras, int(seed))
     stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
@@ -88,7 +88,7 @@ def fit(keras: Any, path: str, seed: str) -> None:
 
 
 def notebook(keras: Any, path: str, seed: str, epochs: str = "20") -> None:
-    """Trains as the notebook does first, and prints each epoch's validation numbers when it ends."""
+    """Trains as the notebook does first, and prints the validation metrics after each epoch."""
     train, val = (load_scaled(path, split) for split in ("train", "val"))
 
     def report(epoch: int, logs: dict[str, float]) -> None:
@@ -103,8 +103,8 @@ def notebook(keras: Any, path: str, seed: str, epochs: str = "20") -> None:
 def pipeline(images: np.ndarray, labels: np.ndarray, batch_size: int, shuffled: bool) -> Any:
     """Returns a tf.data.Dataset of batches, without autotuning.
 
-    With it, as in the one that Keras makes of arrays, the end of an epoch mostly waits for a thread that sleeps for 10
-    ms, 20 ms, 40 ms and so on: epochs of 21 seconds last for 41.
+    With autotuning, as in the pipeline that Keras makes from arrays, the end of an epoch mostly waits for a thread that
+    sleeps for 10 ms, 20 ms, 40 ms and so on: epochs of 21 seconds take 41.
     """
     tf: Any = importlib.import_module("tensorflow")
     images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
@@ -123,7 +123,7 @@ def serve_requests(keras: Any, path: str, precision: str) -> None:
 
     @cache
     def model(batch_size: int) -> Any:
-        # On JAX they would be unrolled, and take as many times as long to compile.
+        # JAX would unroll the steps, and compile time would grow with their number.
         return make_model(keras, 0, steps_per_execution=16 if on_tensorflow else 1)
 
     @cache

@@ -1,11 +1,11 @@
-"""Every rung of the ladder with several seeds, and what a step of it costs.
+"""Every rung of the ladder with several seeds, and the cost of a training step.
 
 python -m benchmarks.ladder [--rungs softmax dense ...] [--seeds 5] [--directory runs/ladder] [--rows-of FILE]
 
-A seed is a run of ``cnn.sweep`` in a directory of its own, so that the same command goes on where it was stopped.
-Numbers are those of the best epoch by validation loss; the test images are read once a run. A rung that is not named
-keeps what it had. What was trained on an accelerator is brought to the machine whose seconds count by --rows-of. The
-rungs of a command compute in one type.
+A seed is a run of ``cnn.sweep`` in its own directory, so that the same command resumes. Metrics are those of the best
+epoch by validation loss; the test images are evaluated once per run. A rung that is not named keeps its old result.
+--rows-of adds seeds that were trained on an accelerator, so that only the seconds are measured here. All rungs of a
+command compute in one type.
 """
 
 import dataclasses
@@ -34,9 +34,9 @@ BFLOAT16 = ("resnet20", "fashion_best")
 
 
 def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool | None) -> dict[str, Any]:
-    """Returns the rows of seeds 0, 1, ..., where they are from and on what they were trained.
+    """Returns the rows of seeds 0, 1, ..., their origin, and the device and versions that trained them.
 
-    ``benchmarks.seeds`` has some of the rungs already.
+    The rungs of ``benchmarks.seeds`` are read from its result.
     """
     seeds_file = RESULTS / "seeds.json"
     measured = json.loads(seeds_file.read_text()) if seeds_file.exists() else {"runs": {}}
@@ -53,7 +53,7 @@ def train(config: ExperimentConfig, seeds: int, directory: Path, together: bool 
 
 
 def trained_elsewhere(path: Path, configs: dict[str, ExperimentConfig]) -> dict[str, Any]:
-    """Returns the rungs of a file of another machine; raises ConfigError unless it trained them as they are here."""
+    """Returns the rungs of another machine's file; raises ConfigError unless their configurations are those here."""
     try:
         found = json.loads(path.read_text())["rungs"]
         trained = {rung: from_dict(found[rung]["config"]) for rung in configs if rung in found}
@@ -62,7 +62,7 @@ def trained_elsewhere(path: Path, configs: dict[str, ExperimentConfig]) -> dict[
     for rung, config in configs.items():
         if rung not in trained:
             raise cnn.ConfigError(f"--rungs are {', '.join(configs)}, but {path} has no {rung}; name some that it has")
-        # Seed, device and fusing change nothing that is compared.
+        # Seed, device and fusing are ignored in the comparison.
         train = dataclasses.replace(config.train, epochs=trained[rung].train.epochs)
         if changed := differences(dataclasses.replace(trained[rung], train=train, log=config.log), config):
             raise cnn.ConfigError(f"{path} has {rung} with another {changed[0]}; train it again")
@@ -70,9 +70,9 @@ def trained_elsewhere(path: Path, configs: dict[str, ExperimentConfig]) -> dict[
 
 
 def climb(config: ExperimentConfig, trained: dict[str, Any]) -> dict[str, Any]:
-    """Measures what a step of a rung costs, and returns what is known of it."""
+    """Measures the cost of a step of a rung, and returns its results."""
     layers = cnn.layer_table(cnn.create_state(config))
-    # The fastest of three, as what else the machine does only adds to it.
+    # The fastest of three, as other load on the machine only adds to it.
     step_seconds = min(step_cost(config)["step_seconds"] for _ in range(3))
     rows = [{name: row[name] for name in ("seed", *ROW) if name in row} for row in trained["rows"]]
     return {
@@ -103,10 +103,10 @@ def main(
 
     Args:
         rungs: Modules of experiments.
-        seeds: How many of each rung.
-        directory: For the runs.
+        seeds: Number of seeds of each rung.
+        directory: Directory of the runs.
         together: Train the seeds of a rung in one call; by default on an accelerator.
-        rows_of: A ladder.json of another machine, whose seeds are taken, so that here only a step's cost is measured.
+        rows_of: A ladder.json of another machine, whose seeds are used; only the cost of a step is measured here.
         results: Directory for the JSON file.
     """
     configs = {rung: load_experiment(f"experiments.{rung}") for rung in rungs}

@@ -1,4 +1,4 @@
-"""What every measurement needs: its options, the machine, the images for the peers, the spread, and the JSON file."""
+"""Shared by all measurements: options, the machine, images for the peers, summary statistics, and the JSON file."""
 
 import json
 import os
@@ -23,18 +23,18 @@ PEERS_PYTHON = Path(os.environ.get("PEERS_PYTHON", ".venv-peers/bin/python"))
 
 
 def run_main(main: Callable[..., None]) -> None:
-    """Calls a benchmark's ``main`` with the options of the command line, which are its parameters, and exits."""
+    """Calls a benchmark's ``main`` with the options of the command line as its parameters, and exits."""
     program = f"python -m benchmarks.{Path(sys.argv[0]).stem}"
     sys.exit(exit_status(lambda: parse_options(main, program, sys.argv[1:])()))
 
 
 def compiled_programs_in(directory: Path) -> dict[str, str]:
-    """Returns the variables with which a process keeps compiled programs in a directory, as many as our commands do."""
+    """Returns the environment variables with which a process caches compiled programs as our commands do."""
     return {"JAX_COMPILATION_CACHE_DIR": str(directory), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
 
 
 def machine() -> dict[str, Any]:
-    """Returns the processor, the number of cores that this process may use, and the versions that decide speed."""
+    """Returns the processor, the number of cores that this process may use, and the versions that affect speed."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
@@ -63,7 +63,7 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 def save_images(path: Path) -> cnn.Splits:
-    """Writes the images to an .npz that another environment can read, and returns them."""
+    """Writes the images to an .npz for another environment, and returns them."""
     splits = cnn.load_data(cnn.DataConfig())
     arrays = {
         f"{name}_{field}": getattr(split, field) for name, split in splits._asdict().items() for field in split._fields
@@ -73,13 +73,13 @@ def save_images(path: Path) -> cnn.Splits:
 
 
 def origin() -> dict[str, str]:
-    """Returns the command that was typed, and the day."""
+    """Returns the command line and the date."""
     command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip()
     return {"command": command, "date": time.strftime("%Y-%m-%d", time.gmtime())}
 
 
 def write_result(name: str, values: dict[str, Any], directory: Path = RESULTS) -> None:
-    """Writes <name>.json with the command, the day and the machine."""
+    """Writes <name>.json with the command, the date and the machine."""
     directory.mkdir(parents=True, exist_ok=True)
     values = {**origin(), "machine": machine(), **values}
     path = directory / f"{name}.json"

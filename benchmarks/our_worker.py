@@ -1,9 +1,9 @@
-"""This package as a measured process, which answers the same requests as the peers.
+"""This package as a measured process that answers the same requests as the peers.
 
 python -m benchmarks.our_worker PRECISION    answers requests, see benchmarks/protocol.py
 
-An epoch is a call of the compiled ``train_epoch`` and one of ``evaluate``, on uint8 images that are scaled in each
-step, and the metrics read at the end. ``cnn.fit`` does the same in eight calls, between which it looks for signals.
+An epoch is one call of the compiled ``train_epoch`` and one of ``evaluate``, on uint8 images that are scaled in each
+step; the metrics are read at the end. ``cnn.fit`` does the same in eight calls, between which it checks for signals.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ def main(precision: str) -> None:
 
     @cache
     def programs(batch_size: int, images: int) -> tuple[Any, Any]:
-        """Returns what trains and what validates for an epoch, compiled."""
+        """Returns the compiled programs of an epoch of training and of its validation."""
         train, val = on_device("train", images), on_device("val", images // 4)
         state = states[batch_size] = cnn.create_state(config)
         return (

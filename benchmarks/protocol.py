@@ -1,6 +1,6 @@
-"""What a measured process says to the one that measures it: a line of JSON for a line of JSON.
+"""Protocol between the measuring and a measured process: one line of JSON per request, one per answer.
 
-The peers import this in an environment of their own, so it needs the standard library and NumPy alone.
+The peers import this in their own environment, so it needs only the standard library and NumPy.
 """
 
 import importlib
@@ -19,12 +19,12 @@ import numpy as np
 
 
 def serve(commands: dict[str, Callable[..., dict[str, Any]]]) -> None:
-    """Answers each line of stdin until it ends; a process that waits for a line uses no processor time.
+    """Answers each line of stdin until it ends; a waiting process uses no processor time.
 
-    ``{"do": NAME, ...}`` is answered by what the command of that name returns for the rest as keywords, or by
-    ``{"failed": reason}``.
+    ``{"do": NAME, ...}`` is answered by the return value of the command of that name, called with the other keys as
+    keywords, or by ``{"failed": reason}``.
     """
-    # Whatever a library prints goes to stderr, so that stdout has answers only.
+    # Output of libraries goes to stderr, so that stdout has only answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -38,15 +38,15 @@ def serve(commands: dict[str, Callable[..., dict[str, Any]]]) -> None:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Returns the versions of packages, and of this process's Python."""
+    """Returns the versions of packages and of this process's Python."""
     return {**{name: importlib.import_module(name).__version__ for name in names}, "python": platform.python_version()}
 
 
 def memory() -> dict[str, float]:
-    """Returns the most MiB that this process has had resident."""
+    """Returns the peak resident memory of this process, in MiB."""
     status = Path("/proc/self/status")
     if status.exists():
-        # ru_maxrss also counts what the parent had resident when it started this process.
+        # ru_maxrss includes the resident memory of the parent when it started this process.
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return {"MiB": int(lines["VmHWM"].split()[0]) / 2**10}
     return {"MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)}
@@ -59,14 +59,14 @@ def load_split(path: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def warm_up_counts(batch_size: int, images: int) -> tuple[int, int]:
-    """Returns how many training and validation images warm up for an epoch: the same batch shapes, few batches."""
+    """Returns the numbers of training and validation images for a warm-up: the same batch shapes, few batches."""
     return min(images, 2048 + images % batch_size), 2000
 
 
 def images_per_second(
     predict: Callable[[np.ndarray], Any], images: np.ndarray, batch_size: int, seconds: float
 ) -> float:
-    """Returns how many images a second go through calls of ``predict`` on a batch each; the first two are not timed."""
+    """Returns the images per second of calls of ``predict`` on one batch each; the first two are not timed."""
     batches = [images[i : i + batch_size] for i in range(0, len(images) - batch_size + 1, batch_size)]
     for batch in batches[:2]:
         assert np.asarray(predict(batch)).shape == (batch_size, 10)

@@ -1,8 +1,8 @@
-"""Writes the tables of README.md and of docs/*.md from benchmarks/results/*.json; --check compares them.
+"""Writes the tables of README.md and docs/*.md from benchmarks/results/*.json; --check compares them.
 
 python -m benchmarks.readme [--check]
 
-A table is made between two marks, which one of the pages has, and only once: ``<!-- NAME: made by
+A table is written between two marks, which must be on exactly one page, once: ``<!-- NAME: made by
 benchmarks/readme.py -->`` and ``<!-- end of NAME -->``.
 """
 
@@ -26,13 +26,13 @@ FRAMEWORKS = {
 
 
 def spread(values: dict[str, float], digits: int) -> str:
-    """Returns mean ± standard deviation, which one value alone has not."""
+    """Returns mean ± standard deviation; the mean only if there is one value."""
     mean = f"{values['mean']:.{digits}f}"
     return f"{mean} ± {values['std']:.{digits}f}" if values["n"] > 1 else mean
 
 
 def place_of(machine: dict[str, Any], device: str = "cpu") -> str:
-    """Returns what computed, and its versions."""
+    """Returns the machine or device of a result, with versions."""
     place = f"one {device}"
     if device == "cpu":
         place = f"{machine['cores']} cores of {machine['processor']} ({'/'.join(machine['vector_extensions'])})"
@@ -40,17 +40,17 @@ def place_of(machine: dict[str, Any], device: str = "cpu") -> str:
 
 
 def footnote(result: dict[str, Any]) -> str:
-    """Returns what a number must carry: commands and days, and of each machine that they ran on, its versions."""
+    """Returns the origin of a result: commands and dates, and for each machine its description and versions."""
     commands: dict[str, list[str]] = {}
     for origin in result.get("origins", {"": result}).values():
-        whole = {**result, **origin}
-        place = place_of(whole["machine"], whole.get("device", "cpu"))
+        merged = {**result, **origin}
+        place = place_of(merged["machine"], merged.get("device", "cpu"))
         commands.setdefault(place, []).append(f"`{origin['command']}`, {origin['date']}")
     return "; ".join(f"{'; '.join(dict.fromkeys(on_it))}; {place}" for place, on_it in commands.items())
 
 
 def seeds_table(result: dict[str, Any]) -> str:
-    """Returns the result of the shipped experiment beside the notebook's in Keras."""
+    """Returns the metrics of the shipped experiments and of the Keras notebook."""
     columns = {
         "val loss": ("val_loss", 4),
         "val accuracy": ("val_accuracy", 4),
@@ -61,8 +61,8 @@ def seeds_table(result: dict[str, Any]) -> str:
     titles = {
         "fashion_cnn": "`experiments.fashion_cnn` (`make train`)",
         "fashion_fast": "`experiments.fashion_fast`",
-        "bfloat16": "the same with `--model.dtype bfloat16`",
-        "keras": "the notebook in Keras 3",
+        "bfloat16": "`experiments.fashion_fast --model.dtype bfloat16`",
+        "keras": "the Keras 3 notebook",
     }
     for name, title in titles.items():
         if name not in result["summary"]:
@@ -71,23 +71,27 @@ def seeds_table(result: dict[str, Any]) -> str:
         cells = [spread(means[key], digits) for key, digits in columns.values()]
         lines.append(f"| {title} | {means['val_loss']['n']} | {' | '.join(cells)} |")
     return "\n".join(
-        [*lines, "", f"Mean ± standard deviation, of the epoch with the lowest val loss. {footnote(result)}."]
+        [
+            *lines,
+            "",
+            f"Mean ± standard deviation over the seeds, at the epoch with the lowest val loss. {footnote(result)}.",
+        ]
     )
 
 
 def table(header: list[str], rows: list[list[str]], notes: str) -> str:
-    """Returns a table in Markdown, its first column text and the others numbers, with notes below it."""
+    """Returns a Markdown table, with text in the first column and numbers in the others, and notes below it."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
     return "\n".join([*lines, "", notes])
 
 
 def versions(result: dict[str, Any]) -> str:
-    """Returns the versions of the peers, of their JAX and their Python too, which are not ours."""
-    found = {}
+    """Returns the versions of the peers, including their own JAX and Python."""
+    peers = {}
     for name, packages in result["frameworks"].items():
-        found |= packages if name != "ours" and "failed" not in packages else {}
-    return f"peers: {', '.join(f'{name} {version}' for name, version in found.items())}"
+        peers |= packages if name != "ours" and "failed" not in packages else {}
+    return f"peers: {', '.join(f'{name} {version}' for name, version in peers.items())}"
 
 
 def by_framework(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -96,7 +100,7 @@ def by_framework(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def epoch_cell(row: dict[str, Any] | None) -> str:
-    """Returns median seconds and, of a peer, how many times ours that is."""
+    """Returns median seconds and, for a peer, the median ratio to ours."""
     if row is None or "seconds" not in row:
         return "failed" if row else "not measured"
     ratio = f" ({row['over_ours']['median']:.2f}×)" if row["framework"] != "ours" and "over_ours" in row else ""
@@ -104,7 +108,7 @@ def epoch_cell(row: dict[str, Any] | None) -> str:
 
 
 def failures(rows: list[dict[str, Any]]) -> str:
-    """Returns what failed, and why, as a sentence; nothing if nothing did."""
+    """Returns a sentence with the failures and their causes; an empty string without any."""
     reasons = [
         f"{FRAMEWORKS[row['framework']]}{', ' + row['precision'] if 'precision' in row else ''} at "
         f"batch {row['batch_size']}: {row['failed'][:100]}"
@@ -115,31 +119,31 @@ def failures(rows: list[dict[str, Any]]) -> str:
 
 
 def epoch_table(result: dict[str, Any]) -> str:
-    """Returns the seconds for an epoch, and how many times ours the peers' are."""
+    """Returns the seconds per epoch, and the ratios of the peers to ours."""
     rows = result["summary"]
     kinds = dict.fromkeys((row["precision"], row["batch_size"]) for row in rows)
     lines = []
     for precision, batch_size in kinds:
-        found = by_framework([row for row in rows if (row["precision"], row["batch_size"]) == (precision, batch_size)])
-        lines.append([f"{precision}, {batch_size}", *(epoch_cell(found.get(name)) for name in FRAMEWORKS)])
+        cells = by_framework([row for row in rows if (row["precision"], row["batch_size"]) == (precision, batch_size)])
+        lines.append([f"{precision}, {batch_size}", *(epoch_cell(cells.get(name)) for name in FRAMEWORKS)])
     rounds = max(row["seconds"]["n"] for row in rows if "seconds" in row)
-    counted = f"{rounds} rounds in turn, one for Keras on JAX" if rounds > 1 else "one round"
+    counted = f"{rounds} rounds taking turns, one for Keras on JAX" if rounds > 1 else "one round"
     images = f"{result['images']['train']:,} + {result['images']['val']:,} images"
     notes = (
-        f"Median seconds, and the median of the ratios to ours of the same round; {counted}; {images}."
+        f"Median seconds, and the median of the ratios to ours in the same round; {counted}; {images}."
         f"{failures(rows)} {footnote(result)}, {versions(result)}."
     )
     return table(["train + validation epoch, batch", *FRAMEWORKS.values()], lines, notes)
 
 
 def inference_table(result: dict[str, Any]) -> str:
-    """Returns images a second by batch size and framework."""
+    """Returns images per second by batch size and framework."""
     rows = result["summary"]
     lines = []
     for batch_size in dict.fromkeys(row["batch_size"] for row in rows):
-        found = by_framework([row for row in rows if row["batch_size"] == batch_size])
+        by_name = by_framework([row for row in rows if row["batch_size"] == batch_size])
         cells = (
-            f"{found[name]['images_per_second']['median']:,.0f}" if "ways" in found.get(name, {}) else "failed"
+            f"{by_name[name]['images_per_second']['median']:,.0f}" if "ways" in by_name.get(name, {}) else "failed"
             for name in FRAMEWORKS
         )
         lines.append([f"{batch_size:,}", *cells])
@@ -150,19 +154,19 @@ def inference_table(result: dict[str, Any]) -> str:
     )
     rounds = max(row["images_per_second"]["n"] for row in rows if "ways" in row)
     notes = (
-        f"Median images a second of {rounds} rounds, a call a batch, from uint8 to probabilities. Of Keras' three "
-        f"ways, the fastest (on TensorFlow, {keras}).{failures(rows)} {footnote(result)}, {versions(result)}."
+        f"Median images per second of {rounds} rounds, one call per batch, from uint8 to probabilities. For Keras, the "
+        f"fastest of three methods (on TensorFlow, {keras}).{failures(rows)} {footnote(result)}, {versions(result)}."
     )
     return table(["batch", *FRAMEWORKS.values()], lines, notes)
 
 
 def time_to_result_table(result: dict[str, Any]) -> str:
-    """Returns the seconds from typing to results as good as the notebook's."""
+    """Returns the seconds from the start of the process to results as good as the notebook's."""
     titles = {
-        "notebook": "the notebook in Keras on TensorFlow",
-        "fashion_fast cold": "`experiments.fashion_fast`, the first time",
-        "fashion_fast warm": "`experiments.fashion_fast`, again",
-        "fashion_cnn warm": "`experiments.fashion_cnn`, again",
+        "notebook": "the notebook, Keras on TensorFlow",
+        "fashion_fast cold": "`experiments.fashion_fast`, first run",
+        "fashion_fast warm": "`experiments.fashion_fast`, later run",
+        "fashion_cnn warm": "`experiments.fashion_cnn`, later run",
     }
     lines = []
     for variant, title in titles.items():
@@ -179,12 +183,15 @@ def time_to_result_table(result: dict[str, Any]) -> str:
         lines.append([title, *cells])
     header = ["seconds from process start to"]
     for mark in result["marks"].values():
-        header += [f"val loss ≤ {mark['val_loss']}, accuracy ≥ {mark['val_accuracy']}", "reached", "over the notebook"]
+        header += [
+            f"val loss ≤ {mark['val_loss']}, accuracy ≥ {mark['val_accuracy']}",
+            "reached",
+            "ratio to the notebook",
+        ]
     notes = (
-        "Medians; of a run that does not reach a mark its whole time counts, so that the median may be too low (≥), "
-        "and of such a median no ratio is given (—). "
-        "The marks are the published results of the notebook in the book's second and first edition; the first time, "
-        "nothing is compiled yet. "
+        "Medians; a run that does not reach a mark counts with its whole time, so the median is a lower bound (≥), for "
+        "which no ratio is given (—). The marks are the published results of the notebook in the second and the first "
+        "edition of the book; in the first run nothing is compiled yet. "
         f"{footnote(result)}."
     )
     return table(header, lines, notes)
@@ -193,23 +200,24 @@ def time_to_result_table(result: dict[str, Any]) -> str:
 def startup_table(result: dict[str, Any]) -> str:
     """Returns the seconds to the first step, and the memory of an epoch."""
     titles = {
-        "ours cold": "this project, the first time",
-        "ours cached": "this project, again",
+        "ours cold": "this project, first run",
+        "ours cached": "this project, later run",
         "keras_tensorflow": FRAMEWORKS["keras_tensorflow"],
         "torch": FRAMEWORKS["torch"],
     }
     memory, compilation = result["peak_memory"], result["compile_seconds"]
     lines = []
     for label, title in titles.items():
-        kept = memory[label]
+        peak = memory[label]
         seconds = result["first_step_seconds"][label]["median"]
-        lines.append([title, f"{seconds:.1f}", f"{kept['MiB']:,.0f}" if "MiB" in kept else "failed"])
+        lines.append([title, f"{seconds:.1f}", f"{peak['MiB']:,.0f}" if "MiB" in peak else "failed"])
     notes = (
-        f"Medians of {result['first_step_seconds']['ours cold']['n']}; memory of a process that has trained and "
-        f"validated for an epoch at batch 32. To compile a whole epoch takes us {compilation['cold']['median']:.1f} s "
-        f"the first time and {compilation['cached']['median']:.1f} s again. {footnote(result)}."
+        f"Medians of {result['first_step_seconds']['ours cold']['n']}; peak memory of a process that trains "
+        f"and validates for an epoch at batch 32. Compiling a whole epoch takes this project "
+        f"{compilation['cold']['median']:.1f} s in the first run and {compilation['cached']['median']:.1f} s in later "
+        f"ones. {footnote(result)}."
     )
-    return table(["", "seconds from process start to the first step", "MiB at most"], lines, notes)
+    return table(["", "seconds from process start to the first step", "peak memory, MiB"], lines, notes)
 
 
 def roofline_table(result: dict[str, Any]) -> str:
@@ -224,26 +232,25 @@ def roofline_table(result: dict[str, Any]) -> str:
         ]
         for step in result["steps"]
     ]
-    header = ["batch", "GFLOP a step", "seconds a pass", "GFLOP/s", "share of the peak"]
+    header = ["batch", "GFLOP per step", "seconds per pass", "GFLOP/s", "share of the peak"]
     notes = (
         f"The peak is that of 2048³ products, {result['matmul_gflop_per_second']:.0f} GFLOP/s. "
-        f"{result['flops_per_image'] / 1e6:.2f} MFLOP an image, those of the matrix products alone as the direct sum "
-        f"has them, of which Winograd's algorithm computes about half: conv2's, nine "
-        f"tenths of them, take it 2.25 times fewer multiplications; float32, "
-        f"{result['images']:,} images a pass. {footnote(result)}."
+        f"{result['flops_per_image'] / 1e6:.2f} MFLOP per image: the matrix products only, counted for the direct sum. "
+        f"Winograd's algorithm computes about half of them: for conv2, nine tenths of the total, it needs 2.25 times "
+        f"fewer multiplications. float32, {result['images']:,} images per pass. {footnote(result)}."
     )
     return table(header, lines, notes)
 
 
 def scaling_table(result: dict[str, Any]) -> str:
-    """Returns what steps on many devices cost, as it was computed from those on one."""
+    """Returns the cost of steps on many devices, computed from the measured step on one."""
     steps, many = result["step_seconds"], result["many"]
     lines = [
         [
             f"{row['devices']} by {row['link']}",
             f"{1000 * row['all_reduce_seconds']:.2f}",
             *(f"{share:.0%}" for share in row["efficiency"].values()),
-            # Where one image a device is enough, none loses half.
+            # Where one image per device is enough, no batch loses half.
             f"{row['images_a_device_at_half'] * row['devices']:,}" if row["images_a_device_at_half"] > 1 else "none",
         ]
         for row in many
@@ -252,19 +259,19 @@ def scaling_table(result: dict[str, Any]) -> str:
     header = [
         "devices",
         "all-reduce, ms",
-        *(f"share at {images} images a device" for images in steps),
+        *(f"share at {images} image{'s' * (int(images) > 1)} per device" for images in steps),
         "batch that loses half",
     ]
     notes = (
         f"A step on one device, measured: {measured} images. The gradients are "
-        f"{result['gradient_bytes'] / 1e6:.2f} MB. The share is what is left of the devices' rate; a batch that is "
-        f"smaller than the last column's loses more than half of it. {footnote(result)}."
+        f"{result['gradient_bytes'] / 1e6:.2f} MB. The share is the fraction of the devices' rate that remains; a "
+        f"batch smaller than that of the last column loses more than half of it. {footnote(result)}."
     )
     return table(header, lines, notes)
 
 
 def devices_table(result: dict[str, Any]) -> str:
-    """Returns what an epoch comes to on several devices."""
+    """Returns the losses and correct counts of an epoch by number of devices."""
     header = ["layers in", "devices", "train loss", "correct", "val loss", "correct"]
     lines = [
         [
@@ -286,13 +293,13 @@ def devices_table(result: dict[str, Any]) -> str:
 
 
 def ladder_table(result: dict[str, Any]) -> str:
-    """Returns what each rung has, costs and reaches."""
+    """Returns size, cost and accuracy of each rung."""
     header = [
         "rung",
         "parameters",
-        "MFLOP an image",
+        "MFLOP per image",
         "epochs",
-        "seconds an epoch",
+        "seconds per epoch",
         "val accuracy",
         "test accuracy",
         "n",
@@ -316,20 +323,20 @@ def ladder_table(result: dict[str, Any]) -> str:
             versions = {"python": rung["trained_with"]["python"], "versions": {"jax": rung["trained_with"]["jax"]}}
             origins[name] |= {"device": rung["device"], "machine": versions}
     notes = (
-        "Mean ± standard deviation over n seeds, of the epoch with the lowest val loss; FLOPs of the forward pass. "
+        "Mean ± standard deviation over n seeds, at the epoch with the lowest val loss; FLOPs of the forward pass. "
         f"Trained by {footnote({**result, 'origins': origins})}. "
-        f"Seconds are those of training alone, by `python -m benchmarks.ladder`; {place_of(result['machine'])}, idle."
+        f"Seconds are of training only, by `python -m benchmarks.ladder`; {place_of(result['machine'])}, idle."
     )
     return table(header, rows, notes)
 
 
 def ablation_table(result: dict[str, Any]) -> str:
-    """Returns what the recipe comes to without one of its ingredients, or with one more."""
-    whole = next(iter(result["variants"].values()))["summary"]["val_accuracy"]["mean"]
+    """Returns the metrics of the recipe with one ingredient removed, or one added."""
+    full = next(iter(result["variants"].values()))["summary"]["val_accuracy"]["mean"]
     rows = []
     for name, variant in result["variants"].items():
         numbers = variant["summary"]
-        change = 100 * (numbers["val_accuracy"]["mean"] - whole)
+        change = 100 * (numbers["val_accuracy"]["mean"] - full)
         rows.append(
             [
                 name,
@@ -341,20 +348,20 @@ def ablation_table(result: dict[str, Any]) -> str:
             ]
         )
     count = len(next(iter(result["variants"].values()))["rows"])
-    header = ["recipe", "changed", "val loss", "val accuracy", "its points over the full recipe", "test accuracy"]
+    header = ["recipe", "changed", "val loss", "val accuracy", "points over the full recipe", "test accuracy"]
     notes = f"{count} seeds each, {result['epochs']} epochs of `{result['experiment']}`. {footnote(result)}."
     return table(header, rows, notes)
 
 
 def transfer_table(result: dict[str, Any]) -> str:
-    """Returns test accuracy by images a class, for each task and way to begin."""
-    rows, header = [], ["task", "begun", "few images a class", "more", "most"]
-    for task, ways in result["tasks"].items():
-        for way, counts in ways.items():
+    """Returns test accuracy by images per class, for each task and initialization."""
+    rows, header = [], ["task", "initialization", "few images per class", "more", "most"]
+    for task, starts in result["tasks"].items():
+        for start, counts in starts.items():
             cells = [f"{count}: {spread(values, 3)}" for count, values in counts.items()]
-            rows.append([task, way, *cells])
+            rows.append([task, start, *cells])
     count = len(next(iter(next(iter(result["tasks"]["digits"].values())).values()))["values"])
-    notes = f"Images a class: mean ± standard deviation of {count} seeds, each with images of its own. "
+    notes = f"Images per class: mean ± standard deviation of {count} seeds, each with its own images. "
     return table(header, rows, f"{notes}{footnote(result)}.")
 
 
@@ -375,12 +382,12 @@ TABLES = {
 
 
 def marks(name: str) -> tuple[str, str]:
-    """Returns the two lines that a table lies between."""
+    """Returns the two lines that enclose a table."""
     return f"<!-- {name}: made by benchmarks/readme.py -->", f"<!-- end of {name} -->"
 
 
 def render(page: str, results: Path = RESULTS) -> str:
-    """Returns a page with each table that it has marks for made anew; what has no result says so."""
+    """Returns a page with the tables between its marks generated from the results."""
     for name, make in TABLES.items():
         begin, end = marks(name)
         if begin in page:
@@ -397,18 +404,18 @@ def check_marks(pages: dict[str, str]) -> None:
         for mark in marks(name):
             count = sum(page.count(mark) for page in pages.values())
             if count != 1:
-                raise SystemExit(f"{' and '.join(pages)} need {mark} once together, not {count} times")
+                raise SystemExit(f"{mark} must be once in {', '.join(pages)}, but is there {count} times")
 
 
 def main(arguments: list[str]) -> None:
-    """Writes or checks."""
+    """Writes the pages, or checks them."""
     before = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
     check_marks(before)
     after = {name: render(page) for name, page in before.items()}
     for name in PAGES:
         if before[name] != after[name]:
             if arguments == ["--check"]:
-                raise SystemExit(f"{name} is not what benchmarks/results say; run python -m benchmarks.readme")
+                raise SystemExit(f"{name} differs from benchmarks/results; run python -m benchmarks.readme")
             (ROOT / name).write_text(after[name], encoding="utf-8")
 
 

@@ -1,8 +1,8 @@
-"""How much of the machine's matrix-product rate a training step reaches, and how an epoch's time grows.
+"""Share of the machine's matrix-product rate that a training step reaches, and the growth of an epoch's time.
 
 python -m benchmarks.roofline [--images 48000] [--rounds 3] [--results DIR] [--picture docs/images/growth.png]
 
-The rate is the highest that products of two float32 matrices of 2048 x 2048 reach in the same process, before and after
+The rate is the highest of products of two float32 matrices of 2048 x 2048 in the same process, before and after
 each measurement. Epochs are passes of train_epoch, compiled before, without validation; the fastest of the rounds
 counts. A wide network is timed on an eighth of the images and its seconds are multiplied.
 """
@@ -30,9 +30,9 @@ PART = 8
 def flops_per_image(config: cnn.ExperimentConfig) -> int:
     """Returns the floating-point operations of the matrix products of a training step, per image.
 
-    Forward, a layer multiplies with and adds each value of its kernel at each output position, of which a dense layer
-    has one. Backward, it does as much for the kernel's gradient, and as much for its input's; but nobody needs that of
-    the images, the input of the first layer.
+    Forward, a layer has one multiplication and one addition per kernel value and output position; a dense layer has one
+    position. Backward, the gradients of the kernel and of the input cost the same each; the gradient of the images, the
+    input of the first layer, is not needed.
     """
     state = cnn.create_state(config)
     forward = [
@@ -44,7 +44,7 @@ def flops_per_image(config: cnn.ExperimentConfig) -> int:
 
 
 def epoch_seconds(config: cnn.ExperimentConfig, split: cnn.Split, rounds: int) -> float:
-    """Returns the seconds of the fastest pass over a split that lies on the device."""
+    """Returns the seconds of the fastest pass over a split on the device."""
     state = cnn.create_state(config)
     train_epoch = cnn.train_epoch.lower(state, split, batch_size=config.optim.batch_size).compile()
     seconds = []
@@ -56,14 +56,14 @@ def epoch_seconds(config: cnn.ExperimentConfig, split: cnn.Split, rounds: int) -
 
 
 def widened(config: cnn.ExperimentConfig, factor: int) -> cnn.ExperimentConfig:
-    """Returns the experiment with so many times as many features in each hidden layer."""
+    """Returns the experiment with the features of each hidden layer multiplied by a factor."""
     names = ("conv1_features", "conv2_features", "dense_features")
     features = {name: factor * getattr(config.model, name) for name in names}
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **features))
 
 
 def draw_growth(growth: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Draws seconds over GFLOP, both logarithmic, with a line along which time grows as the work does."""
+    """Draws seconds over GFLOP, both logarithmic, with a line of proportional growth."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -100,13 +100,13 @@ def main(
     """Measure the share of the matrix-product rate, print it, write roofline.json and draw growth.png.
 
     Args:
-        images: Training images.
-        rounds: Passes of which the fastest counts.
+        images: Number of training images.
+        rounds: Number of passes, of which the fastest counts.
         results: Directory for roofline.json.
         picture: File for the picture.
     """
     whole = jax.device_put(jax.tree.map(lambda array: array[:images], cnn.load_data(CONFIG.data).train))
-    # The machine's own rate drifts, so that one measurement may miss its peak.
+    # The machine's rate drifts, so that one measurement may miss its peak.
     steps, peak = [], matmul_rate()
     for batch_size in BATCH_SIZES:
         config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, batch_size=batch_size))

@@ -1,11 +1,11 @@
-"""What a step costs on many devices: that of one, measured here, and what they must tell each other, computed.
+"""Cost of a step on many devices: the step of one, measured here, and the all-reduce between them, computed.
 
 python -m benchmarks.scaling [--rounds 5] [--results DIR]
 
-Each device computes the gradients of its own images and all add them up, by an all-reduce: the gradients' bytes go
-2 (n - 1) / n times over a link, with 2 log2 n latencies (R. Thakur, R. Rabenseifner and W. Gropp, Optimization of
-Collective Communication Operations in MPICH, 2005, section 4.4). Nothing of it is hidden behind the computation, so
-that it is the worst case. The links' numbers are nominal.
+Each device computes the gradients of its own images, and an all-reduce adds them: the gradients' bytes pass a link
+2 (n - 1) / n times, with 2 log2 n latencies (R. Thakur, R. Rabenseifner and W. Gropp, Optimization of
+Collective Communication Operations in MPICH, 2005, section 4.4). No overlap with the computation is
+assumed, which is the worst case. The rates of the links are nominal.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ LINKS = {
 
 
 def step_seconds(images: int, split: cnn.Split, rounds: int) -> float:
-    """Returns the median seconds of a step on so many images, of passes of train_epoch."""
+    """Returns the median seconds of a step at a batch size, from passes of train_epoch."""
     config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, batch_size=images))
     part = jax.tree.map(lambda array: array[: images * STEPS], split)
     state, seconds = cnn.create_state(config), []
@@ -44,7 +44,7 @@ def step_seconds(images: int, split: cnn.Split, rounds: int) -> float:
 
 
 def all_reduce_seconds(devices: int, gradient_bytes: int, bytes_per_second: float, latency_seconds: float) -> float:
-    """Returns the seconds in which all devices have added up their gradients."""
+    """Returns the seconds of an all-reduce of the gradients."""
     return 2 * (devices - 1) / devices * gradient_bytes / bytes_per_second + 2 * math.log2(devices) * latency_seconds
 
 
@@ -52,7 +52,7 @@ def main(rounds: int = 5, results: Path = RESULTS) -> None:
     """Measure steps on one device, compute those on many, print them, and write scaling.json.
 
     Args:
-        rounds: Passes, of which the median counts, after a warm-up.
+        rounds: Number of passes after a warm-up, of which the median counts.
         results: Directory for scaling.json.
     """
     split = jax.device_put(cnn.load_data(CONFIG.data).train)
@@ -64,7 +64,7 @@ def main(rounds: int = 5, results: Path = RESULTS) -> None:
     for link, numbers in LINKS.items():
         for devices in DEVICES:
             told = all_reduce_seconds(devices, gradient_bytes, **numbers)
-            # As long for the computation as for the all-reduce: half of what the devices could do is left.
+            # Computation and all-reduce take equally long: half of the rate of the devices remains.
             even = next((i for i in range(1, 10_000) if np.interp(i, list(steps), list(steps.values())) >= told), None)
             many.append(
                 {

@@ -1,9 +1,9 @@
-"""The shipped experiments with several seeds, and the notebook in Keras with some, on the same split.
+"""The shipped experiments and the Keras notebook with several seeds, on the same split.
 
 python -m benchmarks.seeds [--fashion-cnn 5] [--fashion-fast 5] [--bfloat16 5] [--keras 3]
 
-Each of our seeds is the user's own command, a process of its own. Numbers are those of the best epoch by validation
-loss; the test images are read once a run. What is given 0 seeds keeps what it had.
+Each of our seeds is the command of a user, in its own process. Metrics are those of the best epoch by validation loss;
+the test images are evaluated once per run. An experiment with 0 seeds keeps its previous result.
 """
 
 import json
@@ -33,7 +33,7 @@ def our_run(experiment: str, *options: str, seed: int) -> dict[str, float]:
 
 
 def keras_run(seed: int, images: Path) -> dict[str, float]:
-    """Returns the same numbers of Keras."""
+    """Returns the same metrics of Keras."""
     command = [str(PEERS_PYTHON), "-m", "benchmarks.keras_peer", str(images), "fit", str(seed)]
     run = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return json.loads(run.stdout.splitlines()[-1])
@@ -58,7 +58,7 @@ def main(fashion_cnn: int = 5, fashion_fast: int = 5, bfloat16: int = 5, keras: 
     with tempfile.TemporaryDirectory() as directory:
         images = Path(directory, "images.npz")
         save_images(images)
-        # In turn, so that what else the machine does meets all alike.
+        # Taking turns, so that other load on the machine affects all alike.
         for seed in range(max(counts.values())):
             for name in (name for name, count in counts.items() if seed < count):
                 result = keras_run(seed, images) if name == "keras" else our_run(*OURS[name], seed=seed)

@@ -1,11 +1,11 @@
-"""From typing to the end of the first training step, seconds to compile, and the memory of an epoch's process.
+"""Seconds from process start to the end of the first training step, seconds to compile, and memory of an epoch.
 
 python -m benchmarks.startup [--rounds 3] [--images 48000] [--results DIR]
 
-A process starts, imports, loads the images, builds the network and takes one step on 32 images; ours with nothing
-compiled before (cold) and with the compiled programs of an earlier process. The frameworks take turns, and have all
-been started once before, so that their files are in memory. Memory is the most that a process that trains and
-validates for an epoch at batch 32 has had resident, after its warm-up.
+A process starts, imports, loads the images, builds the network and takes one step on 32 images; ours with an empty
+compilation cache (cold) and with the compiled programs of an earlier process. The frameworks take turns, and have all
+been started once before, so that their files are in memory. Memory is the peak resident memory of a process that trains
+and validates for an epoch at batch 32, after its warm-up.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ PEERS = ("keras_tensorflow", "torch")
 
 
 def seconds_to_first_step(name: str, images: Path, environment: dict[str, str]) -> float:
-    """Returns the seconds from the start of a process to its answer that a step is done."""
+    """Returns the seconds from the start of a process to its answer after the first step."""
     begin = time.perf_counter()
     with worker(name, images, environment=environment) as ask:
         answer = ask("step")
@@ -31,7 +31,7 @@ def seconds_to_first_step(name: str, images: Path, environment: dict[str, str]) 
 
 
 def peak_memory(name: str, train_images: int, images: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """Returns the MiB of a process that has trained and validated for an epoch."""
+    """Returns the peak memory in MiB of a process that trains and validates for an epoch."""
     with worker(name, images, environment=environment) as ask:
         for do in ("warm_up", "epoch"):
             answer = ask(do, batch_size=32, images=train_images)
@@ -44,13 +44,13 @@ def main(rounds: int = 3, images: int = 48_000, results: Path = RESULTS) -> None
     """Measure starts, compilation and memory, print each, and write startup.json.
 
     Args:
-        rounds: How often each is started.
-        images: Training images of the epoch; a fourth as many validate.
+        rounds: Number of starts of each.
+        images: Number of training images of the epoch; a fourth of this number validates.
         results: Directory for startup.json.
     """
     first_step: dict[str, list[float]] = {}
     compilation: dict[str, list[float]] = {}
-    # In this order: the first of ours leaves its programs to the second.
+    # In this order: our second start uses the compiled programs of the first.
     processes = (("ours cold", "ours"), ("ours cached", "ours"), *((name, name) for name in PEERS))
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "images.npz")

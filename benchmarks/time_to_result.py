@@ -1,11 +1,11 @@
-"""Seconds from the start of the process to the first epoch whose validation numbers are as good as a mark.
+"""Seconds from process start to the first epoch whose validation metrics reach a mark.
 
 python -m benchmarks.time_to_result [--seeds 3] [--epochs N] [--results DIR]
 
-The marks are the published results of the notebook's two editions. Every run is the user's own command, piped: the time
-is that at which the epoch's line arrives. The notebook in Keras on TensorFlow trains 20 epochs without early stopping;
-ours stop as shipped. Of a run that does not reach a mark its whole time counts, which is a lower bound. "cold" is with
-nothing compiled before, "warm" the same run again; all files have been read before.
+The marks are the published results of the notebook's two editions. Every run is the command of a user, piped: the time
+is when the epoch's line arrives. The notebook in Keras on TensorFlow trains 20 epochs without early stopping; ours stop
+as shipped. A run that does not reach a mark counts with its whole time, which is a lower bound. "cold" is with an empty
+compilation cache, "warm" is the same run repeated; all files have been read before.
 """
 
 import json
@@ -27,7 +27,7 @@ MARKS = {
 
 
 def stamped_lines(command: list[str], environment: dict[str, str]) -> tuple[list[tuple[float, str]], float]:
-    """Returns the lines that a command prints, each with its seconds since the start, and the seconds to its end.
+    """Returns the lines that a command prints, each with its seconds since the start, and the total seconds.
 
     Raises:
       CalledProcessError: it fails; what it wrote to stderr is shown.
@@ -48,7 +48,7 @@ def stamped_lines(command: list[str], environment: dict[str, str]) -> tuple[list
 
 
 def our_run(experiment: str, seed: int, options: list[str], cache: Path) -> dict[str, Any]:
-    """Returns the epochs of an experiment's command; compiled programs are kept in ``cache``."""
+    """Returns the epochs of an experiment's command; compiled programs are cached in ``cache``."""
     with tempfile.TemporaryDirectory() as run_dir:
         command = [sys.executable, "-m", f"experiments.{experiment}", "--train.seed", str(seed)]
         command += ["--log.no_figures", "--run-dir", run_dir, *options]
@@ -88,7 +88,7 @@ def run_summary(stamps: list[float], rows: list[dict[str, Any]], seconds: float)
 
 
 def summarise(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Returns the median seconds to each mark by variant, how many runs reached it, and the notebook's over them."""
+    """Returns by variant the median seconds to each mark, the runs that reached it, and the ratio to the notebook."""
     medians = {
         variant: {mark: statistics.median(row["marks"][mark]["seconds"] for row in rows) for mark in MARKS}
         for variant, rows in runs.items()
@@ -112,7 +112,7 @@ def main(seeds: int = 3, epochs: int | None = None, results: Path = RESULTS) -> 
 
     Args:
         seeds: Seeds 0, 1, ... of each variant.
-        epochs: Epochs of every run at most, for a trial; without it, 20 of the notebook, and ours as shipped.
+        epochs: Maximum epochs of every run, for a trial; by default 20 for the notebook, and ours as shipped.
         results: Directory for time_to_result.json.
     """
     shorter = ["--train.epochs", str(epochs)] if epochs else []
@@ -120,7 +120,7 @@ def main(seeds: int = 3, epochs: int | None = None, results: Path = RESULTS) -> 
     with tempfile.TemporaryDirectory() as directory:
         images, chapter_cache = Path(directory, "images.npz"), Path(directory, "chapter")
         save_images(images)
-        # An epoch, so that all is compiled; both read their files for the first time.
+        # One epoch, so that everything is compiled; both read their files for the first time.
         our_run("fashion_cnn", 0, ["--train.epochs", "1"], chapter_cache)
         notebook_run(0, 1, images)
         for seed in range(seeds):

@@ -1,12 +1,12 @@
-"""The chapter's network in PyTorch, on given images. Runs in the environment of the peers, without this package.
+"""The chapter's network in PyTorch, on given images. Runs in the peers' environment, without this package.
 
 python -m benchmarks.torch_peer IMAGES.npz PRECISION MODE    answers requests, see benchmarks/protocol.py
 
 PRECISION is float32 or bfloat16, which is autocast; MODE is eager or compiled, which is torch.compile on the forward
-pass with the loss. Settings: images lie in memory as tensors and batches are taken by index (a DataLoader, with its
-processes, is slower for images this small), kernels lie channels last, Adam is the fused one, no number is read within
-an epoch, validation is in batches of 125 (twice as fast as 1,000), and there are as many threads as cores. Adam's
-epsilon is Keras', 1e-7.
+pass with the loss. Settings: images are tensors in memory and batches are taken by index (a DataLoader, with its
+processes, is slower for images this small), memory is channels-last, Adam is fused, no value is read within an epoch,
+validation uses batches of 125 (twice as fast as 1,000), and there is one thread per core. Adam's epsilon is that of
+Keras, 1e-7.
 """
 
 import importlib
@@ -47,7 +47,7 @@ def main(path: str, precision: str, mode: str) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
     if mode == "compiled":
-        # Each batch size, training or not, is a compilation of its own.
+        # Each batch size, in training and in evaluation, is compiled separately.
         importlib.import_module("torch._dynamo").config.recompile_limit = 64
 
     def maybe_compiled(function: Any) -> Any:
@@ -68,7 +68,7 @@ def main(path: str, precision: str, mode: str) -> None:
 
     @cache
     def trainer(batch_size: int) -> tuple[Any, Any, Any]:
-        """Returns a model, its optimizer, and what gives a batch's mean loss and the number of right answers."""
+        """Returns a model, its optimizer, and a function for a batch's mean loss and number of correct predictions."""
         model = make_model(torch)
         loss = torch.nn.CrossEntropyLoss()
 

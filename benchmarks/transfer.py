@@ -1,10 +1,10 @@
-"""Accuracy over images a class: a network that begins with another's layers against one that begins at random.
+"""Accuracy over images per class: initialization from another network's layers against random initialization.
 
 python -m benchmarks.transfer [--seeds 5] [--directory runs/transfer]
 
 Two tasks: two classes of Fashion-MNIST, after training on the other eight; and scikit-learn's digits, after training
-on all of Fashion-MNIST. The trunk, all layers but the logits, is taken, and trained at the rate of the logits, at a
-tenth of theirs, or not at all.
+on all of Fashion-MNIST. The trunk, all layers but the logits, is transferred, and trained at the rate of the logits, at
+a tenth of it, or not at all.
 """
 
 import dataclasses
@@ -43,13 +43,13 @@ BATCH_SIZE = 20
 
 
 def of_classes(split: cnn.Split, classes: tuple[int, ...]) -> cnn.Split:
-    """Returns the images of some classes, which are numbered anew."""
+    """Returns the images of some classes, relabelled from 0."""
     kept = np.isin(split.labels, classes)
     return cnn.Split(split.images[kept], np.searchsorted(classes, split.labels[kept]).astype(np.int32))
 
 
 def some_of_each_class(split: cnn.Split, count: int, seed: int) -> cnn.Split:
-    """Returns so many images of each class, drawn at random."""
+    """Returns a number of images of each class, drawn at random."""
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(split.labels == label))[:count] for label in np.unique(split.labels)]
     chosen = np.concatenate(drawn)
@@ -57,9 +57,9 @@ def some_of_each_class(split: cnn.Split, count: int, seed: int) -> cnn.Split:
 
 
 def digits() -> cnn.Splits:
-    """Returns scikit-learn's 1,797 digits, made as large as Fashion-MNIST's images: 1,000 to train on, the rest halved.
+    """Returns scikit-learn's 1,797 digits, resized to 28 x 28: 1,000 for training, the rest halved.
 
-    They are a part of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
+    Part of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
     data: Any = load_digits()
     large = [
@@ -72,7 +72,7 @@ def digits() -> cnn.Splits:
 
 
 def accuracy(base: cnn.ExperimentConfig, way: str, source: Path, splits: cnn.Splits, seed: int, place: Path) -> float:
-    """Returns the test accuracy after so many steps on the training images that are given."""
+    """Returns the test accuracy after a number of steps on the given training images."""
     epochs = max(round(STEPS * BATCH_SIZE / len(splits.train.labels)), 1)
     transfer = cnn.TransferConfig() if way == "from scratch" else cnn.TransferConfig(str(source), TRUNK)
     config = dataclasses.replace(
@@ -86,11 +86,11 @@ def accuracy(base: cnn.ExperimentConfig, way: str, source: Path, splits: cnn.Spl
 
 
 def main(seeds: int = 5, directory: Path = Path("runs/transfer")) -> None:
-    """Train both sources, then every way on every number of images; print each, and write transfer.json.
+    """Train both sources, then every initialization on every number of images; print each, and write transfer.json.
 
     Args:
-        seeds: How many of each, each with images of its own.
-        directory: For the runs; the same command on it goes on.
+        seeds: Number of seeds of each, every seed with its own images.
+        directory: Directory of the runs; the same command resumes them.
     """
     enable_compilation_cache()
     fashion = cnn.load_data(CONFIG.data)
@@ -111,7 +111,7 @@ def main(seeds: int = 5, directory: Path = Path("runs/transfer")) -> None:
                 for seed in range(seeds):
                     few = splits._replace(
                         train=some_of_each_class(splits.train, count, seed),
-                        # As few to validate on: who has 10 images a class has not 1,000 to choose an epoch by.
+                        # As few validation images: a user with 10 per class has no 1,000 to choose an epoch by.
                         val=some_of_each_class(splits.val, min(count, 30), seed),
                     )
                     place = directory / task / f"{way.replace(' ', '-')}-{count}-{seed}"

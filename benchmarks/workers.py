@@ -1,4 +1,4 @@
-"""The measured processes, seen from the one that measures: started when first asked, idle while others are asked."""
+"""The measured processes, as seen by the measuring one: started at their first request, idle while others work."""
 
 import json
 import os
@@ -44,16 +44,16 @@ FRAMEWORKS = {
 def worker(
     name: str, images: Path, precision: str = "float32", environment: dict[str, str] | None = None
 ) -> Iterator[Ask]:
-    """Gives what asks a process of a framework: ``ask("epoch", batch_size=32, images=48_000)`` returns its answer.
+    """Yields a function that sends requests to a framework's process: ``ask("epoch", batch_size=32, images=48_000)``.
 
-    A request that raises, takes over LIMIT seconds or ends the process is answered by ``{"failed": reason}``; the next
-    one is asked of a new process.
+    A request that raises, takes over LIMIT seconds or ends the process returns ``{"failed": reason}``; the next one is
+    sent to a new process.
 
     Args:
       name: a key of FRAMEWORKS.
-      images: what ``save_images`` wrote.
+      images: the file that ``save_images`` wrote.
       precision: "float32" or "bfloat16".
-      environment: more variables for the process.
+      environment: additional environment variables of the process.
     """
     framework = FRAMEWORKS[name]
     python = sys.executable if name == "ours" else PEERS_PYTHON
@@ -92,7 +92,7 @@ def worker(
             yield ask
         finally:
             if process and process.poll() is None:
-                # The end of stdin ends it, and lets it end what it has started itself.
+                # Closing stdin lets it exit, and end the processes that it has started itself.
                 assert process.stdin
                 process.stdin.close()
                 try:

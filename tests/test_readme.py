@@ -1,4 +1,4 @@
-"""What the README says is so: its tables, its code, and the direction of imports in its layout."""
+"""README.md and docs/: tables, code blocks, links, commands, paths, and the table of guarantees."""
 
 import ast
 import importlib
@@ -11,20 +11,23 @@ import pytest
 
 import cnn
 from benchmarks import readme
+from cnn.__main__ import main
+from cnn.config import config_fields
 from experiments import fashion_cnn, fashion_fast
 from tests.helpers import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_tables_are_those_of_the_committed_results():
+def test_tables_match_the_committed_results():
     for name in readme.PAGES:
         page = (ROOT / name).read_text(encoding="utf-8")
         assert readme.render(page) == page
 
 
-def test_every_table_has_its_place():
+def test_every_table_is_on_one_page():
     readme.check_marks({name: (ROOT / name).read_text(encoding="utf-8") for name in readme.PAGES})
 
 
@@ -32,7 +35,7 @@ LADDER = json.loads((readme.RESULTS / "ladder.json").read_text())["rungs"]
 
 
 @pytest.mark.parametrize("rung", LADDER)
-def test_a_rungs_docstring_has_the_committed_numbers(rung):
+def test_rung_docstring_has_the_committed_numbers(rung):
     docstring, numbers = str(importlib.import_module(f"experiments.{rung}").__doc__), LADDER[rung]
     assert f"Command:        python -m experiments.{rung}\n" in docstring
     assert f"Parameters:     {numbers['parameters']:,}\n" in docstring
@@ -41,14 +44,14 @@ def test_a_rungs_docstring_has_the_committed_numbers(rung):
         assert readme.spread(numbers["summary"][key], 4).replace("±", "+-") in docstring
 
 
-@pytest.mark.parametrize("experiment", [fashion_cnn, fashion_fast])
-def test_the_experiments_docstring_has_the_committed_numbers(experiment):
+@pytest.mark.parametrize("experiment", [fashion_cnn, fashion_fast], ids=lambda module: module.CONFIG.name)
+def test_experiment_docstring_has_the_committed_numbers(experiment):
     result = json.loads((readme.RESULTS / "seeds.json").read_text())["summary"][experiment.CONFIG.name]
     for key in ("val_loss", "val_accuracy", "test_accuracy"):
         assert f"{result[key]['mean']:.4f} +- {result[key]['std']:.4f}" in str(experiment.__doc__)
 
 
-def test_the_library_can_be_used_as_shown(monkeypatch, small, capsys):
+def test_python_block_of_the_readme_runs(monkeypatch, small, capsys):
     monkeypatch.setattr(cnn, "load_data", lambda config: small)
     names = {}
     exec(BLOCKS[0], names)
@@ -59,25 +62,55 @@ def test_the_library_can_be_used_as_shown(monkeypatch, small, capsys):
     assert 0 < train_accuracy < 1 and 0 < val_accuracy < 1
 
 
-def test_an_experiment_can_be_written_as_shown(tmp_path):
+def test_experiment_of_the_readme_runs(tmp_path):
     (tmp_path / "wide.py").write_text(BLOCKS[1])
     code = "import sys; sys.path.insert(0, sys.argv[1]); import wide; print(wide.CONFIG.name, wide.CONFIG.model)"
     shown = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, timeout=60
     )
-    assert shown.stdout.startswith("wide ModelConfig(family='cnn', conv1_features=64, conv2_features=128"), shown.stderr
+    assert shown.stdout.startswith("wide ModelConfig(family='cnn', "), shown.stderr
+    assert "conv1_features=64, conv2_features=128" in shown.stdout
 
 
-def test_every_picture_and_file_that_is_named_is_there():
-    named = re.findall(r"\]\((docs/[^)#]+)", README)
-    assert len(named) == 12
-    assert all((ROOT / path).is_file() for path in named)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_linked_files_and_headings_exist(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", PAGES[page])
+    assert len(links) >= (15 if page.name == "README.md" else 0)
+    for path, heading in links:
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_file(), f"{page.name} links {path}"
+        headings = [line.lstrip("# ").lower() for line in PAGES.get(target, "").splitlines() if line.startswith("#")]
+        assert not heading or heading in {re.sub(r"[^\w -]", "", line).replace(" ", "-") for line in headings}, heading
 
 
-def test_every_promise_names_a_test_that_is_there():
-    promises = re.findall(r"^\| .+ \| `(tests/[\w/]+\.py)::(test_\w+)` \|$", README, flags=re.MULTILINE)
-    section = README.split("## What is promised")[1].split("\n## ")[0]
-    assert len(promises) == len(re.findall(r"^\| ", section, flags=re.MULTILINE)) - 1 >= 20
-    for path, name in promises:
+def test_commands_options_and_paths_in_the_pages_exist(capsys):
+    text, makefile = "\n".join(PAGES.values()), (ROOT / "Makefile").read_text(encoding="utf-8")
+    main(["--help"])
+    commands = set(re.findall(r"^  (\w+) ", capsys.readouterr().out, flags=re.MULTILINE))
+    assert set(re.findall(r"python -m cnn ([a-z]+)", text)) == commands
+    targets = set(re.findall(r"`make ([a-z]+)", text))
+    assert len(targets) >= 6 and all(f"\n{target}:" in makefile for target in targets)
+    modules = set(re.findall(r"\b((?:experiments|benchmarks)\.[a-z_]\w+)(?!\w)", text))
+    paths = set(re.findall(r"\b((?:cnn|benchmarks|docs|experiments|tests)/[\w/]+\.\w+)", text))
+    paths |= {f"{module.replace('.', '/')}.py" for module in modules}
+    paths -= {"experiments/wide.py"}  # the example
+    assert len(paths) >= 40 and not [path for path in paths if not (ROOT / path).is_file()]
+    options = {name.replace(".no_", ".") for name in re.findall(r"--((?:[a-z]+)\.[a-z_0-9]+)", text)}
+    known = set(config_fields(fashion_cnn.CONFIG))
+    assert len(options) >= 15 and options <= known, options - known
+
+
+def test_the_six_files_to_read_have_fewer_than_1000_lines():
+    section = README.split("these six files, fewer than 1,000 lines")[1].split("```")[0]
+    paths = re.findall(r"^\d\. \[([\w/.]+)\]\(\1\)", section, flags=re.MULTILINE)
+    assert len(paths) == 6
+    assert sum(len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in paths) < 1000
+
+
+def test_every_guarantee_names_an_existing_test():
+    page = PAGES[ROOT / "docs" / "guarantees.md"]
+    guarantees = re.findall(r"^\| .+ \| `(tests/[\w/]+\.py)::(test_\w+)` \|$", page, flags=re.MULTILINE)
+    assert len(guarantees) == len(re.findall(r"^\| ", page, flags=re.MULTILINE)) - 1 >= 20
+    for path, name in guarantees:
         functions = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
         assert name in {node.name for node in functions if isinstance(node, ast.FunctionDef)}, f"{path}::{name}"

@@ -18,13 +18,14 @@
 #
 # You have trained your first convolutional network (합성곱 신경망) in Keras: Fashion-MNIST, two convolutions, early
 # stopping, and then a look at the kernels and the feature maps. This notebook does all of it again with this project,
-# in JAX. The network, the optimizer and the training rule are the same. What differs is who holds what: in Keras, a
-# model object holds the weights, the optimizer and the history, and its methods change them. Here **everything is a
-# value that you hold in your hand, and functions make the next value of it.**
+# in JAX. The network, the optimizer and the training rule are the same. The state is kept differently: in Keras,
+# a model object holds the weights, the optimizer and the history, and its methods modify them. Here **the state is a
+# value in a variable of yours, and functions return the next value.**
 #
-# Above most cells stands what you would have written in Keras, and why it is different here. All cells together take
-# two or three minutes on two cores, nearly all of it training. With `SUBSET=300` in the environment they need less than
-# one, and teach the network little.
+# Above most cells is the equivalent Keras code, and the reason for the difference. All cells together take two or three
+# minutes on two cores, nearly all of it training. With `SUBSET=300` in the environment they take less than one minute,
+# and the network learns little. To run the notebook, install its extra,
+# `.venv/bin/pip install -c constraints.txt -e '.[tutorial]'`, and select `.venv` as the kernel.
 
 # %%
 # %matplotlib inline
@@ -47,8 +48,8 @@ SUBSET = int(os.environ.get("SUBSET", 0))  # how many images of each split, for 
 #
 # In Keras, the settings of an experiment are spread over the notebook: layers here, `compile` there, `epochs` in `fit`.
 # Here they are one frozen [dataclass](https://docs.python.org/3/library/dataclasses.html). The defaults are the
-# chapter's, so this is all that we have to write. A value that is not allowed is refused at once, by name, and not an
-# hour later: try `cnn.TrainConfig(epochs=0)`.
+# chapter's, so this is all we have to write. An invalid value is refused at once, with the name of its field, and not
+# an hour later: try `cnn.TrainConfig(epochs=0)`.
 
 # %%
 config = cnn.ExperimentConfig(train=cnn.TrainConfig(epochs=2 if SUBSET else 20, patience=2, seed=0))
@@ -66,13 +67,13 @@ print(config.model, config.optim.name, config.optim.learning_rate, config.optim.
 # ```
 #
 # One call does the same: 48,000 images to train on, 12,000 for validation (검증 세트), 10,000 for the test. The
-# validation images are those that `train_test_split` picks with `random_state=42`; but within each split the images
-# keep the order in which they were published. So the first training image is the data set's own first one, an ankle
-# boot, which we shall look through in part 2, and the first validation image is not that of the chapter.
+# validation images are those that `train_test_split` selects with `random_state=42`, but within each split the images
+# keep their published order. So the first training image is the first of the data set, an ankle boot, which we shall
+# examine in part 2, and the first validation image is not that of the chapter.
 #
-# Two things are as they were there: a convolution wants a channel axis (채널), so that an image is 28 × 28 × **1**; and
-# the labels are integers. One is not: the pixels are still bytes from 0 to 255. They are divided by 255 inside of the
-# compiled step, so that memory holds a quarter of what it would with 32-bit numbers, and nobody can forget to do it.
+# Two things are the same: a convolution needs a channel axis (채널), so an image is 28 × 28 × **1**; and the labels are
+# integers. One is different: the pixels are still bytes from 0 to 255. They are divided by 255 inside the compiled
+# step, so that the images need a quarter of the memory of 32-bit numbers, and scaling cannot be forgotten.
 
 # %%
 splits = cnn.load_data(config.data)
@@ -115,16 +116,16 @@ from cnn.models.cnn import CNN
 print(inspect.getsource(CNN.__call__))
 
 # %% [markdown]
-# You recognize every layer: convolution (합성곱) with kernels (커널) of 3 × 3, as many as there are filters (필터);
-# zero padding (패딩) that is `"SAME"` and a stride (스트라이드) of 1 unless you say otherwise, so that the image keeps
-# its size; max pooling (최대 풀링), which halves it; dense layers (밀집층) and dropout (드롭아웃). Three things differ:
+# You recognize every layer: convolution (합성곱) with kernels (커널) of 3 × 3, one per filter (필터); by default,
+# `"SAME"` zero padding (패딩) and a stride (스트라이드) of 1, so that the image keeps its size; max pooling
+# (최대 풀링), which halves it; dense layers (밀집층) and dropout (드롭아웃). Three things differ:
 #
-# * **Every layer has a name**: `conv1`, `pool1`, ... We shall find its weights and its outputs by it.
-# * **The last layer has no softmax.** It gives *logits*, any real numbers. The loss takes them as they are, as the
-#   logarithm of a softmax is finite when computed in one go, and may be log 0 when computed in two. (Keras has this
-#   too: `from_logits=True`.) Only `cnn.predict` makes probabilities of them.
+# * **Every layer has a name**: `conv1`, `pool1`, ... Its weights and activations are found by this name.
+# * **The last layer has no softmax.** It returns *logits*, any real numbers. The loss is computed from the logits, as
+#   the logarithm of a softmax is finite when computed in one operation, and may be log 0 when computed in two. (Keras
+#   has this too: `from_logits=True`.) Only `cnn.predict` converts them to probabilities.
 # * **The model holds no weights**, and whether it is training is an argument. `model.add` has no counterpart:
-#   `create_state` makes the parameters from a seed and gives them to you.
+#   `create_state` initializes the parameters from a seed and returns them.
 
 # %%
 state = cnn.create_state(config)
@@ -132,12 +133,12 @@ jax.tree.map(np.shape, state.params)
 
 # %% [markdown]
 # `state.params` is a plain dictionary by layer, and `state` is all that training changes: step, parameters, and Adam's
-# moments. There is nothing else, anywhere.
+# moments. There is no other state.
 #
 # **Random numbers have no hidden state either.** In Keras you call `keras.utils.set_random_seed(42)` and hope that
-# nobody draws a number in between. JAX wants a *key* for whatever is random, and the same key always gives the same
-# numbers. Here all keys are derived from `config.train.seed`: that of the initial weights, that of the order of the
-# images in epoch 3, that of the dropout in step 1,234.
+# nobody draws a number in between. JAX needs a *key* for every random operation, and the same key always gives the
+# same numbers. Here all keys are derived from `config.train.seed`: the key of the initial weights, of the order of the
+# images in epoch 3, of the dropout in step 1,234.
 
 # %%
 again = cnn.create_state(config)
@@ -162,7 +163,7 @@ plots.model_diagram(layers)
 
 # %% [markdown]
 # Can you work out the numbers? `conv1` has 3 × 3 × 1 × 32 weights and 32 biases (절편), that is 320. `conv2` sees 32
-# channels: 3 × 3 × 32 × 64 + 64 = 18,496. Two poolings make 7 × 7 of 28 × 28, so that `flatten` gives
+# channels: 3 × 3 × 32 × 64 + 64 = 18,496. Two poolings reduce 28 × 28 to 7 × 7, so `flatten` gives
 # 7 × 7 × 64 = 3,136 values, and `dense` has 3,136 × 100 + 100 = 313,700 parameters.
 #
 # ## One step, and what `jit` compiles
@@ -176,8 +177,8 @@ plots.model_diagram(layers)
 # cross-entropy of the integer labels, the same as in the chapter. What is compiled is the *function*: `cnn.train_step`
 # is decorated with `jax.jit`. When it is first called, JAX *traces* it: it runs the Python once, with placeholders that
 # have a shape and a type but no values, and notes every operation (forward pass, loss, gradients, Adam's update). XLA
-# compiles all of that into one program. The next call with the same shapes runs the program, and none of the Python. A
-# batch of another size would be compiled anew.
+# compiles all of that into one program. The next call with the same shapes runs the program, and none of the Python.
+# For a batch of another size, JAX compiles again.
 
 # %%
 batch = cnn.Batch(splits.train.images[:32], splits.train.labels[:32])
@@ -187,15 +188,15 @@ for call in ("first", "second"):
     print(f"{call} call: {time.perf_counter() - begin:.3f} s, loss {metrics.loss:.3f}, step {state.step}")
 
 # %% [markdown]
-# The first loss is near log 10 = 2.303, that of a network that takes all ten classes for equally likely.
+# The first loss is near log 10 = 2.303, that of a network for which all ten classes are equally likely.
 #
-# Look at the line that calls it: **`state, metrics = cnn.train_step(state, batch)`**. A step does not change the state,
-# it returns a new one, and we let go of the old. (We must: its memory is used for the new one. JAX says so if you touch
-# it: `Array has been deleted`.) This one habit is most of what there is to learn. In return a step is a function in
-# the sense of mathematics: the same state and batch give the same result, today and after a restart.
+# Look at the line that calls it: **`state, metrics = cnn.train_step(state, batch)`**. A step does not change the state:
+# it returns a new one, and we drop the old one. (We must: its buffers are *donated* to the new one. Using it raises
+# `Array has been deleted`.) This habit is most of what there is to learn. In return, a step is a function in the
+# mathematical sense: the same state and batch give the same result, today and after a restart.
 #
 # The loop of an epoch (에포크) is compiled as well: `cnn.train_epoch(state, splits.train, batch_size=32)` is one call
-# for all of its 1,500 steps, and Python is not asked in between.
+# for all of its 1,500 steps, without Python in between.
 #
 # ## Training, with early stopping and checkpoints
 #
@@ -208,9 +209,8 @@ for call in ("first", "second"):
 # ```
 #
 # `cnn.fit` takes the configuration and a directory. Early stopping (조기 종료) follows Keras' rule: stop when the
-# validation loss has not become lower for `patience` epochs. Checkpoints are written by
-# [orbax](https://orbax.readthedocs.io), and the best one is among those that are kept. `report` is the only callback
-# that we need.
+# validation loss has not improved for `patience` epochs. Checkpoints are written by
+# [orbax](https://orbax.readthedocs.io), and the best one is kept. `report` is the only callback that we need.
 
 # %%
 run_dir = Path("runs", f"tutorial-{SUBSET}" if SUBSET else "tutorial")
@@ -229,16 +229,16 @@ print(f"best epoch: {result.summary['best_epoch']} of {result.summary['stopped_e
 # %% [markdown]
 # `result.state` is the state after the *best* epoch, as with `restore_best_weights=True`.
 #
-# Run the cell again: it trains nothing, as the run in that directory has finished. Interrupt it in the middle and run
-# it again: it goes on from where it was, and comes to the same bits. That is what keys and values are good for: nothing
-# is hidden that a checkpoint could miss. To train anew, name another directory.
+# Run the cell again: nothing is trained, as the run in that directory has finished. Interrupt it and run it again: it
+# resumes from its last checkpoint, with bitwise the same result. This is the benefit of keys and values: there is no
+# hidden state that a checkpoint could miss. To train from scratch, name another directory.
 #
 # ## Learning curves (학습 곡선)
 #
 # `history.history["loss"]` is `result.history`, a list with a dictionary for each epoch; the same lines are in
-# `metrics.jsonl` in the run's directory. Wonder why the first epochs are better on the validation images than on those
-# that are trained on? As in Keras, the training loss is a mean over the epoch, while the network was still learning,
-# and with 40 % of the hidden units dropped.
+# `metrics.jsonl` in the run's directory. Why is the loss of the first epochs lower on the validation images than on the
+# training images? As in Keras, the training loss is a mean over the epoch, while the network was still learning, and
+# with 40 % of the hidden units dropped.
 
 # %%
 plots.learning_curves(result.history, result.summary["best_epoch"])
@@ -251,9 +251,9 @@ plots.learning_curves(result.history, result.summary["best_epoch"])
 # model.evaluate(val_scaled, val_target)
 # ```
 #
-# `cnn.evaluate` returns sums and counts, of which loss and accuracy follow by one division. So you see how many images
-# were right, as an integer, and whatever the batch size is, that number is the same: a last batch that is not full is
-# filled up, and what fills it is masked.
+# `cnn.evaluate` returns sums and counts, from which loss and accuracy follow by one division. So the number of correct
+# images is an integer, and it does not depend on the batch size: a partial last batch is padded, and the padding is
+# masked.
 
 # %%
 val = cnn.evaluate(result.state, splits.val)
@@ -275,7 +275,7 @@ image_plots.image(splits.val.images[0], f"The first validation image: {names[spl
 # plt.bar(range(1, 11), preds[0])
 # ```
 #
-# As there, the model wants a batch, if only of one: `[:1]`, not `[0]`. `cnn.predict` applies the softmax, so that the
+# As in Keras, the model needs a batch, even of one image: `[:1]`, not `[0]`. `cnn.predict` applies the softmax, so the
 # ten numbers are probabilities and add up to 1.
 
 # %%
@@ -290,12 +290,12 @@ print("the classes:", ", ".join(names))
 print("predicted:", names[probabilities[0].argmax()])
 
 # %% [markdown]
-# In the run that is shown here it is right, and not at all sure. Looking at the picture, are you?
+# In the run shown here the prediction is correct, with low confidence. Looking at the picture, would you be sure?
 
 # %% [markdown]
 # ## The test score (테스트 점수)
 #
-# Once, at the end, as the chapter tells you. `fit` has done so already, with the best state: the number is in
+# Once, at the end, as the chapter advises. `fit` has already done this with the best state: the result is in
 # `result.summary` and in the run's `result.json`.
 
 # %%
@@ -323,7 +323,7 @@ trained = np.asarray(state.params["conv1"]["kernel"])
 print(trained.shape, trained.mean(), trained.std())
 
 # %% [markdown]
-# ## Beside an untrained model
+# ## Comparison with an untrained model
 #
 # ```python
 # # Keras
@@ -331,9 +331,9 @@ print(trained.shape, trained.mean(), trained.std())
 # no_training_model.add(...)   # all of the layers, once more
 # ```
 #
-# We need not build it again: the state before training is what `create_state` makes of the configuration, to the bit.
-# Its weights are drawn evenly between ±√(6 / (9 + 288)) ≈ ±0.142 (Glorot's rule, which is the default of Keras, too: 9
-# values go into each output, and 288 come out of each input).
+# It need not be built again: `create_state` returns the state before training, to the bit. Its weights are drawn from
+# the uniform distribution on ±√(6 / (9 + 288)) ≈ ±0.142 (Glorot's rule, the default of Keras, too: each output has 9
+# inputs, and each input has 288 outputs).
 
 # %%
 untrained = np.asarray(cnn.create_state(config).params["conv1"]["kernel"])
@@ -343,8 +343,8 @@ print(untrained.shape, untrained.mean(), untrained.std(), "at most", np.abs(untr
 plots.weights_histogram(trained, untrained, "conv1")
 
 # %% [markdown]
-# Training has spread them out: the standard deviation has grown, and the flat block is gone. The 32 kernels as
-# pictures, blue for negative weights, red for positive ones, first as training left them:
+# Training has spread the weights: the standard deviation is larger, and the distribution is no longer uniform. The 32
+# kernels as pictures, blue for negative weights, red for positive ones, first after training:
 
 # %%
 image_plots.kernels(trained, "The 32 kernels of conv1, trained")
@@ -353,8 +353,8 @@ image_plots.kernels(trained, "The 32 kernels of conv1, trained")
 image_plots.kernels(untrained, "The 32 kernels of conv1, untrained")
 
 # %% [markdown]
-# Both have one scale. Trained kernels are stronger, and many have a direction: red on one side, blue on the other. Such
-# a kernel answers to an edge.
+# Both pictures share one scale. Trained kernels have larger weights, and many have a direction: red on one side, blue
+# on the other. Such a kernel responds to an edge.
 #
 # ## From input to `conv1`: the functional API, and functions
 #
@@ -364,9 +364,9 @@ image_plots.kernels(untrained, "The 32 kernels of conv1, untrained")
 # feature_maps = conv_acti.predict(train_input[0:1].reshape(-1, 28, 28, 1) / 255.0)
 # ```
 #
-# In Keras you build a second model (함수형 API) which ends where you want to look. When a model is a function and its
-# layers have names, there is nothing to build: Flax can be told to keep what each layer returns, and `cnn.feature_maps`
-# gives you all of it, by name. It is what the next layer sees, so for a convolution that is after ReLU.
+# In Keras you build a second model (함수형 API) that ends at the layer of interest. When a model is a function and its
+# layers have names, nothing has to be built: Flax can capture the outputs of all layers, and `cnn.feature_maps` returns
+# them by name. They are the inputs of the next layer, so those of a convolution are after ReLU.
 
 # %%
 ankle_boot = splits.train.images[:1]
@@ -378,9 +378,9 @@ for name, output in maps.items():
 image_plots.image(ankle_boot[0], f"The first training image: {names[splits.train.labels[0]]}")
 
 # %% [markdown]
-# A feature map (특성 맵) is no magic. As the parameters are in our hands, we can compute a point of all 32 maps with
-# NumPy: the 3 × 3 pixels round row 10, column 10, times each kernel, added up, plus the bias, and negative numbers
-# become 0.
+# A feature map (특성 맵) is not magic. With the parameters in a variable, we can compute one point of all 32 maps with
+# NumPy: the sum of the 3 × 3 pixels around row 10, column 10, times each kernel, plus the bias, with negative values
+# set to 0.
 
 # %%
 patch = ankle_boot[0, 9:12, 9:12, 0] / 255
@@ -388,17 +388,17 @@ by_hand = np.maximum(np.einsum("hw,hwk->k", patch, trained[:, :, 0]) + state.par
 print("largest difference from cnn.feature_maps:", np.abs(by_hand - maps["conv1"][0, 10, 10]).max())
 
 # %% [markdown]
-# And here are all of their points. Each kernel has made its own picture of the ankle boot (앵클 부츠): some keep its
-# surface, others its outline, or edges in one direction. Where a map is bright around the boot, you see the kernel's
-# bias: the pixels there are 0, and so is all that they are multiplied with.
+# And these are all points. Each kernel gives its own picture of the ankle boot (앵클 부츠): some keep its surface,
+# others its outline, or edges in one direction. Where a map is bright around the boot, it shows the kernel's bias: the
+# pixels there are 0, and so are their products with the weights.
 
 # %%
 image_plots.feature_maps(np.asarray(maps["conv1"][0]), "What the 32 kernels of conv1 make of the ankle boot")
 
 # %% [markdown]
-# The second convolution sees these 32 maps, halved by the pooling (풀링), all at the same time. Its 64 maps are of
-# 14 × 14 points. It is harder to say what each of them looks for: some answer to a part of the boot, such as its sole
-# or the front of its shaft, and some have nothing to say about a boot at all.
+# The input of the second convolution is all 32 maps, halved in size by the pooling (풀링). Its 64 maps have 14 × 14
+# points. It is harder to say what each of them detects: some respond to a part of the boot, such as its sole or the
+# front of its shaft, and some do not respond to a boot at all.
 
 # %%
 image_plots.feature_maps(np.asarray(maps["conv2"][0]), "What the 64 kernels of conv2 make of the ankle boot")
@@ -417,8 +417,8 @@ image_plots.feature_maps(np.asarray(maps["conv2"][0]), "What the 64 kernels of c
 # | `load_model` | `cnn.load_best(run_dir)` |
 # | `keras.Model(inputs, layer.output)` | `cnn.feature_maps(state, images)[name]` |
 #
-# * `python -m cnn look runs/tutorial --layer conv2 --image my.png` draws what any layer makes of a picture of your own,
-#   and where in it the network sees its class.
-# * `python -m cnn evaluate runs/tutorial` says which classes it confuses, and how sure it may be.
+# * `python -m cnn look runs/tutorial --layer conv2 --image my.png` draws any layer's feature maps of your own picture,
+#   and the regions that support its predicted class.
+# * `python -m cnn evaluate runs/tutorial` reports which classes are confused, and whether confidence is calibrated.
 # * Change one thing and see: `cnn.ExperimentConfig(model=cnn.ModelConfig(dropout_rate=0.2))`, in another directory. The
-#   README says how to make an experiment of it, and how to compare many.
+#   README shows how to write an experiment and how to compare several.
