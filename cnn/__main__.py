@@ -22,12 +22,12 @@ def data(data: DataConfig) -> None:
 
 
 def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None) -> None:
-    """Draw the figures of a finished run again; with --layer or --image, one layer: its kernels, and an image in it.
+    """Draw the figures of a finished run; with --layer or --image, one layer: its kernels, and its maps of an image.
 
     Args:
         run_dir: Directory of the run.
-        layer: Name of a layer, as summary.txt has it; without it, the last one that has pixels.
-        image: PNG or JPEG file; without it, the first training image.
+        layer: Name of a layer, as in summary.txt. Default: the last one that has pixels.
+        image: PNG or JPEG file. Default: the first training image.
     """
     from cnn.look.pictures import draw_figures, draw_layer
     from cnn.runs.result import load_result
@@ -40,7 +40,7 @@ def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None) 
 
 
 def evaluate(run_dir: Path, /) -> None:
-    """Say how good the best network of a run is, where it is wrong, and how sure it may be; draw and write it, too.
+    """Evaluate the best network of a run: accuracy, confusion, calibration; writes evaluation.json and figures.
 
     Args:
         run_dir: Directory of the run.
@@ -53,18 +53,18 @@ def evaluate(run_dir: Path, /) -> None:
 
 
 def report(run_dirs: tuple[Path, ...], /, output: Path | None = None) -> None:
-    """Write a page on a run, with its curves, mistakes and layers; of several runs, a page that compares them.
+    """Write an HTML report of a run, with its curves, mistakes and layers; of several runs, a comparison.
 
     Args:
         run_dirs: Directories of finished runs; all others are compared with the first.
-        output: The HTML file; without it, report.html in the run's directory, or comparison.html here.
+        output: The HTML file. Default: report.html in the run's directory, or comparison.html here.
     """
     from cnn.report.comparison import write_comparison
     from cnn.report.report import write_report
 
     if not run_dirs:
         raise ConfigError(
-            "no run is named; python -m cnn report RUN_DIR writes the page of one, of several a comparison"
+            "no run is named; python -m cnn report RUN_DIR reports on one, several directories are compared"
         )
     enable_compilation_cache()
     if len(run_dirs) == 1:
@@ -74,7 +74,7 @@ def report(run_dirs: tuple[Path, ...], /, output: Path | None = None) -> None:
 
 
 def cost(arguments: list[str]) -> None:
-    """Say what a training step costs: compilation, FLOPs, memory, time, and its share of the machine's best.
+    """Measure a training step: compilation, FLOPs, memory, time, and its share of the machine's matmul rate.
 
     usage: python -m cnn cost EXPERIMENT [--profile DIRECTORY] [--FIELD VALUE] ...
 
@@ -86,15 +86,15 @@ def cost(arguments: list[str]) -> None:
 
     from cnn.look.cost import format_cost, step_cost
 
-    if not arguments or arguments[0].startswith("-"):
-        raise ConfigError("the experiment comes first; python -m cnn cost experiments.fashion_cnn names one")
-    name, *rest = arguments
-    experiment = load_experiment(name)
+    if {"-h", "--help"} & set(arguments[:1]):
+        print(inspect.getdoc(cost))
+        return
+    name, experiment, rest = split_experiment(arguments)
 
     def measure(
         config: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = experiment, profile: Path | None = None
     ) -> None:
-        """Say what a training step costs.
+        """Measure a training step.
 
         Args:
             config: The experiment.
@@ -109,30 +109,30 @@ def cost(arguments: list[str]) -> None:
 
 
 def verify(run_dir: Path, /) -> None:
-    """Say which files and checkpoints of a run are whole; exit status 1 if one is not.
+    """Check the files and checkpoints of a run against their digests; exit status 1 if one is damaged.
 
     Args:
         run_dir: Directory of the run.
     """
     from cnn.runs.verify import verify
 
-    found = verify(run_dir)
-    for name, problem in found.items():
+    problems = verify(run_dir)
+    for name, problem in problems.items():
         print(f"{name:20}  {problem or 'good'}")
-    if damaged := [name for name, problem in found.items() if problem]:
+    if damaged := [name for name, problem in problems.items() if problem]:
         raise DamagedError(f"damaged in {run_dir}: {', '.join(damaged)}")
 
 
 def predict(
     run_dir: Path, files: tuple[Path, ...], /, json: bool = False, invert: Literal["auto", "yes", "no"] = "auto"
 ) -> None:
-    """Say what the best network of a run takes images for; exit status 2 if one cannot be read, after all others.
+    """Classify image files with the best network of a run; exit status 2, after all others, if one cannot be read.
 
     Args:
         run_dir: Directory of the run.
         files: PNG or JPEG files, or directories of them; - for standard input.
         json: Print a JSON object for each.
-        invert: Whether dark and light are exchanged; auto decides by each image's border, as the data is light on dark.
+        invert: Whether to invert dark and light; auto decides by each image's border, as the data is light on dark.
     """
     from cnn.data.image_files import image_files
     from cnn.look.prediction import predict_files
@@ -140,23 +140,23 @@ def predict(
     if not files:
         raise DataError("no file is named; python -m cnn predict RUN_DIR FILE... takes PNG and JPEG files")
     unread = 0
-    found = image_files(files)
+    paths = image_files(files)
     inverted = {"auto": None, "yes": True, "no": False}[invert]
-    for line, is_read in predict_files(run_dir, found, inverted, json):
+    for line, is_read in predict_files(run_dir, paths, inverted, json):
         print(line, flush=True)
         unread += not is_read
     if unread:
-        which = f"{unread} of the {len(found)}" if len(found) > 1 else "the file"
+        which = f"{unread} of the {len(paths)}" if len(paths) > 1 else "the file"
         raise DataError(f"{which} could not be read; the lines above say why")
 
 
 def export(run_dir: Path, /, format: FormatName, output: Path | None = None) -> None:
-    """Write the best network of a run to a file that can be read, or run, without this project.
+    """Export the best network of a run to a file that can be read, or run, without this project.
 
     Args:
         run_dir: Directory of the run.
         format: safetensors holds the weights; stablehlo and onnx the network too, from pixels to probabilities.
-        output: The file; without it, export/model.FORMAT in the directory of the run.
+        output: The file. Default: export/model.FORMAT in the run's directory.
     """
     from cnn.exchange.exporting import export_run
 
@@ -164,13 +164,13 @@ def export(run_dir: Path, /, format: FormatName, output: Path | None = None) -> 
 
 
 def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None = None) -> None:
-    """Make a run of weights that were trained elsewhere: in Keras, in PyTorch, or here and exported as safetensors.
+    """Make a run from weights that were trained elsewhere: in Keras, in PyTorch, or exported as safetensors.
 
     Args:
         file: FILE.keras, FILE.pt from torch.save(model.state_dict(), ...), or FILE.safetensors.
-        run_dir: Directory that is made for the run; without it, runs/NAME/TIME, the time in UTC.
-        experiment: Module of the experiment with that architecture, such as experiments.alexnet; without it, what a
-            safetensors file says, or else experiments.fashion_cnn.
+        run_dir: Directory that is made for the run. Default: runs/NAME/TIME, the time in UTC.
+        experiment: Module of the experiment with that architecture, such as experiments.alexnet. Default: the
+            configuration in a safetensors file, else experiments.fashion_cnn.
     """
     from cnn.exchange.importing import import_run, load_weights
 
@@ -186,16 +186,18 @@ def sweep(arguments: list[str]) -> None:
     usage: python -m cnn sweep EXPERIMENT [--seeds N] [--run-dir DIRECTORY] [--FIELD VALUE VALUE ...] ...
 
       EXPERIMENT     Module of the experiment, such as experiments.fashion_cnn.
-      --seeds        How many seeds, from 0; 1 if left out.
-      --run-dir      Directory for runs and table; the same command on it goes on. Without it, runs/NAME/sweep-FIELDS,
-                     where the table is that of the last sweep of these fields.
+      --seeds        Number of seeds, from 0. Default: 1.
+      --run-dir      Directory for runs and table; the same command on it resumes. Default: runs/NAME/sweep-FIELDS, with
+                     the table of the last sweep of these fields.
       --FIELD        Any field of the configuration but name and seed, such as --augment.flip true false.
     """
     from cnn.runs import sweeps
 
-    if not arguments or arguments[0].startswith("-"):
-        raise ConfigError("no experiment is named; python -m cnn sweep experiments.fashion_cnn --seeds 3 names one")
-    config, grid = load_experiment(arguments[0]), sweeps.parse_grid(arguments[1:])
+    if {"-h", "--help"} & set(arguments):
+        print(inspect.getdoc(sweep))
+        return
+    _, config, rest = split_experiment(arguments)
+    grid = sweeps.parse_grid(rest)
     options = {name: grid.pop(name, default) for name, default in (("seeds", [1]), ("run_dir", [None]))}
     for name, values in options.items():
         if len(values) != 1:
@@ -210,11 +212,22 @@ def sweep(arguments: list[str]) -> None:
     print(f"{len(variants)} combinations, {seeds} seeds each, in {directory}", flush=True)
     enable_compilation_cache()
     try:
-        found = sweeps.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))
+        tried = sweeps.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))
     except KeyboardInterrupt:
-        print(f"stopped; the same command with --run-dir {directory} goes on from there", file=sys.stderr)
+        print(f"stopped; the same command with --run-dir {directory} resumes", file=sys.stderr)
         raise
-    print(f"\n{sweeps.table(found)}\nwrote {directory}/table.md and sweep.json")
+    print(f"\n{sweeps.table(tried)}\nwrote {directory}/table.md and sweep.json")
+
+
+def split_experiment(arguments: list[str]) -> tuple[str, ExperimentConfig, list[str]]:
+    """Returns the name and configuration of the experiment that a command line starts with, and its other arguments.
+
+    Raises:
+      ConfigError: it does not start with one.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError("no experiment is named; name its module first, such as experiments.fashion_cnn")
+    return arguments[0], load_experiment(arguments[0]), arguments[1:]
 
 
 def load_experiment(name: str) -> ExperimentConfig:
@@ -237,30 +250,29 @@ VERBS = {
     "look": look,
     "predict": predict,
     "verify": verify,
-    "cost": cost,
-    "sweep": sweep,
     "evaluate": evaluate,
     "report": report,
     "export": export,
     "import": import_,
 }
 
+EXPERIMENT_VERBS = {"cost": cost, "sweep": sweep}
+"""These take the fields of an experiment as options, and parse them themselves."""
+
 
 def main(arguments: list[str]) -> None:
-    """Runs the verb that the command line begins with."""
+    """Runs the verb that the command line starts with."""
     verb, *rest = arguments or ["--help"]
     if verb in ("-h", "--help"):
         print("usage: python -m cnn VERB ...; python -m cnn VERB --help tells more\n")
-        for name, function in VERBS.items():
+        for name, function in (VERBS | EXPERIMENT_VERBS).items():
             print(f"  {name:10}{(function.__doc__ or '').splitlines()[0]}")
-    elif verb in ("sweep", "cost"):
-        # Their options are fields of an experiment.
-        asked = {"-h", "--help"} & set(rest if verb == "sweep" else rest[:1])
-        print(inspect.getdoc(VERBS[verb])) if asked else VERBS[verb](rest)
+    elif verb in EXPERIMENT_VERBS:
+        EXPERIMENT_VERBS[verb](rest)
     elif verb in VERBS:
         parse_options(VERBS[verb], f"python -m cnn {verb}", rest)()
     else:
-        raise UserError(f"{verb!r} is not a verb of python -m cnn; the verbs are {', '.join(VERBS)}")
+        raise UserError(f"{verb!r} is not a verb of python -m cnn; the verbs are {', '.join(VERBS | EXPERIMENT_VERBS)}")
 
 
 if __name__ == "__main__":

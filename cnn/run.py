@@ -1,11 +1,9 @@
-"""What an experiment's ``main()`` calls: command line -> fit -> pictures and page -> the table of results."""
+"""What an experiment's ``main()`` calls: command line -> fit -> figures and report -> the table of results."""
 
 import contextlib
-import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,17 +13,19 @@ import jax
 
 from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16, exit_status, parse_options
 from cnn.config import ExperimentConfig
-from cnn.devices.processes import is_primary, join_processes
+from cnn.data.splits import Splits
+from cnn.devices.processes import is_primary, join_processes, leave
 from cnn.devices.sharding import make_mesh, usable_cores
 from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped
 from cnn.runs import rundir
 
 
-def main(config: ExperimentConfig) -> None:
+def main(config: ExperimentConfig, splits: Splits | None = None) -> None:
     """Runs an experiment with the options of the command line, and exits.
 
     Args:
       config: the experiment's own values, which are the defaults of the options.
+      splits: images to use instead of those that the configuration names.
     """
     import tyro
 
@@ -41,13 +41,13 @@ def main(config: ExperimentConfig) -> None:
 
         Args:
             config: The experiment.
-            run_dir: Directory for all that the run writes; the same command on it goes on where it stopped.
-                Without it, runs/NAME/TIME, the time in UTC.
-            distributed: Be one of many processes, which SLURM, Kubernetes or a TPU pod has started, or which the next
-                three options name; all need the same --run-dir, which all can read.
-            coordinator: HOST:PORT at which the first process listens.
-            processes: How many processes there are.
-            process_index: Which of them this is, from 0.
+            run_dir: Directory for everything that the run writes; the same command on it resumes an unfinished run.
+                Default: runs/NAME/TIME, the time in UTC.
+            distributed: Be one of several processes, started by SLURM, Kubernetes or a TPU pod, or named by the next
+                three options; all need the same --run-dir on a shared disk.
+            coordinator: HOST:PORT at which the primary process listens.
+            processes: Number of processes.
+            process_index: Index of this process, from 0.
         """
         cluster = coordinator, processes, process_index
         if distributed:
@@ -58,35 +58,14 @@ def main(config: ExperimentConfig) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         elif cluster != (None, None, None):
             raise ConfigError("--coordinator, --processes and --process-index are for --distributed; add it")
-        run(config, run_dir or default_run_dir(config.name))
+        run(config, run_dir or default_run_dir(config.name), splits)
 
-    agreed = True
-
-    def command() -> None:
-        nonlocal agreed
-        try:
-            parse_options(experiment, f"python -m experiments.{config.name}", sys.argv[1:])()
-        except BaseException as error:
-            agreed = isinstance(error, Stopped)
-            raise
-
-    try:
-        status = exit_status(command)
-    except Exception:
-        if not jax.distributed.is_initialized():
-            raise
-        traceback.print_exc()
-        status = 1
-    if not agreed and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # To leave in order would be to wait for processes that may be waiting for this one.
-        os._exit(status)
-    sys.exit(status)
+    program = f"python -m experiments.{config.name}"
+    leave(lambda: parse_options(experiment, program, sys.argv[1:])(), exit_status)
 
 
 def default_run_dir(name: str, root: Path = Path("runs")) -> Path:
-    """Returns a directory for a run that begins now.
+    """Returns a directory for a run that starts now.
 
     Raises:
       RunDirError: a symbolic link leads it out of ``root``.
@@ -97,26 +76,37 @@ def default_run_dir(name: str, root: Path = Path("runs")) -> Path:
     return path
 
 
-def run(config: ExperimentConfig, run_dir: Path) -> None:
-    """Trains, or goes on, or says that the run has finished; draws what is missing; prints the result."""
+def run(config: ExperimentConfig, run_dir: Path, splits: Splits | None = None) -> None:
+    """Trains or resumes, unless the run is finished; draws the figures if they are missing; prints the result."""
+    enable_onednn_bfloat16(config)
+    enable_compilation_cache()
+    finished = (run_dir / rundir.RESULT).exists()
+    result = _fit(config, run_dir, splits, finished)
+    if not is_primary():
+        return
+    if finished:
+        print("this run has finished; name another --run-dir to train again")
+    print(result_table(result.summary), flush=True)
+    if config.log.figures and "figures" not in result.summary["seconds"]:
+        _draw(config, run_dir, result, splits)
+    print(f"run directory: {run_dir}")
+
+
+def _fit(config: ExperimentConfig, run_dir: Path, splits: Splits | None, finished: bool) -> Any:
+    """``fit`` with the progress on the terminal, and with what its exceptions mean to a user."""
     from cnn.look.tracking import tracked
     from cnn.runs.fit import fit
 
-    enable_onednn_bfloat16(config)
-    enable_compilation_cache()
     devices = make_mesh(config.mesh, config.train.device).devices.ravel()
-    if is_primary():
-        print(f"{config.name} on {device_name(devices)}, run directory {run_dir}", flush=True)
-    finished, begun = (run_dir / rundir.RESULT).exists(), (run_dir / rundir.HISTORY).exists()
-    if begun and not finished and is_primary():
-        print(f"found the beginning of a run; its epochs so far: {run_dir / rundir.HISTORY}", flush=True)
+    _say(f"{config.name} on {device_name(devices)}, run directory {run_dir}")
+    if (run_dir / rundir.HISTORY).exists() and not finished:
+        _say(f"found an unfinished run; its epochs so far: {run_dir / rundir.HISTORY}")
     try:
-        with tracked(config, run_dir, warn=warn) as track, progress(config.train.epochs) as report:
-            result = fit(config, run_dir, report=report, warn=warn, track=track)
+        with tracked(config, run_dir, splits, warn) as track, progress(config.train.epochs) as report:
+            return fit(config, run_dir, splits, report, warn, track)
     except KeyboardInterrupt as stop:
         reached = str(stop) if isinstance(stop, Stopped) and str(stop) else "stopped"
-        if is_primary():
-            print(f"{reached}; the same command with --run-dir {run_dir} goes on from there", file=sys.stderr)
+        _say(f"{reached}; the same command with --run-dir {run_dir} resumes it", sys.stderr)
         raise
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
@@ -124,45 +114,47 @@ def run(config: ExperimentConfig, run_dir: Path) -> None:
         raise DamagedError(
             f"this process or another has failed ({str(error).splitlines()[0]}); start all again"
         ) from error
-    if not is_primary():
-        return
-    if finished:
-        print("this run has finished and is not trained again; name another --run-dir to train anew")
-    print(result_table(result.summary), flush=True)
-    if config.log.figures and "figures" not in result.summary["seconds"]:
-        from cnn.look.pictures import draw_figures
-
-        print(f"drawing {run_dir / rundir.FIGURES}", flush=True)
-        begin = time.perf_counter()
-        draw_figures(run_dir, config, result)
-        seconds = {**result.summary["seconds"], "figures": time.perf_counter() - begin}
-        # The run has given its directory back, and another may have taken its place meanwhile.
-        if rundir.read_result(run_dir) == result.summary:
-            rundir.write_json(run_dir / rundir.RESULT, {**result.summary, "seconds": seconds})
-            write_page(run_dir)
-    print(f"run directory: {run_dir}")
 
 
-def write_page(run_dir: Path) -> None:
-    """Writes report.html, or says why not: the run is complete without it."""
+def _draw(config: ExperimentConfig, run_dir: Path, result: Any, splits: Splits | None) -> None:
+    """Draws the figures, notes the seconds that took, and writes the report."""
+    from cnn.look.pictures import draw_figures
+
+    _say(f"drawing {run_dir / rundir.FIGURES}")
+    start = time.perf_counter()
+    draw_figures(run_dir, config, result, splits)
+    seconds = {**result.summary["seconds"], "figures": time.perf_counter() - start}
+    # The run has released its directory, and another may have taken its place meanwhile.
+    if rundir.read_result(run_dir) == result.summary:
+        rundir.write_json(run_dir / rundir.RESULT, {**result.summary, "seconds": seconds})
+        write_page(run_dir, splits)
+
+
+def write_page(run_dir: Path, splits: Splits | None = None) -> None:
+    """Writes report.html, or warns: the run is complete without it."""
     from cnn.report.report import write_report
 
-    print(f"writing {run_dir / rundir.REPORT}", flush=True)
+    _say(f"writing {run_dir / rundir.REPORT}")
     try:
-        write_report(run_dir)
+        write_report(run_dir, splits=splits)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warn(f"it is not written: {reason}; python -m cnn report {run_dir} tries again")
+        warn(f"the report is not written: {reason}; python -m cnn report {run_dir} tries again")
+
+
+def _say(line: str, stream: Any = None) -> None:
+    """Prints a line, on the primary process only."""
+    if is_primary():
+        print(line, file=stream, flush=True)
 
 
 def warn(line: str) -> None:
-    """Prints what is not as it should be, but does not stop the run."""
-    if is_primary():
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+    """Prints a problem that does not stop the run."""
+    _say(f"warning: {line}", sys.stderr)
 
 
 def device_name(devices: Any) -> str:
-    """Returns what a user calls devices of JAX: their kind and number, or for a CPU the cores that it may use."""
+    """Returns what a user calls JAX's devices: their kind and number, or for a CPU the cores that it may use."""
     first, number = devices[0], len(devices)
     name = f"cpu ({usable_cores()} cores)" if first.platform == "cpu" else f"{first.platform} ({first.device_kind})"
     return name if number == 1 else f"{number} x {name}"
@@ -179,7 +171,7 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
 
 @contextlib.contextmanager
 def progress(epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Gives what prints an epoch's row: under a moving bar on a terminal, as a plain line when piped."""
+    """Gives a function that prints an epoch's row: above a progress bar on a terminal, as a plain line when piped."""
     if not is_primary():
         yield lambda row: None
         return

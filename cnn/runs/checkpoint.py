@@ -21,24 +21,24 @@ from cnn.runs import rundir
 from cnn.training.state import TrainState, create_state
 
 MANIFEST = "sha256.json"
-"""Digests of a checkpoint's files. It is written last: a checkpoint without it was not finished."""
+"""Digests of a checkpoint's files. Written last: a checkpoint without it is unfinished."""
 
 
 @contextmanager
 def open_checkpoints(run_dir: Path) -> Iterator[Any]:
-    """Gives orbax's Checkpointer of a run directory, which keeps all; ``save`` alone decides what goes."""
+    """Gives orbax's Checkpointer of a run directory, which keeps every step; only ``save`` removes checkpoints."""
     from orbax.checkpoint import v1 as ocp
 
     directory = rundir.own_directory(run_dir, rundir.CHECKPOINTS)
     context = ocp.Context()
-    # An empty directory with a number for a name must not pass for a checkpoint.
+    # Otherwise an empty directory with a number for a name would be a checkpoint.
     context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
     logging.getLogger("absl").addFilter(_is_news)
     checkpointer = ocp.training.Checkpointer(str(directory.absolute()), context=context)
     try:
         yield checkpointer
     except BaseException:
-        # Closing raises the error of a failed save once more, in the place of the one that says what to do.
+        # Closing raises the error of a failed save again, in place of the one that says what to do.
         with suppress(Exception):
             checkpointer.close()
         raise
@@ -47,20 +47,20 @@ def open_checkpoints(run_dir: Path) -> Iterator[Any]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Orbax logs the traceback of every error that it also raises, some of them when the process ends."""
+    """Whether a log record is not orbax's, which logs the traceback of every error that it also raises."""
     return "orbax" not in record.pathname
 
 
 def _arrays(state: TrainState) -> dict[str, Any]:
-    """The state as orbax takes it: arrays alone."""
+    """The state as orbax takes it: only arrays."""
     return {
         "step": state.step,
         "key": jax.random.key_data(state.key),
         "params": state.params,
         "opt_state": state.opt_state,
-        # Left out where there are none: orbax would refuse to load what was saved before they could be.
+        # Left out if empty: orbax would refuse to load older checkpoints, which do not have them.
         **({"batch_stats": state.batch_stats} if state.batch_stats else {}),
-        # By the name that the first checkpoints had.
+        # By its name in the first checkpoints.
         **({"average": state.ema} if state.ema else {}),
     }
 
@@ -76,7 +76,7 @@ def _types(arrays: Any) -> dict[str, str]:
 
 
 def differing_leaves(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """Returns ``"conv1/bias [32] -> missing"`` for each leaf that two descriptions do not have alike."""
+    """Returns ``"conv1/bias [32] -> missing"`` for each leaf in which two descriptions differ."""
     return [
         f"{name} {before.get(name, 'missing')} -> {after.get(name, 'missing')}"
         for name in sorted(before.keys() | after.keys())
@@ -89,12 +89,12 @@ def _digest(content: bytes) -> str:
 
 
 def _digests(arrays: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of each leaf: orbax' own checksums do not cover what lies in the arrays."""
+    """The SHA-256 of each leaf: orbax's own checksums do not cover the contents of the arrays."""
     return {name: _digest(np.ascontiguousarray(to_host(leaf)).tobytes()) for name, leaf in _leaves(arrays).items()}
 
 
 def _file_digests(directory: Path) -> dict[str, str]:
-    """The SHA-256 of each file: so damage is found before orbax, which has tracebacks for it, opens anything."""
+    """The SHA-256 of each file: finds damage before orbax, which has tracebacks for it, opens anything."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {str(path.relative_to(directory)): _digest(path.read_bytes()) for path in files}
 
@@ -106,17 +106,17 @@ def _directory(checkpoints: Any, step: int) -> Path:
 def steps(checkpoints: Any) -> list[int]:
     """Returns the steps of the finished checkpoints, the latest first.
 
-    Those with a manifest, whatever orbax makes of them: to it, one that has lost a file may be none.
+    Those with a manifest, whether or not orbax recognizes them: it ignores some that have lost a file.
     """
     finished = (path.parent.name for path in Path(checkpoints.directory).glob(f"*/{MANIFEST}"))
     return sorted((int(name) for name in finished if name.isdecimal()), reverse=True)
 
 
 def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
-    """Saves a state and the progress of the loop round it; returns when both are on the disk.
+    """Saves a state and the progress of its loop; returns when both are on the disk.
 
-    Then all goes but the latest two and the best, whose step is ``progress["best_step"]``: the early stopper alone
-    decides what is best, and a loss that is not a number never comes here.
+    Then removes all but the latest two and the best, whose step is ``progress["best_step"]``: only the early stopper
+    decides which is best, and a non-finite loss is never saved.
 
     Raises:
       RunDirError: they could not be written.
@@ -125,12 +125,10 @@ def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
     directory = _directory(checkpoints, step)
     failed = f"cannot write the checkpoint of step {step} to {checkpoints.directory}"
     before = next(iter(steps(checkpoints)), None)
-    goes_on = (
-        "begins anew, as there is none before it" if before is None else f"goes on from step {before}, which is whole"
-    )
-    hint = f"mend that, and the same command {goes_on}"
+    resumes = "starts from scratch, as there is no earlier one" if before is None else f"resumes from step {before}"
+    hint = f"fix that, and the same command {resumes}"
     try:
-        # When a write fails, orbax' threads leave files and print tracebacks. So the disk is asked for room first.
+        # When a write fails, orbax's threads leave files and print tracebacks. So first check that the disk has room.
         with primary_first(), tempfile.TemporaryFile(dir=checkpoints.directory) as probe:
             probe.write(bytes(2**20 + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))))
             probe.flush()
@@ -140,14 +138,14 @@ def save(checkpoints: Any, state: TrainState, progress: dict[str, Any]) -> None:
     description = {"progress": progress, "types": _types(arrays), "sha256": _digests(arrays)}
     try:
         if not checkpoints.save(step, arrays, custom_metadata=description):
-            raise ValueError("it holds a later one, of another process, which must end")
+            raise ValueError("it holds a later one, of another process, which must be stopped")
         with primary_first():
             rundir.write_json(directory / MANIFEST, _file_digests(directory) if is_primary() else {})
     except jax.errors.JaxRuntimeError:
         raise
-    # What orbax raises is of many types, and none of them says more than its text.
+    # Orbax raises exceptions of many types, none of which says more than its text.
     except Exception as error:
-        # What was written of it is no checkpoint, as its manifest is missing; nobody should come across it.
+        # Without a manifest, the written part is not a checkpoint; nobody should find it.
         if is_primary() and not (directory / MANIFEST).exists():
             shutil.rmtree(directory, ignore_errors=True)
         raise RunDirError(f"{failed}: {first_cause(error)}; {hint}") from error
@@ -160,7 +158,7 @@ def _keep(checkpoints: Any, best_step: int) -> None:
 
 
 def _remove(checkpoints: Any, old: list[int]) -> None:
-    """Removes checkpoints, their manifests first: if it is cut short, what is left of one does not pass for whole."""
+    """Removes checkpoints, their manifests first: if interrupted, its remains are not a checkpoint."""
     if is_primary():
         for step in old:
             with suppress(OSError):
@@ -171,7 +169,7 @@ def _remove(checkpoints: Any, old: list[int]) -> None:
 
 
 def _remove_unfinished(checkpoints: Any) -> None:
-    """Removes what was being written, or removed, when the process before was killed."""
+    """Removes what a killed process was writing or removing."""
     if is_primary():
         for path in Path(checkpoints.directory).iterdir():
             if not (path / MANIFEST).exists():
@@ -181,30 +179,30 @@ def _remove_unfinished(checkpoints: Any) -> None:
 
 @contextmanager
 def _reading(directory: Path) -> Iterator[None]:
-    """Raises DamagedError for what is not whole, and RunDirError for what cannot be read though it may be whole."""
+    """Raises DamagedError for what is damaged, and RunDirError for what cannot be read but may be intact."""
     try:
         yield
     except (UserError, DamagedError, jax.errors.JaxRuntimeError, MemoryError):
         raise
     except OSError as error:
         problem = error.strerror or first_cause(error)
-        # What is there is something else than what was saved.
+        # It is not what was saved.
         if isinstance(error, (IsADirectoryError, NotADirectoryError)):
             raise DamagedError(f"the checkpoint {directory} is damaged ({problem})") from error
-        raise RunDirError(f"cannot read the checkpoint {directory}: {problem}; mend that and try again") from error
-    # Orbax says by exceptions of many types that something is not as it should be.
+        raise RunDirError(f"cannot read the checkpoint {directory}: {problem}; fix that and try again") from error
+    # Orbax reports damage by exceptions of many types.
     except Exception as error:
         raise DamagedError(f"the checkpoint {directory} is damaged ({first_cause(error)})") from error
 
 
 def _read_description(checkpoints: Any, step: int) -> dict[str, Any]:
-    """What was saved with a checkpoint beside its arrays: progress, the arrays' types and their digests."""
+    """What was saved with a checkpoint's arrays: progress, their types and their digests."""
     directory = _directory(checkpoints, step)
     with _reading(directory):
-        saved, found = json.loads((directory / MANIFEST).read_text()), _file_digests(directory)
-        if damaged := [name for name in sorted(saved.keys() | found.keys()) if saved.get(name) != found.get(name)]:
-            raise ValueError(f"{damaged[0]} is {'not what was saved' if damaged[0] in found else 'missing'}")
-        # Orbax knows what was there when it was opened; another process may have saved since.
+        saved, actual = json.loads((directory / MANIFEST).read_text()), _file_digests(directory)
+        if damaged := [name for name in sorted(saved.keys() | actual.keys()) if saved.get(name) != actual.get(name)]:
+            raise ValueError(f"{damaged[0]} is {'not what was saved' if damaged[0] in actual else 'missing'}")
+        # Orbax has the list of when it was opened; another process may have saved since.
         checkpoints.reload()
         return checkpoints.metadata(step).custom_metadata
 
@@ -213,8 +211,8 @@ def load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dic
     """Returns the state of a step and the progress saved with it, with the structure and devices of ``like``.
 
     Raises:
-      RunDirError: it is that of another model, optimizer or dtype, or cannot be read.
-      DamagedError: it is not whole.
+      RunDirError: it is of another model, optimizer or dtype, or cannot be read.
+      DamagedError: it is damaged.
     """
     directory = _directory(checkpoints, step)
     description = _read_description(checkpoints, step)
@@ -223,19 +221,19 @@ def load(checkpoints: Any, step: int, like: TrainState) -> tuple[TrainState, dic
     if differing := differing_leaves(before, now):
         raise RunDirError(
             f"{directory} is of another model, optimizer or dtype ({'; '.join(differing)}); "
-            "take the code and the options that it was made with, or train anew in another --run-dir"
+            "use the code and the options that it was made with, or train again in another --run-dir"
         )
-    # The current shardings, or what one kind of device saved could not be loaded on another.
+    # With the current shardings; otherwise a checkpoint of one kind of device could not be loaded on another.
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=leaf.sharding), _arrays(like)
     )
     with _reading(directory):
         arrays = checkpoints.load(step, template)
-        found = _digests(arrays)
-        if damaged := [name for name, digest in description["sha256"].items() if found[name] != digest]:
+        actual = _digests(arrays)
+        if damaged := [name for name, digest in description["sha256"].items() if actual[name] != digest]:
             raise ValueError(f"{damaged[0]} is not what was saved")
         if int(arrays["step"]) != step:
-            raise ValueError(f"it is that of step {int(arrays['step'])}")
+            raise ValueError(f"it is of step {int(arrays['step'])}")
     state = like.replace(
         step=arrays["step"],
         key=jax.random.wrap_key_data(arrays["key"]),
@@ -252,8 +250,8 @@ def load_latest(
 ) -> tuple[TrainState, dict[str, Any]] | None:
     """Returns the latest state and its progress, with the structure and devices of ``like``; None if there is none.
 
-    A damaged one is moved to ``damaged/`` in the run directory, and the one before is taken. What a process that was
-    killed has left unfinished is removed. So this is for who holds the run directory.
+    A damaged one is moved to ``damaged/`` in the run directory, and the one before is used. What a killed process left
+    unfinished is removed. The caller must hold the lock of the run directory.
 
     Args:
       checkpoints: what ``open_checkpoints`` gives.
@@ -261,39 +259,39 @@ def load_latest(
       warn: called with a line for each that is damaged.
 
     Raises:
-      RunDirError: they are those of another model, or cannot be read.
-      DamagedError: none is whole.
+      RunDirError: they are of another model, or cannot be read.
+      DamagedError: all are damaged.
     """
     run_dir = Path(checkpoints.directory).parent
-    written, found = _epochs_written(run_dir), steps(checkpoints)
-    if not found and not (run_dir / rundir.HISTORY).exists():
+    written, saved = _epochs_written(run_dir), steps(checkpoints)
+    if not saved and not (run_dir / rundir.HISTORY).exists():
         _remove_unfinished(checkpoints)
         return None
-    for step in found:
+    for step in saved:
         latest = problem = None
         try:
             latest = load(checkpoints, step, like)
         except DamagedError as error:
             problem = error
-        # All processes take the same one.
+        # All processes use the same one.
         if not allreduce_max(problem is not None):
             assert latest
-            if step == found[0] and len(latest[1]["history"]) < written:
-                warn(f"the latest checkpoint of {run_dir} is missing; that of step {step} is taken")
+            if step == saved[0] and len(latest[1]["history"]) < written:
+                warn(f"the latest checkpoint of {run_dir} is missing; resuming from step {step}")
             _remove_unfinished(checkpoints)
-            # The process before may have been killed when it had saved its last one, and had not come to this.
+            # An earlier process may have been killed between its last save and this.
             _keep(checkpoints, latest[1]["best_step"])
             return latest
-        if step != found[-1]:
+        if step != saved[-1]:
             aside = rundir.own_directory(run_dir, rundir.DAMAGED)
-            warn(f"{problem}; it is moved to {aside}, and the one before it is taken")
+            warn(f"{problem}; it is moved to {aside}, and the one before it is used")
             with primary_first():
                 if is_primary():
                     _move(_directory(checkpoints, step), aside)
             checkpoints.reload()
     raise DamagedError(
-        f"no checkpoint of {run_dir} is whole, and nothing is trained anew there by itself; "
-        f"python -m cnn verify {run_dir} says what is damaged; bring back a copy, or name another --run-dir"
+        f"all checkpoints of {run_dir} are damaged, and nothing is trained over them; "
+        f"python -m cnn verify {run_dir} lists the damage; restore a copy, or name another --run-dir"
     )
 
 
@@ -304,24 +302,24 @@ def _move(directory: Path, aside: Path) -> None:
         directory.rename(aside / directory.name)
     except OSError as error:
         raise RunDirError(
-            f"cannot move {directory}, which is damaged, to {aside}: {error.strerror}; mend that, or move it yourself"
+            f"cannot move {directory}, which is damaged, to {aside}: {error.strerror}; fix that, or move it yourself"
         ) from error
 
 
 def _epochs_written(run_dir: Path) -> int:
-    """The rows of metrics.jsonl, each written after its epoch's checkpoint: to be read before those are listed."""
+    """Number of rows of metrics.jsonl. Each is written after its checkpoint, so read it before listing those."""
     history = run_dir / rundir.HISTORY
     try:
         return sum(bool(line.strip()) for line in history.read_bytes().splitlines()) if history.exists() else 0
     except OSError as error:
-        raise RunDirError(f"cannot read {history}: {error.strerror}; mend that and try again") from error
+        raise RunDirError(f"cannot read {history}: {error.strerror}; fix that and try again") from error
 
 
 def load_best_of(checkpoints: Any, like: TrainState) -> TrainState:
     """Returns the best state, with the structure and devices of ``like``.
 
     Raises:
-      RunDirError: no epoch has been finished, or it is that of another model, or cannot be read.
+      RunDirError: no epoch is finished, or it is of another model, or cannot be read.
       DamagedError: it is damaged or missing.
     """
     return _read_best(checkpoints, lambda step: load(checkpoints, step, like)[0])
@@ -335,34 +333,32 @@ def check_best(checkpoints: Any) -> None:
 def _read_best(checkpoints: Any, read: Callable[[int], Any]) -> Any:
     """Returns what a function reads of the best step, which the latest checkpoint names.
 
-    If that is damaged, nobody can tell, and no other checkpoint is used instead.
+    If that is damaged, the best one is not known, and no other checkpoint is used instead.
     """
     run_dir = Path(checkpoints.directory).parent
-    written, found = _epochs_written(run_dir), steps(checkpoints)
-    progress = _read_description(checkpoints, found[0])["progress"] if found else {"best_step": 0, "history": []}
+    written, saved = _epochs_written(run_dir), steps(checkpoints)
+    progress = _read_description(checkpoints, saved[0])["progress"] if saved else {"best_step": 0, "history": []}
     best = progress["best_step"]
     # Imported weights are the best before any step.
-    if best == 0 and best not in found:
+    if best == 0 and best not in saved:
         raise RunDirError(f"{run_dir} has no finished epoch; repeat the command of its run to resume it")
     if len(progress["history"]) < written:
         raise DamagedError(
-            f"the latest checkpoint of {run_dir} is missing, so nobody can tell which is the best; bring back a copy"
+            f"the latest checkpoint of {run_dir} is missing, so the best one is not known; restore a copy"
         )
     try:
-        if best not in found:
+        if best not in saved:
             raise DamagedError(f"the checkpoint {_directory(checkpoints, best)} is missing")
         return read(best)
     except DamagedError as error:
-        raise DamagedError(
-            f"{error}, and was the best; bring back a copy, or train again in another --run-dir"
-        ) from error
+        raise DamagedError(f"{error}, and was the best; restore a copy, or train again in another --run-dir") from error
 
 
 def load_best(run_dir: str | Path) -> tuple[TrainState, ExperimentConfig]:
     """Returns the best state of a run directory, on JAX's first device, and its configuration.
 
     Raises:
-      RunDirError: the directory holds no run, or the run has not finished an epoch yet.
+      RunDirError: the directory holds no run, or the run has no finished epoch.
       DamagedError: the checkpoint is damaged.
     """
     run_dir = Path(run_dir)

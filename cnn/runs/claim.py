@@ -1,4 +1,4 @@
-"""One process at a time trains in a run directory: its lock."""
+"""The lock of a run directory: one process at a time trains there."""
 
 import fcntl
 import os
@@ -15,10 +15,10 @@ from cnn.runs import rundir
 
 @contextmanager
 def lock(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], None]]:
-    """Holds the directory for this run: makes it, or finds a part of the same run in it.
+    """Locks the directory for this run: a new one, or one that holds an unfinished run of this configuration.
 
-    Gives a function that raises RunDirError if it is another one by now: if it was removed, and another run has begun
-    in its place, that run must not get what this one writes. Of many processes the first does all this, for all.
+    Gives a function that raises RunDirError if the lock is lost: if the directory was removed, and another run has
+    started in its place, that run must not get what this one writes. The primary process locks for all processes.
 
     Raises:
       RunDirError: it holds something else, or a run of another configuration, is in use, or cannot be written to.
@@ -37,7 +37,7 @@ def lock(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], None]
         yield check
     finally:
         if lock is not None:
-            # Nothing is left of a run that was refused before it wrote anything.
+            # A run that was refused before it wrote anything leaves nothing.
             with suppress(OSError):
                 if made and _is_held(lock, run_dir) and os.listdir(run_dir) == [rundir.LOCK]:
                     (run_dir / rundir.LOCK).unlink()
@@ -52,11 +52,11 @@ def _is_held(lock: int, run_dir: Path) -> bool:
 
 
 def _check_held(lock: int | None, run_dir: Path) -> None:
-    # If it has vanished, what is to be written next says so.
+    # If the directory is gone, the next write reports it.
     if lock is not None and run_dir.exists() and not _is_held(lock, run_dir):
         raise RunDirError(
-            f"{run_dir} is not this run's any more, as it was removed, or its {rundir.LOCK} was; start the same "
-            "command again to go on with what is there, or name another --run-dir"
+            f"{run_dir} no longer belongs to this run: it or its {rundir.LOCK} was removed; run the same command again "
+            "to resume what is there, or name another --run-dir"
         )
 
 
@@ -66,13 +66,13 @@ def _locked(run_dir: Path, config: ExperimentConfig) -> int:
     try:
         rundir.check_entries(run_dir, config)
         run_dir.mkdir(parents=True, exist_ok=True)
-        # The file stays, as to remove it would be a race.
+        # The file stays: removing it would be a race.
         lock = os.open(run_dir / rundir.LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {hint}") from error
     try:
         _hold(lock, run_dir, hint)
-        # Once more, as another process may have come between.
+        # Once more: another process may have started a run meanwhile.
         rundir.check_entries(run_dir, config)
     except OSError as error:
         os.close(lock)

@@ -1,4 +1,4 @@
-"""A run that has finished, read back from its directory."""
+"""A finished run, read back from its directory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ class Result:
     """A finished run."""
 
     state: TrainState
-    """The best one, not the last."""
+    """The best state, not the last."""
     history: list[dict[str, Any]]
     """A row per epoch, as in metrics.jsonl."""
     summary: dict[str, Any]
@@ -28,14 +28,14 @@ def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
     """Returns the configuration and the result of a finished run.
 
     Raises:
-      RunDirError: the directory holds no run, or one that has not finished.
+      RunDirError: the directory holds no run, or an unfinished one.
     """
     run_dir = Path(run_dir)
     state, config = load_best(run_dir)
     summary = rundir.read_result(run_dir)
     if summary is None:
         raise RunDirError(
-            f"{run_dir} holds a run that has not finished; repeat its command with --run-dir {run_dir} to go on"
+            f"{run_dir} holds an unfinished run; repeat its command with --run-dir {run_dir} to resume it"
         )
     return config, Result(state, rundir.read_history(run_dir), summary)
 
@@ -45,10 +45,10 @@ def load_images(run_dir: Path, config: DataConfig | None = None) -> Splits:
 
     Args:
       run_dir: directory of the run.
-      config: where they lie, if not where they lay when it began.
+      config: where they are now, if they have moved.
 
     Raises:
-      UserError: the directory holds no run, or the images that its configuration names are not there, or are others.
+      UserError: the directory holds no run, or the images that its configuration names are missing or differ.
     """
     description = rundir.read_description(run_dir)
     source: DataConfig = config or description["config"].data

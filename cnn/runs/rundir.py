@@ -1,4 +1,4 @@
-"""The files of a run directory: claimed once, written atomically, read back with checks."""
+"""The files of a run directory: written atomically, read back with checks."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ TRANSFER = "transfer.txt"
 DAMAGED = "damaged"
 LOCK = ".lock"
 
-# A run that differs in these alone is the same run: where the images lie, on which and how many devices it runs, how
+# Runs that differ only in these are the same run: where the images are, on which and how many devices it runs, how
 # often it saves, and what is drawn at the end.
 _IRRELEVANT = ("data.source", "log.", "mesh.", "train.checkpoint_steps", "train.device")
 
@@ -46,7 +46,7 @@ _ROW = {
 }
 
 
-RESUME_HINT = "mend that, and the same command goes on from the last checkpoint"
+RESUME_HINT = "fix that, and the same command resumes from the last checkpoint"
 
 
 def write_text(path: Path, text: str, hint: str = RESUME_HINT) -> None:
@@ -55,12 +55,10 @@ def write_text(path: Path, text: str, hint: str = RESUME_HINT) -> None:
 
 
 def write_bytes(path: Path, content: bytes, hint: str = RESUME_HINT) -> None:
-    """Writes a file so that a reader finds the old content or the new one, whatever happens meanwhile.
-
-    Of many processes, the first writes. If none can, the way out is said.
+    """Writes a file atomically: a reader finds the old content or the new one. Only the primary process writes.
 
     Raises:
-      RunDirError: the directory is read-only, full, or gone.
+      RunDirError: the directory is read-only, full, or gone; the message ends with the hint.
     """
     if not is_primary():
         return
@@ -78,20 +76,20 @@ def write_bytes(path: Path, content: bytes, hint: str = RESUME_HINT) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes ``values`` as JSON, atomically; numbers that JSON does not know, NaN among them, are refused."""
+    """Writes ``values`` as JSON, atomically; NaN and infinity, which JSON does not know, are refused."""
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
-    """Writes metrics.jsonl, a line per epoch. Whole every time, so it always equals the checkpoint's history."""
+    """Writes all of metrics.jsonl, a line per epoch, so that it always equals the checkpoint's history."""
     write_text(run_dir / HISTORY, "".join(json.dumps(row, allow_nan=False) + "\n" for row in history))
 
 
 def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
     """Adds a line to kernels.jsonl: the kernels [H, W, C_in, C_out] of the first convolution after an epoch.
 
-    It comes before the epoch's checkpoint. So a run that goes on from an earlier one finds lines too many, which give
-    way to the same ones; what is kept of the kernels needs no place in a checkpoint.
+    Written before the epoch's checkpoint. A run that resumes from an earlier one finds surplus lines, and replaces them
+    by the same ones; so the kernels need no place in a checkpoint.
     """
     if is_primary():
         path = run_dir / KERNELS
@@ -100,7 +98,7 @@ def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
 
 
 def read_kernels(run_dir: Path) -> dict[int, np.ndarray]:
-    """Returns the kernels of kernels.jsonl by epoch, 0 for those before training; {} of a run that kept none.
+    """Returns the kernels of kernels.jsonl by epoch, 0 for those before training; {} if the run kept none.
 
     Raises:
       RunDirError: the file is damaged.
@@ -110,10 +108,10 @@ def read_kernels(run_dir: Path) -> dict[int, np.ndarray]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         kernels = {int(row["epoch"]): np.asarray(row["kernels"], np.float32) for row in rows}
         if kernels and np.stack(list(kernels.values())).ndim != 5:
-            raise ValueError("its kernels have not four axes")
+            raise ValueError("its kernels do not have four axes")
         return kernels
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunDirError(f"cannot read {path}: {error}; bring back a copy, or remove it and its picture") from error
+        raise RunDirError(f"cannot read {path}: {error}; restore a copy, or remove it and its picture") from error
 
 
 def _read_json(path: Path) -> Any:
@@ -125,7 +123,7 @@ def _read_json(path: Path) -> Any:
 
 
 def read_description(run_dir: Path) -> dict[str, Any]:
-    """Returns what ``describe`` said of a run, its configuration checked and made an ExperimentConfig.
+    """Returns what ``write_config`` wrote, with the configuration checked and made an ExperimentConfig.
 
     Raises:
       RunDirError: there is none, or it is damaged.
@@ -144,7 +142,7 @@ def read_description(run_dir: Path) -> dict[str, Any]:
 
 
 def _check_fields(path: Path, values: Any, types: dict[str, type]) -> Any:
-    """Returns what was read, if it has these fields, of these types, and numbers that are numbers and not negative."""
+    """Returns the values if they have these fields, of these types, and numbers that are finite and not negative."""
 
     def fits(value, kind):
         if kind in (int, float):
@@ -160,13 +158,13 @@ def _check_fields(path: Path, values: Any, types: dict[str, type]) -> Any:
         if not fits(values.get(name), kind):
             raise RunDirError(
                 f"{path}: {name} is {values.get(name, 'missing')!r}, but a run writes a {kind.__name__}; "
-                "bring back a copy, or name another directory"
+                "restore a copy, or name another directory"
             )
     return values
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Returns what a finished run has written to result.json; None if it has not finished."""
+    """Returns the content of result.json; None if the run is not finished."""
     path = run_dir / RESULT
     return _check_fields(path, _read_json(path), _RESULT) if path.exists() else None
 
@@ -187,12 +185,12 @@ def own_directory(run_dir: Path, name: str) -> Path:
     if path.is_symlink():
         raise RunDirError(f"{path} is a symbolic link, which a run does not follow; name another directory")
     if path.exists() and not path.is_dir():
-        raise RunDirError(f"{path} is no directory; name another --run-dir")
+        raise RunDirError(f"{path} is not a directory; name another --run-dir")
     return path
 
 
 def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
-    """Raises RunDirError if the directory holds something else than a run of this configuration; nothing is written."""
+    """Raises RunDirError if the directory holds anything but a run of this configuration; nothing is written."""
     hint = "name another directory with --run-dir"
     try:
         entries = sorted(entry.name for entry in run_dir.iterdir() if not entry.name.startswith("."))
@@ -221,16 +219,16 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
 
 
 def check_images(run_dir: Path, data_sha256: str) -> None:
-    """Raises RunDirError if a run was begun on other images than those of a digest."""
+    """Raises RunDirError if a run uses other images than those of a digest."""
     if read_description(run_dir)["data_sha256"] != data_sha256:
         raise RunDirError(f"{run_dir} holds a run on other images; name another directory with --run-dir")
 
 
 def write_config(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:
-    """Writes config.json: the configuration, and what the run runs with; not anew for a run that is gone on with.
+    """Writes config.json: the configuration, versions, devices and data of the run; a resumed run keeps its own.
 
     Raises:
-      RunDirError: the run was begun on other images.
+      RunDirError: the run uses other images.
     """
     if (run_dir / CONFIG).exists():
         check_images(run_dir, data_sha256)

@@ -1,4 +1,4 @@
-"""Many seeds of one experiment: at once on an accelerator, one after the other on a CPU."""
+"""Several seeds of one experiment: in parallel on an accelerator, one after another on a CPU."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -25,23 +25,23 @@ class SeedsResult(NamedTuple):
     """What ``fit_seeds`` returns."""
 
     state: TrainState
-    """The best state of each seed; every leaf has an axis more, in front."""
+    """The best state of each seed; every leaf has a leading seed axis."""
     rows: list[dict[str, Any]]
     """A seed's seed, best_epoch, stopped_epoch, val_loss, val_accuracy, test_loss and test_accuracy."""
     estimates: dict[str, Estimate]
-    """Of each of the four losses and accuracies."""
+    """By name, of the four losses and accuracies."""
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises ConfigError unless all are seeds, each there once, at least one."""
+    """Raises ConfigError unless there is at least one seed and all are different integers from 0 to 2**32 - 1."""
     if not seeds or len(set(seeds)) < len(seeds) or not all(map(SEED.holds, seeds)):
         raise ConfigError(f"seeds are {list(seeds)}, but must be different integers from 0 to 2**32 - 1, at least one")
 
 
 def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | None = None) -> SeedsResult:
-    """Trains an experiment with each of the seeds, in one call of XLA's, and returns the best state of each.
+    """Trains an experiment with each of the seeds, in one XLA call, and returns the best state of each.
 
-    Each seed stops by itself and comes to what ``fit`` comes to with it. Nothing is written to the disk.
+    Each seed stops by itself and gives the result of ``fit`` with that seed. Nothing is written to disk.
 
     Args:
       config: the experiment; its own seed is not used.
@@ -50,11 +50,13 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
 
     Raises:
       UserError: configuration, seeds or images cannot be used.
-      FloatingPointError: with some seed, the loss is no longer a number.
+      FloatingPointError: the loss of some seed is not finite.
     """
     check_seeds(seeds)
     if config.transfer.source is not None:
-        raise ConfigError(f"--transfer.source is {config.transfer.source!r}, but seeds in one call begin at random")
+        raise ConfigError(
+            f"--transfer.source is {config.transfer.source!r}, but seeds in one call start from random parameters"
+        )
     device = find_devices(config.train.device)[0]
     checked = check_splits(config, splits or load_data(config.data))
     spec = make_spec(config, len(checked.train.labels))
@@ -74,7 +76,7 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
             val = jax.tree.map(lambda column: column[best], run.val)
             return run.best, run.finite, run.stopper.best_epoch, run.epochs, val, evaluate(run.best, splits.test)
 
-        # Convolutions of many kernels at once gain nothing on a CPU.
+        # Convolutions batched over kernels gain nothing on a CPU.
         return lax.map(train_one, seeds) if device.platform == "cpu" else jax.vmap(train_one)(seeds)
 
     state, *numbers = train_all(*jax.device_put((np.asarray(seeds, np.uint32), checked), device))

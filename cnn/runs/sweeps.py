@@ -1,4 +1,4 @@
-"""An experiment with every combination of some values, and several seeds each: run after run, then a table."""
+"""An experiment with every combination of some values, and several seeds each: a run for each, then a table."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ ROW = (*NUMBERS, "best_epoch", "stopped_epoch", "tta_test_loss", "tta_test_accur
 
 
 class Variant(NamedTuple):
-    """One combination of values, and what its seeds have come to."""
+    """One combination of values, and the results of its seeds."""
 
     changes: dict[str, Any]
     """Value by field, such as ``{"augment.flip": True}``."""
@@ -35,12 +35,12 @@ class Variant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The changes in words, which its directory is called as well."""
+        """The changes in words; also the name of its directory."""
         return ",".join(f"{field}={_text(value)}" for field, value in self.changes.items()) or "as-it-is"
 
     @property
     def estimates(self) -> dict[str, Estimate]:
-        """Mean, standard deviation and 95 % interval of each loss and accuracy over the seeds that have one."""
+        """Mean, standard deviation and 95 % interval of each loss and accuracy over the seeds that did not diverge."""
         finished = [row for row in self.rows if "diverged" not in row]
         return {name: estimate([row[name] for row in finished]) for name in NUMBERS} if finished else {}
 
@@ -53,18 +53,18 @@ def _text(value: Any) -> str:
 
 
 def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
-    """Returns every combination of the values of some fields; without any, the experiment as it is.
+    """Returns every combination of the values of some fields; without fields, the experiment itself.
 
     Args:
       config: the experiment.
       grid: values by field, such as ``{"augment.flip": [True, False], "optim.learning_rate": [0.01, 0.02]}``.
 
     Raises:
-      ConfigError: a field is unknown, the seed or the name, or has no value, or one that is not allowed or there twice.
+      ConfigError: a field is unknown, or the seed or the name, or has no value, a wrong one, or one twice.
     """
-    found = []
+    combinations = []
     if fixed := {"name", "train.seed"} & grid.keys():
-        raise ConfigError(f"{min(fixed)} is none of the fields to compare; --seeds says how many seeds")
+        raise ConfigError(f"{min(fixed)} cannot be compared; --seeds sets the number of seeds")
     if empty := [field for field, values in grid.items() if not len(values)]:
         raise ConfigError(f"--{empty[0]} has no value; name some, such as --augment.flip true false")
     for values in itertools.product(*grid.values()):
@@ -77,11 +77,11 @@ def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> lis
                 if not isinstance(group, dict):
                     raise ConfigError(f"unknown field {field}; name one such as optim.learning_rate")
             group[name] = value
-        found.append(Variant(changes, from_dict(changed), []))
-    names = [variant.name for variant in found]
+        combinations.append(Variant(changes, from_dict(changed), []))
+    names = [variant.name for variant in combinations]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"{twice[0]} is there twice; name each value once")
-    return found
+        raise ConfigError(f"{twice[0]} is given twice; name each value once")
+    return combinations
 
 
 def sweep(
@@ -95,8 +95,8 @@ def sweep(
 ) -> list[Variant]:
     """Trains every variant with every seed, and writes table.md and sweep.json to a directory.
 
-    Each run has a run directory of its own in it, so that the same call goes on where it was stopped, and finished
-    runs are not repeated. A run whose loss is no longer a number is named in the table, and the others go on.
+    Each run has its own run directory in it, so that the same call resumes where it was stopped, and finished runs are
+    not repeated. A run whose loss is not finite is listed in the table as diverged, and the others continue.
 
     Args:
       config: the experiment.
@@ -104,38 +104,38 @@ def sweep(
       seeds: of every variant.
       directory: for the runs and the table.
       splits: images to use instead of those that the configuration names.
-      report: called with a line for each run that has ended.
-      together: train the seeds of a variant in one call, which keeps no run directories and knows no test-time
-        augmentation; by default on an accelerator, unless a variant needs one of them.
+      report: called with a line for each finished run.
+      together: train the seeds of a variant in one call, without run directories, transfer and test-time augmentation;
+        by default on an accelerator, unless a variant needs one of them.
 
     Raises:
       UserError: configuration, images or directory cannot be used; a wrong value is found before the first run.
     """
     check_seeds(seeds)
-    directory, found = Path(directory), variants(config, grid)
+    directory, tried = Path(directory), variants(config, grid)
     if together is None:
         on_cpu = find_devices(config.train.device)[0].platform == "cpu"
         together = not on_cpu and not any(
-            variant.config.transfer.source or variant.config.augment.test_time for variant in found
+            variant.config.transfer.source or variant.config.augment.test_time for variant in tried
         )
     # Variants of the same data share its arrays.
     images = cache(lambda data: splits or load_data(data))
-    for variant in found:
+    for variant in tried:
         checked = check_splits(variant.config, images(variant.config.data))
         make_mesh(variant.config.mesh, variant.config.train.device)
         check_transfer(variant.config, len(checked.train.labels))
-    for variant in found:
+    for variant in tried:
         place, data = directory / variant.name, images(variant.config.data)
         rows = _together(variant, seeds, place, data) if together else _in_turn(variant, seeds, place, data)
         for row in rows:
             variant.rows.append(row)
             report(f"{variant.name}  seed {row['seed']}  {_outcome(row)}")
-    write(directory, found)
-    return found
+    write(directory, tried)
+    return tried
 
 
 def _in_turn(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits):
-    """Each seed by ``fit``, which goes on with what it finds."""
+    """Each seed by ``fit``, which resumes unfinished runs."""
     for seed in seeds:
         config = dataclasses.replace(variant.config, train=dataclasses.replace(variant.config.train, seed=seed))
         try:
@@ -151,7 +151,7 @@ def _in_turn(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits
 
 
 def _together(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits):
-    """All seeds in one call, or in one each if a loss is no longer a number with one of them; their rows in a file."""
+    """All seeds in one call, or one call each if one of them diverges; their rows in a file."""
     path, digest = place / "seeds.json", data_digest(splits)
     expected = json.loads(
         json.dumps({"config": dataclasses.asdict(variant.config), "seeds": list(seeds), "data_sha256": digest})
@@ -188,14 +188,14 @@ def _outcome(row: dict[str, Any]) -> str:
     )
 
 
-def table(found: Sequence[Variant]) -> str:
+def table(tried: Sequence[Variant]) -> str:
     """Returns a Markdown table: mean and standard deviation of each variant, and test accuracy's 95 % interval."""
-    fields = list(found[0].changes)
+    fields = list(tried[0].changes)
     lines = [
         f"| {' | '.join([*fields, 'n', 'val loss', 'val accuracy', 'test accuracy', 'its 95 % interval'])} |",
         f"|{'---|' * (len(fields) + 5)}",
     ]
-    for variant in found:
+    for variant in tried:
         diverged, estimates = sum("diverged" in row for row in variant.rows), variant.estimates
         count = f"{len(variant.rows) - diverged}" + (f", {diverged} diverged" if diverged else "")
         cells = [f"`{_text(variant.changes[field])}`" for field in fields] + [count]
@@ -213,13 +213,13 @@ def _interval(value: Estimate) -> str:
     return "" if math.isnan(value.std) else f"{value.low:.4f} to {value.high:.4f}"
 
 
-def write(directory: Path, found: Sequence[Variant]) -> None:
+def write(directory: Path, tried: Sequence[Variant]) -> None:
     """Writes table.md, and sweep.json with every row, to a directory."""
     _make(directory)
-    rundir.write_text(directory / "table.md", table(found))
+    rundir.write_text(directory / "table.md", table(tried))
     described = [
         {"changes": variant.changes, "config": dataclasses.asdict(variant.config), "rows": variant.rows}
-        for variant in found
+        for variant in tried
     ]
     rundir.write_json(directory / "sweep.json", {"variants": described})
 
@@ -227,11 +227,11 @@ def write(directory: Path, found: Sequence[Variant]) -> None:
 def parse_grid(arguments: Sequence[str]) -> dict[str, list[Any]]:
     """Returns the values by field that a command line names: ``--augment.flip true false`` and so on.
 
-    A value is read as JSON reads it, so that ``true``, ``3`` and ``[64, 32]`` are what they look like; anything else
-    is text, and so is the directory of ``--run-dir``.
+    A value is parsed as JSON, so that ``true``, ``3`` and ``[64, 32]`` have their types; anything else is text, and so
+    is the directory of ``--run-dir``.
 
     Raises:
-      ConfigError: a value stands before the first field, or a field stands there twice.
+      ConfigError: a value comes before the first field, or a field is given twice.
     """
     grid: dict[str, list[Any]] = {}
     field, values = "", None
@@ -239,10 +239,10 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[Any]]:
         if argument.startswith("--"):
             field, values = argument[2:].replace("-", "_"), []
             if field in grid:
-                raise ConfigError(f"--{field} stands there twice; name it once, with all of its values")
+                raise ConfigError(f"--{field} is given twice; name it once, with all of its values")
             grid[field] = values
         elif values is None:
-            raise ConfigError(f"{argument!r} is the value of no field; begin with one, such as --augment.flip")
+            raise ConfigError(f"{argument!r} has no field before it; start with one, such as --augment.flip")
         else:
             values.append(argument if field == "run_dir" else _value(argument))
     return grid

@@ -1,4 +1,4 @@
-"""Training that begins with the layers of another run."""
+"""Training that starts with layers of another run."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -14,59 +14,59 @@ from cnn.training.state import TrainState, abstract_state
 
 
 def match_layers(state: TrainState, source: TrainState, patterns: Sequence[str]) -> list[str]:
-    """Returns the names of the layers that fit, if all of their leaves are in the source with the same shapes.
+    """Returns the names of the matching layers, all of whose leaves are in the source with the same shapes.
 
     Args:
-      state: it may be abstract, as ``jax.eval_shape`` makes it.
-      source: what its layers are taken from.
+      state: it may be abstract.
+      source: the state that has the layers.
       patterns: names of layers, or patterns such as ``conv*``.
 
     Raises:
-      ConfigError: a pattern fits no layer, or a leaf of a layer that fits is missing or has another shape.
+      ConfigError: a pattern matches no layer, or a leaf of a layer is missing from the source or has another shape.
     """
     names = list(state.params)
     if idle := [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]:
-        raise ConfigError(f"--transfer.layers has {idle[0]!r}, which fits no layer; the layers are {', '.join(names)}")
-    taken = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
-    there, wanted = (_shapes(_leaves(one, taken)) for one in (source, state))
-    if differing := differing_leaves(there, wanted):
         raise ConfigError(
-            f"the source has not all that --transfer.layers takes ({'; '.join(differing)}); name fewer layers"
+            f"--transfer.layers has {idle[0]!r}, which matches no layer; the layers are {', '.join(names)}"
         )
-    return taken
+    layers = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    available, expected = (_shapes(_leaves(one, layers)) for one in (source, state))
+    if differing := differing_leaves(available, expected):
+        raise ConfigError(f"--transfer.layers does not match the source ({'; '.join(differing)}); name fewer layers")
+    return layers
 
 
 def take_layers(state: TrainState, source: TrainState, patterns: Sequence[str]) -> tuple[TrainState, str]:
-    """Returns the state with some layers' parameters and running statistics taken from another, and what was done.
+    """Returns the state with some layers' parameters and running statistics from another, and a report.
 
     Args:
       state: before the first step.
-      source: what its layers are taken from, with its EMA in place of the parameters if it is kept.
+      source: the state that has the layers; of its EMA, if it is kept, else of its parameters.
       patterns: names of layers, or patterns such as ``conv*``.
 
     Returns:
-      The state, and lines that name every layer: taken, begun anew, or left in the source.
+      The state, and lines that name every layer: transferred, initialized at random, or only in the source.
 
     Raises:
       ConfigError: as of ``match_layers``.
     """
     source = source.eval_state
-    taken = match_layers(state, source, patterns)
-    # The current shardings, on whatever devices the source lies.
+    layers = match_layers(state, source, patterns)
+    # With the current shardings, whatever devices the source is on.
     placed = jax.tree.map(
         lambda old, new: jax.make_array_from_callback(old.shape, old.sharding, lambda part: np.asarray(new)[part]),
-        _leaves(state, taken),
-        _leaves(source, taken),
+        _leaves(state, layers),
+        _leaves(source, layers),
     )
     params = state.params | {name: leaves for name, (leaves, _) in placed.items()}
     batch_stats = state.batch_stats | {name: stats for name, (_, stats) in placed.items() if stats}
     ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if state.ema else {}
     sides = {
-        "taken": taken,
-        "begun anew": [name for name in state.params if name not in taken],
-        "left in the source": [name for name in source.params if name not in taken],
+        "transferred": layers,
+        "initialized at random": [name for name in state.params if name not in layers],
+        "only in the source": [name for name in source.params if name not in layers],
     }
-    report = "\n".join(f"{side}: {', '.join(layers) or 'none'}" for side, layers in sides.items())
+    report = "\n".join(f"{side}: {', '.join(names) or 'none'}" for side, names in sides.items())
     return state.replace(params=params, batch_stats=batch_stats, ema=ema), report
 
 
@@ -82,11 +82,11 @@ def _shapes(tree: dict) -> dict[str, str]:
 
 
 def check_transfer(config: ExperimentConfig, train_images: int) -> None:
-    """Raises what is wrong with the layers that a configuration names, before anything is written or compiled.
+    """Checks the layers that a configuration names, before anything is written or compiled.
 
     Raises:
-      UserError: a pattern fits no layer, or the other run, or one of its layers, is not there.
-      DamagedError: its best checkpoint is not whole.
+      UserError: a pattern matches no layer, or the other run, or one of its layers, is missing.
+      DamagedError: its best checkpoint is damaged.
     """
     if config.transfer.source is not None or config.optim.learning_rate_multipliers:
         state = abstract_state(config, train_images)
@@ -95,13 +95,13 @@ def check_transfer(config: ExperimentConfig, train_images: int) -> None:
 
 
 def apply_transfer(state: TrainState, config: TransferConfig) -> tuple[TrainState, str]:
-    """Returns the state with what its configuration takes from another run, and lines that say so; "" for nothing.
+    """Returns the state with the layers that its configuration names in another run, and a report; "" without one.
 
     Raises:
-      UserError: the other run, or one of its layers, is not there.
-      DamagedError: its best checkpoint is not whole.
+      UserError: the other run, or one of its layers, is missing.
+      DamagedError: its best checkpoint is damaged.
     """
     if config.source is None:
         return state, ""
     state, report = take_layers(state, load_best(config.source)[0], config.layers)
-    return state, f"begun with {config.source}\n{report}\n"
+    return state, f"initialized from {config.source}\n{report}\n"
