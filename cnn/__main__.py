@@ -29,7 +29,7 @@ def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None) 
         layer: Name of a layer, as in summary.txt. Default: the last one that has pixels.
         image: PNG or JPEG file. Default: the first training image.
     """
-    from cnn.look.pictures import draw_figures, draw_layer
+    from cnn.look.run_figures import draw_figures, draw_layer
     from cnn.runs.result import load_result
 
     if layer is not None or image is not None:

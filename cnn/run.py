@@ -118,7 +118,7 @@ def _fit(config: ExperimentConfig, run_dir: Path, splits: Splits | None, finishe
 
 def _draw(config: ExperimentConfig, run_dir: Path, result: Any, splits: Splits | None) -> None:
     """Draws the figures, notes the seconds that took, and writes the report."""
-    from cnn.look.pictures import draw_figures
+    from cnn.look.run_figures import draw_figures
 
     _say(f"drawing {run_dir / rundir.FIGURES}")
     start = time.perf_counter()

@@ -41,7 +41,7 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
     from cnn.config import model_class_names
     from cnn.figures import image_plots, plots
     from cnn.look.features import layer_outputs
-    from cnn.look.pictures import write_figures
+    from cnn.look.run_figures import write_figures
     from cnn.look.tsne import embed
     from cnn.runs import rundir
     from cnn.runs.checkpoint import load_best

@@ -1,4 +1,4 @@
-"""The training loop: it alone decides when to evaluate, save and stop; it knows no pictures."""
+"""The training loop: it alone decides when to evaluate, save and stop, and draws nothing."""
 
 import math
 import time

@@ -16,7 +16,7 @@ import cnn
 from cnn.__main__ import main
 from cnn.exchange import importing as weights
 from cnn.exchange.readers import SourceLayer
-from cnn.look import pictures
+from cnn.look import run_figures
 from cnn.runs import verify as verification
 from cnn.runs.transfer import apply_transfer
 from cnn.training.state import abstract_state
@@ -120,7 +120,7 @@ def test_the_imported_run_works_like_a_trained_one(run, small):
     # The experiment's own command finds a finished run; all figures except the curves can be drawn.
     finished = cnn.fit(config, run_dir, small)
     assert finished.history == [] and finished.summary == result
-    names = pictures.figures(config, finished, small)
+    names = run_figures.figures(config, finished, small)
     assert "feature_maps_conv2" in names and "learning_curves" not in names
 
 
