@@ -1,1 +1,1 @@
-"""Arrays -> matplotlib figures. Imports nothing of cnn but errors."""
+"""Arrays -> matplotlib figures. Imports only errors from cnn."""

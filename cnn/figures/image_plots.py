@@ -14,39 +14,39 @@ from matplotlib.ticker import MaxNLocator
 
 from cnn.figures.plots import BLUE, GREEN, GREY, VERMILLION, WIDTH, check, styled
 
-# As in the chapter, dark on white; the limits are fixed, so that a pale image stays pale.
+# As in the chapter, dark on white; fixed limits, so that a pale image stays pale.
 _PICTURE: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 255}
 
 HIGHEST_LIMIT = 0.5
-"""The weight that has the strongest colour in the chapter's kernels."""
+"""The weight with the strongest colour in the chapter's figures of kernels."""
 
-# File names of fonts with Hangul that look well beside the Latin ones; others are taken if these are missing.
+# File names of fonts with Hangul that match the Latin fonts; others are used if these are missing.
 _PLAIN_FONTS = ("NotoSansCJK-Regular", "NotoSansKR-Regular", "NanumGothic", "malgun", "AppleSDGothicNeo", "UnDotum")
 
 
 def _font_paths() -> Iterator[str]:
     """Returns the paths of the installed fonts, the plain ones with Hangul first."""
-    # matplotlib keeps a list of fonts, which is quick to read, but does not have what was installed since.
+    # matplotlib caches a list of fonts, which is fast to read, but lacks fonts that were installed later.
     for find in (lambda: {font.fname for font in font_manager.fontManager.ttflist}, font_manager.findSystemFonts):
         yield from sorted(find(), key=lambda path: (Path(path).stem not in _PLAIN_FONTS, path))
 
 
 def _draws(path: str, characters: str) -> bool:
-    """Tells whether a font has a glyph of its own for each of the characters."""
+    """Returns whether a font has a separate glyph for each of the characters."""
     try:
         font = FT2Font(path)
-    except (OSError, RuntimeError):  # It is gone, or FreeType cannot read it.
+    except (OSError, RuntimeError):  # The file is missing, or FreeType cannot read it.
         return False
     glyphs = {font.get_char_index(ord(character)) for character in characters}
-    # A font of last resort has the same box for all of them.
+    # A fallback font has the same box for all of them.
     return 0 not in glyphs and len(glyphs) == len(set(characters))
 
 
 def _draw_tiles(
     axes: Axes, images: Sequence[np.ndarray], columns: int, across: float, below: float, **shown: Any
 ) -> None:
-    """Draws images [H, W] or [H, W, C] row by row into axes in inches, with some below each for its text."""
-    # One Axes for all: an Axes for each takes more than twice as long.
+    """Draws images [H, W] or [H, W, C] row by row into axes in inches, with space for text below each."""
+    # One Axes for all images: one for each takes more than twice as long.
     width = across - 0.1
     height = width * images[0].shape[0] / images[0].shape[1]
     down = height + below
@@ -61,11 +61,11 @@ def _draw_tiles(
 def _tiles(
     images: Sequence[np.ndarray], title: str, columns: int, below: float, widest: float = 3, **shown: Any
 ) -> tuple[Figure, Axes]:
-    """Draws images as above, each so many inches wide at most, as a figure of their size."""
+    """Draws images as above, each at most ``widest`` inches wide, as a figure of their size."""
     columns = min(columns, len(images))
     across = min(WIDTH / columns, widest)
     down = (across - 0.1) * images[0].shape[0] / images[0].shape[1] + below
-    # A title needs some room, too.
+    # The title needs space, too.
     figure = Figure(figsize=(max(columns * across, 6), -(-len(images) // columns) * down + 1))
     axes = figure.subplots()
     _draw_tiles(axes, images, columns, across, below, **shown)
@@ -74,14 +74,14 @@ def _tiles(
 
 
 def _below(axes: Axes, tile: Any, text: str, points: float = 4, **options: Any) -> None:
-    """Writes a line below a tile, so many points down."""
+    """Writes a line of text, ``points`` below a tile."""
     left, right, bottom, _ = tile.get_extent()
     place: Any = {"xytext": (0, -points), "textcoords": "offset points", "ha": "center", "va": "top", **options}
     axes.annotate(text, xy=((left + right) / 2, bottom), **place)
 
 
 def _color_bar(figure: Figure, axes: Any, mappable: Any, **options: Any) -> None:
-    """Draws the scale of all the images below them, four inches long if there is room; by default, of weights."""
+    """Draws the colour scale of the images below them, up to 4 inches long; by default labelled as weights."""
     shrink = min(4 / figure.get_figwidth(), 1)
     options = {"label": "weight", "extend": "both", "pad": 0.02, **options}
     figure.colorbar(mappable, ax=axes, orientation="horizontal", shrink=shrink, aspect=100 * shrink, **options)
@@ -91,16 +91,16 @@ def _color_bar(figure: Figure, axes: Any, mappable: Any, **options: Any) -> None
 def sample(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], korean_names: Sequence[str] | None = None
 ) -> Figure:
-    """Draws images with their classes below, in Korean too if a font is installed that has the characters.
+    """Draws images with their class names below, also in Korean if an installed font has the characters.
 
     Args:
       images: uint8 [N, H, W, 1] or [N, H, W, 3].
       labels: integers [N].
-      class_names: the name of each class.
-      korean_names: the name of each class in Korean.
+      class_names: name of each class.
+      korean_names: name of each class in Korean.
 
     Raises:
-      ValueError: the images are none or of another shape, or not as many as the labels.
+      ValueError: there are no images, their shape is wrong, or their number differs from that of the labels.
     """
     check("images", images, "NHWC")
     korean = "".join(korean_names or ())
@@ -117,17 +117,17 @@ def sample(
 def top_losses(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], title: str
 ) -> Figure:
-    """Draws images, below each its class, what it is taken for and how surely, and its loss, as fastai does.
+    """Draws images with their class, predicted class and its probability, and loss below, as fastai does.
 
     Args:
-      images: uint8 [N, H, W, 1] or [N, H, W, 3], in the order in which they are to be shown.
-      labels: the true classes, integers [N].
+      images: uint8 [N, H, W, 1] or [N, H, W, 3], in the order of display.
+      labels: true classes, integers [N].
       probabilities: [N, K].
-      class_names: the names of the K classes.
-      title: what is seen.
+      class_names: names of the K classes.
+      title: title of the figure.
 
     Raises:
-      ValueError: the shapes are others.
+      ValueError: a shape is wrong.
     """
     check("images", images, "NHWC")
     check("probabilities", probabilities, "NK")
@@ -147,10 +147,10 @@ def top_losses(
 
 @styled
 def image(image: np.ndarray, title: str) -> Figure:
-    """Draws one image, uint8 [H, W, 1] or [H, W, 3], large.
+    """Draws one large image, uint8 [H, W, 1] or [H, W, 3].
 
     Raises:
-      ValueError: the shape is another.
+      ValueError: the shape is wrong.
     """
     check("image", image, "HWC")
     figure = Figure(figsize=(5.5, 5.5))
@@ -163,9 +163,9 @@ def image(image: np.ndarray, title: str) -> Figure:
 
 
 def weight_limit(*kernels: np.ndarray) -> float:
-    """Returns the weight that has the strongest colour where all of these kernels are to compare.
+    """Returns the weight with the strongest colour on a common scale for these kernels.
 
-    A few strong weights, one in fifty, may not take the colours from the others.
+    The largest 2 % of the weights are cut off, so that a few strong weights do not leave the others pale.
     """
     most = max(float(np.quantile(np.abs(np.concatenate([kernel.ravel() for kernel in kernels])), 0.98)), 1e-6)
     digit = 10.0 ** np.floor(np.log10(most))
@@ -173,22 +173,22 @@ def weight_limit(*kernels: np.ndarray) -> float:
 
 
 def _diverging(limit: float) -> dict[str, Any]:
-    """The colours of weights, which turn at zero: this shows where, and the chapter's viridis hides it."""
+    """The colour scale of weights, which diverges at zero: it shows the sign, which the chapter's viridis hides."""
     return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
 
 
 @styled
 def kernels(kernel: np.ndarray, title: str, columns: int = 16, limit: float = HIGHEST_LIMIT) -> Figure:
-    """Draws what each kernel [H, W, C_in, C_out] of a convolution does with the first input channel.
+    """Draws the weights of each kernel of a convolution for the first input channel.
 
     Args:
-      kernel: of at least one of each.
-      title: what is seen.
-      columns: so many in a row.
-      limit: the weight that has the strongest colour, such as ``weight_limit`` of all kernels that are to compare.
+      kernel: [H, W, C_in, C_out], no axis empty.
+      title: title of the figure.
+      columns: number of kernels in a row.
+      limit: the weight with the strongest colour, such as ``weight_limit`` of all kernels to compare.
 
     Raises:
-      ValueError: the shape is another.
+      ValueError: the shape is wrong.
     """
     check("kernel", kernel, ("H", "W", "C_in", "C_out"))
     figure, axes = _tiles(list(np.moveaxis(kernel[:, :, 0], -1, 0)), title, columns, 0.1, **_diverging(limit))
@@ -198,19 +198,19 @@ def kernels(kernel: np.ndarray, title: str, columns: int = 16, limit: float = HI
 
 @styled
 def kernels_compared(untrained: np.ndarray, trained: np.ndarray, title: str, names: Sequence[str]) -> Figure:
-    """Draws what kernels do before training and after it, side by side on one scale.
+    """Draws kernels before and after training, side by side on one scale.
 
-    Of many input channels the first 8 are rows, and of the kernels the first 8 are columns; of one channel, the first
-    32 kernels are shown. Kernels of one pixel are shown as the whole matrix that they are.
+    Rows are up to 8 input channels, columns up to 8 kernels; with one input channel, up to 32 kernels are shown.
+    Kernels of one pixel are shown as one matrix.
 
     Args:
       untrained: [H, W, C_in, C_out].
       trained: as ``untrained``.
-      title: what is seen, without how many of them.
-      names: what the two are called.
+      title: title of the figure; the number of kernels is added.
+      names: titles of the two panels.
 
     Raises:
-      ValueError: a shape is another.
+      ValueError: a shape is wrong.
     """
     for name, kernel in (("untrained", untrained), ("trained", trained)):
         check(name, kernel, ("H", "W", "C_in", "C_out"))
@@ -219,7 +219,7 @@ def kernels_compared(untrained: np.ndarray, trained: np.ndarray, title: str, nam
         return _matrices((untrained[0, 0], trained[0, 0]), title, names)
     rows = min(inputs, 8)
     several = min(outputs, 32 if rows == 1 else 8)
-    # Rows as full as can be, of 8 at most.
+    # Rows as full as possible, of at most 8.
     columns = -(-several // -(-several // 8))
     shown = [kernel[:, :, :rows, :several] for kernel in (untrained, trained)]
     scale = _diverging(weight_limit(*shown))
@@ -240,7 +240,7 @@ def kernels_compared(untrained: np.ndarray, trained: np.ndarray, title: str, nam
 
 
 def _matrices(matrices: Sequence[np.ndarray], title: str, names: Sequence[str]) -> Figure:
-    """Draws matrices [inputs, units] one below the other, the longer side across."""
+    """Draws matrices [inputs, units] one below the other, the longer side horizontal."""
     inputs, outputs = matrices[0].shape
     figure = Figure(figsize=(WIDTH, 6))
     figure.suptitle(f"{title}: its weights from {inputs} inputs to {outputs} units")
@@ -258,15 +258,15 @@ def _matrices(matrices: Sequence[np.ndarray], title: str, names: Sequence[str]) 
 
 @styled
 def kernels_by_epoch(kernels: np.ndarray, epochs: Sequence[int], title: str) -> Figure:
-    """Draws kernels, a row for each, over the epochs, a column for each, all on one scale.
+    """Draws kernels by epoch on one scale: a row per kernel, a column per epoch.
 
     Args:
       kernels: [E, H, W, N].
-      epochs: their numbers, [E].
-      title: what is seen.
+      epochs: numbers of the epochs, [E].
+      title: title of the figure.
 
     Raises:
-      ValueError: the shape is another.
+      ValueError: the shape is wrong.
     """
     check("kernels", kernels, ("E", "H", "W", "N"))
     tiles = kernels.transpose(3, 0, 1, 2).reshape(-1, *kernels.shape[1:3])
@@ -280,16 +280,16 @@ def kernels_by_epoch(kernels: np.ndarray, epochs: Sequence[int], title: str) -> 
 
 @styled
 def feature_maps(maps: np.ndarray, title: str, columns: int | None = None) -> Figure:
-    """Draws what a layer makes of one image, maps [H, W, C], all on one scale that holds zero.
+    """Draws the feature maps [H, W, C] of a layer for one image, all on one scale that includes zero.
 
     Raises:
-      ValueError: the shape is another.
+      ValueError: the shape is wrong.
     """
     check("maps", maps, "HWC")
     count = maps.shape[-1]
-    # A slide is wider than it is high.
+    # A slide is wider than high.
     columns = columns or (8 if count <= 32 else 16 if count <= 128 else 32)
-    # The scale holds zero and has a length, or matplotlib would stretch it to both sides.
+    # The scale includes zero and is never empty, or matplotlib would extend it to both sides.
     shown = {"cmap": "viridis", "vmin": min(maps.min(), 0), "vmax": max(maps.max(), 0) if maps.any() else 1}
     figure, axes = _tiles(list(np.moveaxis(maps, -1, 0)), title, columns, 0.1, **shown)
     _color_bar(figure, axes, axes.images[0], label="activation, on one scale for all maps", extend="neither")
@@ -300,17 +300,17 @@ def feature_maps(maps: np.ndarray, title: str, columns: int | None = None) -> Fi
 def attribution(
     image: np.ndarray, grad_cam: np.ndarray | None, gradients: np.ndarray, layer: str, title: str
 ) -> Figure:
-    """Draws an image, where a layer sees a class in it, and what each pixel adds to the class.
+    """Draws an image, its Grad-CAM heat map for a class, and the contribution of each pixel to the class.
 
     Args:
       image: uint8 [H, W, C].
-      grad_cam: at least 0, [H', W'], of any size; None for a layer that has no pixels.
-      gradients: [H, W, C].
+      grad_cam: [H', W'], of any size, at least 0; None for a layer without pixels.
+      gradients: integrated gradients [H, W, C].
       layer: name of the layer.
-      title: what is asked for.
+      title: title of the figure.
 
     Raises:
-      ValueError: a shape is another.
+      ValueError: a shape is wrong.
     """
     cam = np.zeros((1, 1)) if grad_cam is None else grad_cam
     for name, array, axes in (("image", image, "HWC"), ("grad_cam", cam, "HW"), ("gradients", gradients, "HWC")):
@@ -320,11 +320,11 @@ def attribution(
     inferno = {"cmap": "inferno", "alpha": 0.65, "interpolation": "bilinear", "vmin": 0}
     shown = {
         "The image": (None, {}, ""),
-        f"Grad-CAM of {layer}": (cam, {**inferno, "vmax": max(cam.max(), most * 1e-9)}, "speaks for the class"),
+        f"Grad-CAM of {layer}": (cam, {**inferno, "vmax": max(cam.max(), most * 1e-9)}, "evidence for the class"),
         "Integrated gradients": (
             pixels,
             {"cmap": "RdBu_r", "vmin": -most, "vmax": most},
-            "adds to (red) or takes from the logit",
+            "contribution to the logit, red if positive",
         ),
     }
     if grad_cam is None:
@@ -345,16 +345,16 @@ def attribution(
 def probabilities(
     images: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> Figure:
-    """Draws images, each beside the probabilities of its classes, the true and the predicted one marked.
+    """Draws images, each next to its class probabilities, with the true and the predicted class marked.
 
     Args:
       images: uint8 [N, H, W, 1] or [N, H, W, 3].
       probabilities: [N, K].
-      labels: the true classes, integers [N].
-      class_names: the names of the K classes.
+      labels: true classes, integers [N].
+      class_names: names of the K classes.
 
     Raises:
-      ValueError: the shapes are others.
+      ValueError: a shape is wrong.
     """
     check("images", images, "NHWC")
     check("probabilities", probabilities, "NK")
@@ -376,7 +376,7 @@ def probabilities(
         right.bar_label(bars, marks, padding=3, fontsize="small")
         right.set_yticks(range(len(values)), class_names, fontsize="small")
         right.set_title(f"predicted: {class_names[predicted]}", loc="left")
-        # Room to the right of 1 for the marks; the axis itself ends there.
+        # Space for the marks to the right of 1, where the axis itself ends.
         right.set(xticks=(0, 0.5, 1), xlim=(0, 1.6), ylim=(len(values) - 0.5, -0.5))
         right.set_xlabel("probability", x=0.5 / 1.6)
         right.spines["bottom"].set_bounds(0, 1)

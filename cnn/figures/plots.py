@@ -1,7 +1,7 @@
-"""Numbers -> matplotlib figures; the one style of all figures, and how they are saved.
+"""Numbers -> matplotlib figures; the style of all figures, and how they are saved.
 
-Images, maps and kernels: ``image_plots``. Figures are made by matplotlib's objects, never by
-pyplot: no display is needed, and nothing outlives the figure.
+Images, feature maps and kernels are in ``image_plots``. Figures use matplotlib's objects, not pyplot: no display is
+needed, and no global state outlives a figure.
 """
 
 import os
@@ -32,13 +32,13 @@ _STYLE = {
 # "default" first, so that a user's matplotlibrc changes nothing.
 styled = style.context(["default", _STYLE])
 
-# Okabe and Ito's colours, which the colour-blind tell apart: https://jfly.uni-koeln.de/color/
+# Okabe and Ito's colours, distinct for the colour-blind: https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
-# Width of a figure in inches: that of a slide.
+# Width of a figure in inches, that of a slide.
 WIDTH = 11.0
 
-# P. Tol's muted colours, https://sronpersonalpages.nl/~pault/, which the colour-blind tell apart, with a darker grey.
+# P. Tol's muted colours, distinct for the colour-blind, with a darker grey: https://sronpersonalpages.nl/~pault/
 CLASS_COLOURS = (
     *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499"),
     "#777777",
@@ -46,18 +46,18 @@ CLASS_COLOURS = (
 
 
 def check(name: str, array: np.ndarray, axes: Sequence[str]) -> None:
-    """Raises ValueError unless the array has these axes, none of them empty."""
+    """Raises ValueError unless the array has these axes, all of them non-empty."""
     if array.ndim != len(axes) or 0 in array.shape:
         raise ValueError(f"{name} must be [{','.join(axes)}] with no axis of length 0, not {list(array.shape)}")
 
 
 @styled
 def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
-    """Draws loss and accuracy over the epochs, with their values at the best epoch.
+    """Draws loss and accuracy by epoch, with their values at the best epoch.
 
     Args:
-      history: a row per epoch with epoch, counted from 1, train_loss, train_accuracy, val_loss and val_accuracy.
-      best_epoch: the epoch whose parameters were kept.
+      history: a row per epoch with epoch, starting from 1, train_loss, train_accuracy, val_loss and val_accuracy.
+      best_epoch: the epoch with the kept parameters.
 
     Raises:
       ValueError: the best epoch is not in the history.
@@ -83,13 +83,13 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Fi
 
 @styled
 def weights_histogram(trained: np.ndarray, untrained: np.ndarray, name: str, origin: str = "untrained") -> Figure:
-    """Draws how the values of a layer's kernel, of any shape, are distributed, trained beside untrained.
+    """Draws histograms of the values of a layer's kernel, of any shape, untrained and trained.
 
     Args:
       trained: the kernel after training.
-      untrained: the kernel before.
-      name: of the layer.
-      origin: what the kernel before training is called.
+      untrained: the kernel before training.
+      name: name of the layer.
+      origin: label of the kernel before training.
 
     Raises:
       ValueError: a kernel is empty or not finite.
@@ -135,19 +135,19 @@ def model_diagram(rows: "Sequence[LayerRow]") -> Figure:
 
 @styled
 def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """Draws how many images of each class (row) were taken for each class (column), the right ones left pale.
+    """Draws how many images of each class (row) are predicted as each class (column); only errors are coloured.
 
     Args:
       counts: integers [K, K].
-      names: of the classes, [K].
+      names: names of the classes, [K].
 
     Raises:
-      ValueError: the shape is another.
+      ValueError: the shape is wrong.
     """
     check("counts", counts, ("K", "K"))
     figure = Figure(figsize=(0.75 * len(names) + 2.5, 0.6 * len(names) + 2))
     axes = figure.subplots()
-    # Of the right ones there are so many more that they would leave no colour for the others.
+    # The correct ones are so many more that they would leave no colours for the others.
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     most = max(wrong.max(), 1)
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=1.2 * most)
@@ -156,14 +156,14 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
         axes.text(
             column, row, f"{count:,}", ha="center", va="center", color=colour, weight=700 if row == column else 400
         )
-    places = range(len(names))
-    axes.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(places, names)
-    right, all_of_them = int(np.trace(counts)), int(counts.sum())
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, names)
+    errors, total = int(wrong.sum()), int(counts.sum())
     axes.set(
-        xlabel="taken for",
-        ylabel="class",
-        title=f"{all_of_them - right:,} of {all_of_them:,} images are taken for another class",
+        xlabel="predicted class",
+        ylabel="true class",
+        title=f"{errors:,} of {total:,} images are predicted as another class",
     )
     axes.grid(False)
     axes.tick_params(length=0)
@@ -171,21 +171,21 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 @styled
-def reliability(found: Mapping[str, Any]) -> Figure:
-    """Draws how often a network is right over how sure it is, a panel for each; on the diagonal, both are the same.
+def reliability(diagrams: Mapping[str, Any]) -> Figure:
+    """Draws reliability diagrams, one panel each: accuracy by confidence; on the diagonal, both are equal.
 
     Args:
-      found: by title, what ``cnn.look.evaluation.reliability`` returns.
+      diagrams: by title, the result of ``cnn.look.evaluation.reliability``.
     """
     figure = Figure(figsize=(WIDTH, 5))
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for axes, (title, bins) in zip(panels, found.items(), strict=True):
-        there = bins.share > 0
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as sure as it is right")
-        # An area for each bin, of its share of the images.
-        sizes = 20 + 400 * bins.share[there]
+    panels = figure.subplots(1, len(diagrams), sharey=True, squeeze=False)[0]
+    for axes, (title, bins) in zip(panels, diagrams.items(), strict=True):
+        filled = bins.share > 0
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="accuracy = confidence")
+        # The area of a point shows the share of the images in its bin.
+        sizes = 20 + 400 * bins.share[filled]
         shown = {"color": BLUE, "alpha": 0.8, "clip_on": False, "zorder": 3}
-        axes.scatter(bins.confidence[there], bins.accuracy[there], sizes, label="images, by area", **shown)
+        axes.scatter(bins.confidence[filled], bins.accuracy[filled], sizes, label="images, by area", **shown)
         axes.set(
             title=f"{title}\nexpected calibration error {bins.error:.4f}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1)
         )
@@ -197,10 +197,10 @@ def reliability(found: Mapping[str, Any]) -> Figure:
 
 @styled
 def units(values: np.ndarray, title: str, names: Sequence[str] | None = None) -> Figure:
-    """Draws what the units of a layer without pixels put out for one image, [D], by their names if they have some.
+    """Draws the activations [D] of a layer without pixels for one image, by the names of the units, if any.
 
     Raises:
-      ValueError: the shape is another, or there are not as many names.
+      ValueError: the shape is wrong, or the number of names differs.
     """
     check("values", values, "D")
     figure = Figure(figsize=(WIDTH, 4))
@@ -211,7 +211,7 @@ def units(values: np.ndarray, title: str, names: Sequence[str] | None = None) ->
         axes.set_xticks(range(len(values)), names)
         axes.margins(y=0.1)
     else:
-        # One shape for all, as there may be thousands.
+        # One patch for all units, as there may be thousands.
         axes.stairs(values, np.arange(len(values) + 1) - 0.5, fill=True, color=BLUE)
         axes.set(xlabel="unit", xlim=(-0.5, len(values) - 0.5))
     axes.axhline(0, color=GREY, linewidth=0.8)
@@ -222,31 +222,31 @@ def units(values: np.ndarray, title: str, names: Sequence[str] | None = None) ->
 
 @styled
 def embedding(points: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str) -> Figure:
-    """Draws points of a plane, one an image, coloured by class, with the class's name where most of its points are.
+    """Draws points of a plane, one per image, coloured by class, with each class name where its points are densest.
 
     Args:
-      points: [N, 2]; only their distances mean anything.
+      points: [N, 2]; only their distances are meaningful.
       labels: integers [N].
-      names: of the classes, [K].
-      title: what is seen.
+      names: names of the classes, [K].
+      title: title of the figure.
 
     Raises:
-      ValueError: a shape is another.
+      ValueError: a shape is wrong.
     """
     check("points", points, ("N", "2"))
     check("labels", labels, "N")
     figure = Figure(figsize=(WIDTH, 6.5))
     axes = figure.subplots()
-    # No direction means anything, so the longest one lies across.
+    # Directions are meaningless, so the longest one is horizontal.
     points = points - points.mean(0)
     points = points @ np.linalg.svd(points, full_matrices=False)[2].T
     for label, name in enumerate(names):
-        those, colour = points[labels == label], CLASS_COLOURS[label % len(CLASS_COLOURS)]
-        if len(those):
-            axes.scatter(*those.T, s=16, color=colour, alpha=0.8, linewidths=0)
-            # The mean of a class in two parts would lie between them; here, a quarter of its points are nearest.
-            distances = np.linalg.norm(those[:, None] - those, axis=-1)
-            x, y = those[np.argmin(np.quantile(distances, 0.25, axis=1))]
+        members, colour = points[labels == label], CLASS_COLOURS[label % len(CLASS_COLOURS)]
+        if len(members):
+            axes.scatter(*members.T, s=16, color=colour, alpha=0.8, linewidths=0)
+            # The mean of two clusters would lie between them; a quarter of the points are nearest to this one.
+            distances = np.linalg.norm(members[:, None] - members, axis=-1)
+            x, y = members[np.argmin(np.quantile(distances, 0.25, axis=1))]
             box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
             axes.text(x, y, name, ha="center", va="center", zorder=3, bbox=box)
     axes.set(title=title, xticks=[], yticks=[])
@@ -257,14 +257,14 @@ def embedding(points: np.ndarray, labels: np.ndarray, names: Sequence[str], titl
 
 @styled
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG: the same bytes for a figure of the same arrays, and the whole file or none.
+    """Writes a figure as PNG, atomically; figures of the same arrays give the same bytes.
 
     Raises:
       OSError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # None keeps matplotlib from writing its version.
+        # None keeps matplotlib from writing its version into the file.
         figure.savefig(temporary, format="png", metadata={"Software": None})
         os.replace(temporary, path)
     finally:

@@ -1,4 +1,4 @@
-"""Networks: one file a family, its configuration beside it; layers; convolutions. Imports rules and errors alone."""
+"""Networks, one file per family with its configuration; layers; convolutions. Imports only rules and errors."""
 
 from cnn.models.alexnet import AlexNetConfig
 from cnn.models.cnn import ModelConfig
@@ -8,4 +8,4 @@ from cnn.models.resnet import ResNetConfig
 from cnn.models.vit import ViTConfig
 
 AnyModelConfig = ModelConfig | DenseConfig | AlexNetConfig | ResNetConfig | EfficientNetConfig | ViTConfig
-"""The families of models."""
+"""The configurations of the model families."""

@@ -21,7 +21,7 @@ class AlexNetConfig(Family):
     dense_features: Annotated[int, integer(1)] = 256
     """Units of each of the two hidden dense layers."""
     dropout_rate: Annotated[float, RATE] = 0.5
-    """Share of the hidden units that is dropped in training."""
+    """Dropout rate of the hidden units."""
 
     def module(self) -> nn.Module:
         """Returns the network."""

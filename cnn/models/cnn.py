@@ -23,7 +23,7 @@ class ModelConfig(Family):
     dense_features: Annotated[int, integer(1)] = 100
     """Units of the hidden dense layer."""
     dropout_rate: Annotated[float, RATE] = 0.4
-    """Share of the hidden units that is dropped in training."""
+    """Dropout rate of the hidden units."""
 
     def module(self) -> nn.Module:
         """Returns the network."""

@@ -1,4 +1,4 @@
-"""Dense networks, of which the one without hidden layers is softmax regression."""
+"""Dense networks; without hidden layers, softmax regression."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,13 +13,13 @@ from cnn.rules import RATE, integers
 
 @dataclass(frozen=True)
 class DenseConfig(Family):
-    """A dense network; without hidden layers, it is softmax regression."""
+    """A dense network; without hidden layers, softmax regression."""
 
     family: Literal["dense"] = "dense"
     features: Annotated[tuple[int, ...], integers(1)] = (100,)
     """Units of each hidden layer."""
     dropout_rate: Annotated[float, RATE] = 0.0
-    """Share of the last hidden layer's units that is dropped in training."""
+    """Dropout rate of the last hidden layer's units."""
 
     def module(self) -> nn.Module:
         """Returns the network."""

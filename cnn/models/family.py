@@ -1,4 +1,4 @@
-"""What every family of models has: its fields in a configuration, and the network that they describe."""
+"""The base class of all model configurations: common fields, and the network that they describe."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,14 +10,14 @@ from cnn.rules import Checked, integer
 
 @dataclass(frozen=True)
 class Family(Checked):
-    """Base of the families' configurations, each of which lies beside its network in a file of ``cnn/models``."""
+    """Base class of the model configurations, each in a file of ``cnn/models`` with its network."""
 
     family: str = ""
-    """Family of models, which an experiment chooses."""
+    """Model family, chosen by the experiment."""
     classes: Annotated[int, integer(2)] = 10
     """Number of classes."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type that the layers compute in; parameters, optimizer and loss are float32 in any case."""
+    """Type in which the layers compute; parameters, optimizer and loss are always float32."""
 
     group = "model"
 

@@ -1,4 +1,4 @@
-"""The named layers that models are built from: a module each, its parameters beside what it computes."""
+"""The named layers of the models, one module per layer. In shape suffixes, X is any number of axes."""
 
 import math
 from collections.abc import Callable
@@ -17,27 +17,27 @@ zeros, ones = nn.initializers.zeros_init(), nn.initializers.ones_init()
 
 
 def _parameters(layer: nn.Module, kernel_shape: tuple[int, ...], dtype: Any, bias: bool = True) -> tuple[Array, Any]:
-    """A layer's kernel, kept in float32, as the inputs' type, in which it computes; and its bias, which stays float32.
+    """A layer's kernel, stored in float32 and cast to the type of the computation; and its bias, in float32.
 
-    What is added to many numbers is added in float32, here and below: its gradient is the sum of theirs, and XLA's
-    sum in bfloat16 comes to no more than 256 ones on a CPU.
+    Biases are added in float32, here and below: their gradient sums over the batch and all pixels, and XLA's bfloat16
+    accumulation on CPU saturates at 256.
     """
     kernel = layer.param("kernel", nn.initializers.glorot_uniform(), kernel_shape)
     return kernel.astype(dtype), layer.param("bias", zeros, kernel_shape[-1:]) if bias else 0
 
 
-def _activated(outputs: Array, activation: Activation | None, dtype: Any) -> Array:
-    """The outputs as the inputs' type, after the activation, if there is one.
+def _activated(outputs_BxX: Array, activation: Activation | None, dtype: Any) -> Array:
+    """The outputs after the activation, if any, cast to the type of the inputs.
 
-    That is computed in float32: with the maximum in bfloat16, XLA's loop over convolution and pooling was so slow on a
-    CPU that evaluation took three times as long.
+    The activation is computed in float32: with the maximum in bfloat16, XLA's loop over convolution and pooling was so
+    slow on a CPU that evaluation took three times as long.
     """
-    outputs = outputs.astype(dtype)
+    outputs = outputs_BxX.astype(dtype)
     return activation(outputs.astype(jnp.promote_types(dtype, jnp.float32))).astype(dtype) if activation else outputs
 
 
 class Conv(nn.Module):
-    """Convolution, bias and activation as one layer, so that what is captured is what the next layer sees."""
+    """Convolution, bias and activation as one layer, so that its captured outputs are the inputs of the next layer."""
 
     features: int
     kernel_size: tuple[int, int] = (3, 3)
@@ -45,11 +45,11 @@ class Conv(nn.Module):
     padding: Padding = "SAME"
     activation: Activation | None = nn.relu
     use_bias: bool = True
-    """False where a normalization follows, which would take it away again."""
+    """False before a normalization, which would subtract the bias again."""
 
     @nn.compact
     def __call__(self, images_BxHxWxC: Array) -> Array:
-        """Returns [B, H', W', features]."""
+        """Returns [B, P, Q, features], P x Q being the size of the outputs."""
         shape = (*self.kernel_size, images_BxHxWxC.shape[-1], self.features)
         kernel, bias = _parameters(self, shape, images_BxHxWxC.dtype, self.use_bias)
         outputs = conv(images_BxHxWxC, kernel, self.strides, self.padding) + bias
@@ -57,77 +57,77 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Each channel with mean 0 and variance 1, then scaled and shifted as is learned, then an activation.
+    """Normalizes each channel to mean 0 and variance 1, then applies a learned scale and bias and an activation.
 
-    In training, mean and variance are those of the batch, and running averages of them are kept as ``batch_stats``,
-    which evaluation takes. Source: S. Ioffe and C. Szegedy, arXiv:1502.03167, algorithm 1; running averages as the
-    usual libraries keep them, of the variance with 1 / n.
+    In training, mean and variance are those of the batch, and running averages of them are kept as ``batch_stats``
+    for evaluation. Source: S. Ioffe and C. Szegedy, arXiv:1502.03167, algorithm 1; running averages as in the
+    usual libraries, of the variance with 1 / n.
     """
 
     activation: Activation | None = nn.relu
     momentum: float = 0.9
-    """Share of the running averages that stays in each step."""
+    """Decay of the running averages per step."""
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, images_BxHxWxC: Array, *, train: bool, mask: Array | None = None) -> Array:
-        """Returns the same shape; images whose mask, bool [B], is False count for nothing in the statistics."""
+    def __call__(self, images_BxHxWxC: Array, *, train: bool, mask_B: Array | None = None) -> Array:
+        """Returns [B, H, W, C]; images where the mask is False are ignored in the statistics."""
         dtype, channels = images_BxHxWxC.dtype, images_BxHxWxC.shape[-1:]
         scale, bias = self.param("scale", ones, channels), self.param("bias", zeros, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_variance = self.variable("batch_stats", "variance", jnp.ones, channels)
         mean, variance = running_mean.value, running_variance.value
         if train:
-            mean, variance = _mean_and_variance(images_BxHxWxC.astype(jnp.float32), mask)
-            for running, of_batch in ((running_mean, mean), (running_variance, variance)):
-                running.value = self.momentum * running.value + (1 - self.momentum) * of_batch
+            mean, variance = _mean_and_variance(images_BxHxWxC.astype(jnp.float32), mask_B)
+            for running, current in ((running_mean, mean), (running_variance, variance)):
+                running.value = self.momentum * running.value + (1 - self.momentum) * current
         # In float32, as the difference of an image and its mean is small beside both.
         factor = scale / jnp.sqrt(variance + self.epsilon)
         outputs = (images_BxHxWxC.astype(jnp.float32) - mean) * factor + bias
         return _activated(outputs, self.activation, dtype)
 
 
-def _mean_and_variance(images: Array, mask: Array | None) -> tuple[Array, Array]:
-    """Of each channel, over the images that count and their pixels."""
-    counts = jnp.ones(len(images)) if mask is None else mask.astype(jnp.float32)
-    weights_B = counts / (counts.sum() * math.prod(images.shape[1:3]))
+def _mean_and_variance(images_BxHxWxC: Array, mask_B: Array | None) -> tuple[Array, Array]:
+    """The mean and variance of each channel, [C], over the pixels of all images where the mask is True."""
+    counts_B = jnp.ones(len(images_BxHxWxC)) if mask_B is None else mask_B.astype(jnp.float32)
+    weights_B = counts_B / (counts_B.sum() * math.prod(images_BxHxWxC.shape[1:3]))
     # Not by matrix products, which some devices compute in fewer bits than float32 has.
-    mean = (weights_B[:, None] * images.sum((1, 2))).sum(0)
-    return mean, (weights_B[:, None] * ((images - mean) ** 2).sum((1, 2))).sum(0)
+    mean = (weights_B[:, None] * images_BxHxWxC.sum((1, 2))).sum(0)
+    return mean, (weights_B[:, None] * ((images_BxHxWxC - mean) ** 2).sum((1, 2))).sum(0)
 
 
 class Add(nn.Module):
-    """The end of a residual block: what it computed and what went round it, added up, then the activation.
+    """The end of a residual block: the sum of its outputs and the shortcut, then the activation.
 
-    Where the block halves the image and doubles the channels, the shortcut takes every other pixel, and zeros for the
-    channels that it lacks: option A of K. He et al., arXiv:1512.03385, section 4.2, which has no parameters.
+    Where the block halves the image size and doubles the channels, the shortcut takes every other pixel, and zeros
+    for the missing channels: option A of K. He et al., arXiv:1512.03385, section 4.2, which has no parameters.
     """
 
     activation: Activation | None = nn.relu
 
     @nn.compact
-    def __call__(self, images_BxHxWxC: Array, shortcut: Array) -> Array:
-        """Returns the shape of the first, whose channels the shortcut may have fewer of."""
-        if shortcut.shape != images_BxHxWxC.shape:
-            stride = -(-shortcut.shape[1] // images_BxHxWxC.shape[1])
-            missing = images_BxHxWxC.shape[-1] - shortcut.shape[-1]
+    def __call__(self, outputs_BxX: Array, shortcut_BxX: Array) -> Array:
+        """Returns the shape of the outputs; the shortcut may have more pixels and fewer channels."""
+        outputs, shortcut = outputs_BxX, shortcut_BxX
+        if shortcut.shape != outputs.shape:
+            stride, missing = -(-shortcut.shape[1] // outputs.shape[1]), outputs.shape[-1] - shortcut.shape[-1]
             shortcut = jnp.pad(shortcut[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, missing)))
-        return _activated(images_BxHxWxC + shortcut, self.activation, images_BxHxWxC.dtype)
+        return _activated(outputs + shortcut, self.activation, outputs.dtype)
 
 
 class GlobalAveragePool(nn.Module):
-    """The mean of each channel over the whole image, or of each feature over the tokens."""
+    """The mean of each channel over all pixels, or of each feature over all tokens."""
 
     @nn.compact
-    def __call__(self, inputs: Array) -> Array:
+    def __call__(self, inputs_BxXxC: Array) -> Array:
         """Returns [B, C]."""
-        # Without the barrier, jaxlib 0.12 makes one loop of the mean and the layers before it, which on CPUs gives NaN
-        # for a ResNet in bfloat16.
-        return lax.optimization_barrier(inputs).mean(tuple(range(1, inputs.ndim - 1)))
+        # Without the barrier, jaxlib 0.12 fuses the mean and the layers before it into one loop, which on CPUs gives
+        # NaN for a ResNet in bfloat16.
+        return lax.optimization_barrier(inputs_BxXxC).mean(tuple(range(1, inputs_BxXxC.ndim - 1)))
 
 
 class DepthwiseConv(nn.Module):
-    """A kernel for each channel, which sees that channel alone; no bias, as a normalization follows.
+    """Convolution of each channel with a kernel of its own; no bias, as a normalization follows.
 
     Source: F. Chollet, Xception, arXiv:1610.02357, section 3.
     """
@@ -137,14 +137,14 @@ class DepthwiseConv(nn.Module):
 
     @nn.compact
     def __call__(self, images_BxHxWxC: Array) -> Array:
-        """Returns [B, H', W', C]."""
+        """Returns [B, P, Q, C], P x Q being the size of the outputs."""
         shape = (*self.kernel_size, 1, images_BxHxWxC.shape[-1])
         kernel, _ = _parameters(self, shape, images_BxHxWxC.dtype, bias=False)
         return depthwise_conv(images_BxHxWxC, kernel, self.strides)
 
 
 class Scale(nn.Module):
-    """Each channel times its factor."""
+    """Multiplies each channel by its factor."""
 
     @nn.compact
     def __call__(self, images_BxHxWxC: Array, factors_BxC: Array) -> Array:
@@ -154,7 +154,7 @@ class Scale(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Each token with mean 0 and variance 1, then scaled and shifted as is learned.
+    """Normalizes each token to mean 0 and variance 1, then applies a learned scale and bias.
 
     Source: J. L. Ba et al., arXiv:1607.06450, section 3.
     """
@@ -173,7 +173,7 @@ class LayerNorm(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """The pixels in a row, each with what is learned of its place added."""
+    """Flattens the pixels to tokens and adds a learned embedding of each position."""
 
     @nn.compact
     def __call__(self, images_BxHxWxC: Array) -> Array:
@@ -184,7 +184,7 @@ class PositionEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Each token takes of the values of all, in as many ways as there are heads.
+    """Multi-head self-attention.
 
     Source: A. Vaswani et al., arXiv:1706.03762, section 3.2.
     """
@@ -201,7 +201,7 @@ class Attention(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Max-pooling, by default of 2 x 2 pixels without overlap; a row or column that is left over is dropped."""
+    """Max-pooling, by default of 2 x 2 pixels without overlap; leftover rows and columns are dropped."""
 
     window: tuple[int, int] = (2, 2)
 
@@ -212,12 +212,12 @@ class MaxPool(nn.Module):
 
 
 class Flatten(nn.Module):
-    """All axes but the first become one."""
+    """Flattens all axes but the first."""
 
     @nn.compact
-    def __call__(self, inputs: Array) -> Array:
-        """Returns [B, everything else]."""
-        return inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:]))
+    def __call__(self, inputs_BxX: Array) -> Array:
+        """Returns [B, D], D being the product of the sizes of the other axes."""
+        return inputs_BxX.reshape(inputs_BxX.shape[0], math.prod(inputs_BxX.shape[1:]))
 
 
 class Dense(nn.Module):
@@ -227,19 +227,18 @@ class Dense(nn.Module):
     activation: Activation | None = nn.relu
 
     @nn.compact
-    def __call__(self, inputs_BxD: Array) -> Array:
-        """Returns [B, features]; what axes lie between stay."""
-        shape = (inputs_BxD.shape[-1], self.features)
-        kernel, bias = _parameters(self, shape, inputs_BxD.dtype)
-        return _activated(inputs_BxD @ kernel + bias, self.activation, inputs_BxD.dtype)
+    def __call__(self, inputs_BxXxD: Array) -> Array:
+        """Returns [B, X, features]."""
+        kernel, bias = _parameters(self, (inputs_BxXxD.shape[-1], self.features), inputs_BxXxD.dtype)
+        return _activated(inputs_BxXxD @ kernel + bias, self.activation, inputs_BxXxD.dtype)
 
 
 class Dropout(nn.Module):
-    """Zeroes a share of the inputs in training and scales the others up, so that the mean stays."""
+    """Zeroes a random share of the inputs in training and scales up the others to keep the mean."""
 
     rate: float
 
     @nn.compact
-    def __call__(self, inputs: Array, *, train: bool) -> Array:
-        """Returns the inputs, changed only if ``train``."""
-        return nn.Dropout(self.rate)(inputs, deterministic=not train)
+    def __call__(self, inputs_BxX: Array, *, train: bool) -> Array:
+        """Returns [B, X]; the inputs themselves unless ``train``."""
+        return nn.Dropout(self.rate)(inputs_BxX, deterministic=not train)

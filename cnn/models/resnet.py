@@ -13,11 +13,11 @@ from cnn.rules import integer, integers
 
 @dataclass(frozen=True)
 class ResNetConfig(Family):
-    """A residual network, each of whose stages after the first halves the image and doubles the features."""
+    """A residual network; each stage after the first halves the image size and doubles the features."""
 
     family: Literal["resnet"] = "resnet"
-    blocks: Annotated[tuple[int, ...], integers(1, shortest=1)] = (3, 3, 3)
-    """Blocks of two convolutions in each stage; (n, n, n) make a ResNet of 6 n + 2 layers."""
+    blocks: Annotated[tuple[int, ...], integers(1, min_length=1)] = (3, 3, 3)
+    """Blocks of two convolutions in each stage; (n, n, n) gives a ResNet of 6 n + 2 layers."""
     features: Annotated[int, integer(1)] = 16
     """Kernels of each convolution in the first stage."""
 
@@ -36,20 +36,20 @@ class ResNet(nn.Module):
     config: ResNetConfig
 
     @nn.compact
-    def __call__(self, images_BxHxWxC: Array, *, train: bool, mask: Array | None = None) -> Array:
-        """Returns logits [B, K], float32, of images scaled to 0..1; the mask, bool [B], says which of them count."""
+    def __call__(self, images_BxHxWxC: Array, *, train: bool, mask_B: Array | None = None) -> Array:
+        """Returns logits [B, K], float32, of images scaled to 0..1; BatchNorm ignores images whose mask is False."""
         config = self.config
 
-        def conv_norm(x, names, features, stride=1, activation=nn.relu):
+        def conv_norm(x_BxHxWxC, names, features, stride=1, activation=nn.relu):
             conv, norm = names
-            x = Conv(features, strides=(stride, stride), activation=None, use_bias=False, name=conv)(x)
-            return BatchNorm(activation, name=norm)(x, train=train, mask=mask)
+            x = Conv(features, strides=(stride, stride), activation=None, use_bias=False, name=conv)(x_BxHxWxC)
+            return BatchNorm(activation, name=norm)(x, train=train, mask_B=mask_B)
 
         x = conv_norm(images_BxHxWxC.astype(config.dtype), ("conv", "norm"), config.features)
-        places = [(stage, place) for stage, blocks in enumerate(config.blocks) for place in range(blocks)]
-        for index, (stage, place) in enumerate(places, 1):
-            features, stride = config.features * 2**stage, 2 if stage and not place else 1
-            block, shortcut = f"block{index}", x
+        positions = [(stage, index) for stage, blocks in enumerate(config.blocks) for index in range(blocks)]
+        for number, (stage, index) in enumerate(positions, 1):
+            features, stride = config.features * 2**stage, 2 if stage and not index else 1
+            block, shortcut = f"block{number}", x
             x = conv_norm(x, (f"{block}_conv1", f"{block}_norm1"), features, stride)
             x = conv_norm(x, (f"{block}_conv2", f"{block}_norm2"), features, activation=None)
             x = Add(name=block)(x, shortcut)

@@ -13,21 +13,21 @@ from cnn.rules import RATE, integer, require
 
 @dataclass(frozen=True)
 class ViTConfig(Family):
-    """A vision transformer: the image cut into patches, which attend to each other."""
+    """A vision transformer: self-attention between the patches of an image."""
 
     family: Literal["vit"] = "vit"
     patch_size: Annotated[int, integer(1)] = 4
-    """Side of a patch, in pixels; what is left over at the edges is dropped."""
+    """Side of a patch, in pixels; leftover rows and columns are dropped."""
     features: Annotated[int, integer(1)] = 64
     """Features of a token; a multiple of ``heads``."""
     blocks: Annotated[int, integer(1)] = 6
-    """Blocks of attention and two dense layers."""
+    """Number of blocks of attention and two dense layers."""
     heads: Annotated[int, integer(1)] = 4
-    """Ways in which a token attends to the others in each block."""
+    """Number of attention heads."""
     expansion: Annotated[int, integer(1)] = 2
-    """Hidden units of a block's dense layers for each feature."""
+    """Ratio of the hidden units of a block's dense layers to ``features``."""
     dropout_rate: Annotated[float, RATE] = 0.1
-    """Share of what each block adds that is dropped in training."""
+    """Dropout rate of the outputs of attention and dense layers, before the shortcut is added."""
 
     def module(self) -> nn.Module:
         """Returns the network."""
@@ -39,7 +39,7 @@ class ViTConfig(Family):
         require(self.features % self.heads == 0, "model.features", self.features, f"a multiple of {self.heads} heads")
 
     def check_images(self, image_shape: tuple[int, int, int]) -> None:
-        """Raises ConfigError if an image has no room for a patch."""
+        """Raises ConfigError if an image is smaller than a patch."""
         shortest = min(image_shape[:2])
         fits = self.patch_size <= shortest
         require(fits, "model.patch_size", self.patch_size, f"at most {shortest}, the images' side")
@@ -48,9 +48,9 @@ class ViTConfig(Family):
 class ViT(nn.Module):
     """Patches as tokens, blocks of attention and two dense layers, each with a shortcut.
 
-    Changed from the paper: patches of 4 x 4 and few, narrow blocks, as an image is 8 times smaller; hidden
-    layers twice as wide as a token instead of four times; dropout of what a block adds alone; the mean of the tokens
-    instead of a token for the class, as L. Beyer et al. found better, arXiv:2205.01580.
+    Changed from the paper: patches of 4 x 4 and few, narrow blocks, as an image is 8 times smaller; hidden layers twice
+    as wide as a token instead of four times; dropout only before a shortcut is added; the mean of the tokens instead
+    of a class token, as L. Beyer et al. found better, arXiv:2205.01580.
     """
 
     config: ViTConfig
@@ -61,9 +61,9 @@ class ViT(nn.Module):
         config = self.config
         size = (config.patch_size, config.patch_size)
 
-        def add(x, shortcut, name):
-            x = Dropout(config.dropout_rate, name=f"{name}_dropout")(x, train=train)
-            return Add(activation=None, name=name)(x, shortcut)
+        def add(x_BxTxD, shortcut_BxTxD, name):
+            x = Dropout(config.dropout_rate, name=f"{name}_dropout")(x_BxTxD, train=train)
+            return Add(activation=None, name=name)(x, shortcut_BxTxD)
 
         images = images_BxHxWxC.astype(config.dtype)
         x = Conv(config.features, size, size, "VALID", activation=None, name="patches")(images)

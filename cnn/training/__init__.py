@@ -1,1 +1,1 @@
-"""The core: state, step, epoch, evaluation; pure and jitted. Imports data's types, devices, models and config."""
+"""The core: state, step, epoch, evaluation; pure and jitted. Imports the types of data, devices, models and config."""

@@ -1,6 +1,6 @@
-"""Augmentation inside the compiled step: pure functions of a key and the images, drawn anew for every step.
+"""Data augmentation inside the compiled step: pure functions of a random key and a batch.
 
-Images are float32 [B, H, W, C] from 0 to 1, targets float32 [B, K], the probability of each class.
+Images are float32 from 0 to 1; targets are class probabilities, float32.
 """
 
 import jax
@@ -10,120 +10,120 @@ from jax import Array, random
 from cnn.config import AugmentConfig
 
 ERASED_AREA = (0.02, 1 / 3)
-"""Share of the image that random erasing takes away, at least and at most; the paper's."""
+"""Smallest and largest share of the image that random erasing replaces, as in the paper."""
 
 ERASED_RATIO = 0.3
-"""Height over width of what is erased, at least; at most its inverse."""
+"""Smallest height over width of an erased rectangle; the largest is its inverse."""
 
 
-def shift(key: Array, images: Array, pixels: int) -> Array:
-    """Returns images moved by up to so many pixels in each direction, zeros moving in: padded and cropped at random.
+def shift(key: Array, images_BxHxWxC: Array, pixels: int) -> Array:
+    """Returns images shifted by up to ``pixels`` in each direction and filled with zeros: padded, then cropped.
 
     K. He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385, section 4.2.
     """
-    batch, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
-    starts = random.randint(key, (batch, 2), 0, 2 * pixels + 1)
-    crop = jax.vmap(lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), (height, width, channels)))
-    return crop(padded, starts)
+    batch, *size = images_BxHxWxC.shape
+    padded = jnp.pad(images_BxHxWxC, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+    starts_Bx2 = random.randint(key, (batch, 2), 0, 2 * pixels + 1)
+    crop = jax.vmap(lambda image_HxWxC, start_2: jax.lax.dynamic_slice(image_HxWxC, (*start_2, 0), size))
+    return crop(padded, starts_Bx2)
 
 
-def flip(key: Array, images: Array) -> Array:
-    """Returns images of which each is mirrored, left to right, with probability one half."""
-    mirrored = random.bernoulli(key, shape=(len(images), 1, 1, 1))
-    return jnp.where(mirrored, images[:, :, ::-1], images)
+def flip(key: Array, images_BxHxWxC: Array) -> Array:
+    """Returns images, each mirrored left to right with probability 1/2."""
+    mirrored = random.bernoulli(key, shape=(len(images_BxHxWxC), 1, 1, 1))
+    return jnp.where(mirrored, images_BxHxWxC[:, :, ::-1], images_BxHxWxC)
 
 
-def _inside(shape: tuple[int, ...], first: Array, sizes: Array) -> Array:
-    """Where the pixels of rectangles are, bool [B, H, W, 1]: first row and column, and sizes, int [B, 2]."""
-    # Each pixel's row and column, counted from the rectangle's first: [B, H, W, 2].
-    place = jnp.stack(jnp.indices(shape[1:3]), -1) - first[:, None, None]
-    return ((place >= 0) & (place < sizes[:, None, None])).all(-1, keepdims=True)
+def _inside(shape: tuple[int, ...], top_left_Bx2: Array, sizes_Bx2: Array) -> Array:
+    """The pixels inside rectangles with these top left corners and sizes, int: bool [B, H, W, 1]."""
+    # Each pixel's row and column, counted from the rectangle's first.
+    offsets_BxHxWx2 = jnp.stack(jnp.indices(shape[1:3]), -1) - top_left_Bx2[:, None, None]
+    return ((offsets_BxHxWx2 >= 0) & (offsets_BxHxWx2 < sizes_Bx2[:, None, None])).all(-1, keepdims=True)
 
 
-def cutout(key: Array, images: Array, pixels: int) -> Array:
-    """Returns images with a square of so many pixels a side set to zero; it may lie partly outside.
+def cutout(key: Array, images_BxHxWxC: Array, pixels: int) -> Array:
+    """Returns images, each with a square of ``pixels`` a side set to zero, which may extend beyond the edge.
 
     T. DeVries and G. W. Taylor, Improved Regularization of CNNs with Cutout, arXiv:1708.04552, section 3.
     """
-    centers = random.randint(key, (len(images), 2), 0, jnp.asarray(images.shape[1:3]))
-    inside = _inside(images.shape, centers - pixels // 2, jnp.full((len(images), 2), pixels))
-    return jnp.where(inside, 0, images)
+    shape, batch = images_BxHxWxC.shape, len(images_BxHxWxC)
+    centers_Bx2 = random.randint(key, (batch, 2), 0, jnp.asarray(shape[1:3]))
+    return jnp.where(_inside(shape, centers_Bx2 - pixels // 2, jnp.full((batch, 2), pixels)), 0, images_BxHxWxC)
 
 
-def erase(key: Array, images: Array, probability: float) -> Array:
-    """Returns images of which some, by this probability, have a rectangle of noise in them.
+def erase(key: Array, images_BxHxWxC: Array, probability: float) -> Array:
+    """Returns images, each of which gets a rectangle of noise with this probability.
 
-    Z. Zhong et al., Random Erasing Data Augmentation, arXiv:1708.04896, algorithm 1; a rectangle too long for the
-    image is cut off at its size, and not drawn again.
+    Z. Zhong et al., Random Erasing Data Augmentation, arXiv:1708.04896, algorithm 1; a rectangle longer than the
+    image is clipped to its size instead of drawn again.
     """
-    size, (batch, height, width, _) = jnp.asarray(images.shape[1:3]), images.shape
-    chosen, area, ratio, place, noise = random.split(key, 5)
-    areas = random.uniform(area, (batch, 1), minval=ERASED_AREA[0], maxval=ERASED_AREA[1]) * height * width
+    size, (batch, height, width, _) = jnp.asarray(images_BxHxWxC.shape[1:3]), images_BxHxWxC.shape
+    chosen_key, area_key, ratio_key, position_key, noise_key = random.split(key, 5)
+    areas = random.uniform(area_key, (batch, 1), minval=ERASED_AREA[0], maxval=ERASED_AREA[1]) * height * width
     log_ratio = jnp.abs(jnp.log(ERASED_RATIO))
-    ratios = jnp.exp(random.uniform(ratio, (batch, 1), minval=-log_ratio, maxval=log_ratio))
-    sizes = jnp.concatenate([jnp.sqrt(areas * ratios), jnp.sqrt(areas / ratios)], 1).round().astype(int)
-    sizes = jnp.clip(sizes, 1, size)
-    first = (random.uniform(place, (batch, 2)) * (size - sizes + 1)).astype(int)
-    taken = _inside(images.shape, first, sizes) & random.bernoulli(chosen, probability, (batch, 1, 1, 1))
-    return jnp.where(taken, random.uniform(noise, images.shape), images)
+    ratios = jnp.exp(random.uniform(ratio_key, (batch, 1), minval=-log_ratio, maxval=log_ratio))
+    sizes_Bx2 = jnp.concatenate([jnp.sqrt(areas * ratios), jnp.sqrt(areas / ratios)], 1).round().astype(int)
+    sizes_Bx2 = jnp.clip(sizes_Bx2, 1, size)
+    top_left_Bx2 = (random.uniform(position_key, (batch, 2)) * (size - sizes_Bx2 + 1)).astype(int)
+    inside = _inside(images_BxHxWxC.shape, top_left_Bx2, sizes_Bx2)
+    erased = inside & random.bernoulli(chosen_key, probability, (batch, 1, 1, 1))
+    return jnp.where(erased, random.uniform(noise_key, images_BxHxWxC.shape), images_BxHxWxC)
 
 
-def mixup(key: Array, images: Array, targets: Array, alpha: float) -> tuple[Array, Array]:
-    """Returns each image mixed with another, and the targets alike, by a share that is Beta(alpha, alpha).
+def mixup(key: Array, images_BxHxWxC: Array, targets_BxK: Array, alpha: float) -> tuple[Array, Array]:
+    """Returns images and targets, each mixed with the next of the batch by a weight drawn from Beta(alpha, alpha).
 
-    H. Zhang et al., mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412, section 2. The other is the next one
-    of the batch, whose order is random.
+    H. Zhang et al., mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412, section 2; a batch is in random order.
     """
-    share = random.beta(key, alpha, alpha)
+    weight = random.beta(key, alpha, alpha)
 
-    def mixed(array):
-        return share * array + (1 - share) * jnp.roll(array, 1, 0)
+    def mix(array_BxX):
+        return weight * array_BxX + (1 - weight) * jnp.roll(array_BxX, 1, 0)
 
-    return mixed(images), mixed(targets)
+    return mix(images_BxHxWxC), mix(targets_BxK)
 
 
-def cutmix(key: Array, images: Array, targets: Array, alpha: float) -> tuple[Array, Array]:
-    """Returns images with a rectangle of another in each, and targets mixed by the pixels' shares.
+def cutmix(key: Array, images_BxHxWxC: Array, targets_BxK: Array, alpha: float) -> tuple[Array, Array]:
+    """Returns images, each with a rectangle of the next of the batch, and targets mixed by the shares of the pixels.
 
-    S. Yun et al., CutMix, arXiv:1905.04899, section 3.1; a rectangle for all of the batch, cut off at the edges.
+    S. Yun et al., CutMix, arXiv:1905.04899, section 3.1; one rectangle for the batch, clipped at the edges.
     """
-    size, (cut, place) = jnp.asarray(images.shape[1:3]), random.split(key)
-    sizes = (size * jnp.sqrt(1 - random.beta(cut, alpha, alpha))).astype(int)[None]
-    inside = _inside(images.shape, random.randint(place, (1, 2), 0, size) - sizes // 2, sizes)
-    share = 1 - inside.mean()
-    mixed = jnp.where(inside, jnp.roll(images, 1, 0), images)
-    return mixed, share * targets + (1 - share) * jnp.roll(targets, 1, 0)
+    size, (size_key, position_key) = jnp.asarray(images_BxHxWxC.shape[1:3]), random.split(key)
+    sizes_1x2 = (size * jnp.sqrt(1 - random.beta(size_key, alpha, alpha))).astype(int)[None]
+    inside = _inside(images_BxHxWxC.shape, random.randint(position_key, (1, 2), 0, size) - sizes_1x2 // 2, sizes_1x2)
+    weight = 1 - inside.mean()
+    mixed = jnp.where(inside, jnp.roll(images_BxHxWxC, 1, 0), images_BxHxWxC)
+    return mixed, weight * targets_BxK + (1 - weight) * jnp.roll(targets_BxK, 1, 0)
 
 
-def tta_views(images: Array, config: AugmentConfig) -> Array:
-    """Returns images [B, H, W, C] as training may have seen them, [V, B, H, W, C], themselves first.
+def tta_views(images_BxHxWxC: Array, config: AugmentConfig) -> Array:
+    """Returns variants of images for test-time augmentation [V, B, H, W, C], the images themselves first.
 
-    Their mirror images, if training flips, and each of both one pixel up, down, left and right, if it shifts: A.
-    Krizhevsky et al., ImageNet Classification with Deep CNNs, section 4.1.
+    Mirror images, if training flips; each of both shifted by one pixel up, down, left and right, if training shifts:
+    A. Krizhevsky et al., ImageNet Classification with Deep CNNs, section 4.1.
     """
-    found = [images] + ([images[:, :, ::-1]] if config.flip else [])
+    views = [images_BxHxWxC] + ([images_BxHxWxC[:, :, ::-1]] if config.flip else [])
     if config.shift:
-        padded = [jnp.pad(view, ((0, 0), (1, 1), (1, 1), (0, 0))) for view in found]
-        height, width = images.shape[1:3]
-        places = (0, 1), (2, 1), (1, 0), (1, 2)
-        found += [view[:, top : top + height, left : left + width] for view in padded for top, left in places]
-    return jnp.stack(found)
+        padded = [jnp.pad(view, ((0, 0), (1, 1), (1, 1), (0, 0))) for view in views]
+        height, width = images_BxHxWxC.shape[1:3]
+        starts = (0, 1), (2, 1), (1, 0), (1, 2)
+        views += [view[:, top : top + height, left : left + width] for view in padded for top, left in starts]
+    return jnp.stack(views)
 
 
-def augment(key: Array, images: Array, targets: Array, config: AugmentConfig) -> tuple[Array, Array]:
-    """Returns images and targets as the configuration wants them changed; without a change, the same."""
+def augment(key: Array, images_BxHxWxC: Array, targets_BxK: Array, config: AugmentConfig) -> tuple[Array, Array]:
+    """Returns the images and targets after the augmentations of the configuration, if any."""
     keys = random.split(key, 6)
     if config.shift:
-        images = shift(keys[0], images, config.shift)
+        images_BxHxWxC = shift(keys[0], images_BxHxWxC, config.shift)
     if config.flip:
-        images = flip(keys[1], images)
+        images_BxHxWxC = flip(keys[1], images_BxHxWxC)
     if config.cutout:
-        images = cutout(keys[2], images, config.cutout)
+        images_BxHxWxC = cutout(keys[2], images_BxHxWxC, config.cutout)
     if config.erase:
-        images = erase(keys[3], images, config.erase)
+        images_BxHxWxC = erase(keys[3], images_BxHxWxC, config.erase)
     if config.mixup:
-        images, targets = mixup(keys[4], images, targets, config.mixup)
+        images_BxHxWxC, targets_BxK = mixup(keys[4], images_BxHxWxC, targets_BxK, config.mixup)
     if config.cutmix:
-        images, targets = cutmix(keys[5], images, targets, config.cutmix)
-    return images, targets
+        images_BxHxWxC, targets_BxK = cutmix(keys[5], images_BxHxWxC, targets_BxK, config.cutmix)
+    return images_BxHxWxC, targets_BxK

@@ -1,4 +1,4 @@
-"""When to stop, as Keras' EarlyStopping decides it; the same rule for numbers and, inside jit, for arrays."""
+"""Early stopping as in Keras; the same rule for Python numbers and, inside jit, for arrays."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,18 +8,18 @@ from jax import Array
 
 
 class EarlyStopper(NamedTuple):
-    """The best epoch so far, the first of equals."""
+    """The best epoch so far; of equal losses, the first."""
 
     best_loss: Any = math.inf
     """Lowest validation loss."""
     best_epoch: Any = 0
     """0 before the first epoch."""
     epochs_since: Any = 0
-    """Epochs after the best one."""
+    """Number of epochs since the best one."""
 
 
 def update_stopper(stopper: EarlyStopper, epoch: Any, val_loss: Any) -> EarlyStopper:
-    """Returns the stopper after an epoch."""
+    """Returns the stopper after an epoch with this validation loss."""
     improved = val_loss < stopper.best_loss
     choose = jnp.where if isinstance(improved, Array) else lambda condition, yes, no: yes if condition else no
     return EarlyStopper(

@@ -1,6 +1,6 @@
-"""A whole run as one call of XLA's: epochs, validation, early stopping and the best state in one loop on the device.
+"""A whole run as one XLA program: epochs, validation, early stopping and the best state in one loop on the device.
 
-On an accelerator nothing comes back to the host between the epochs, and many seeds train at once by ``jax.vmap``.
+On an accelerator nothing returns to the host between epochs, and ``jax.vmap`` trains many seeds at once.
 """
 
 from functools import partial
@@ -18,19 +18,19 @@ from cnn.training.steps import evaluate, train_epoch
 
 
 class FusedResult(flax.struct.PyTreeNode):
-    """What the loop hands on from epoch to epoch, and in the end returns."""
+    """What the loop carries from epoch to epoch, and finally returns."""
 
     state: TrainState
-    """The latest."""
+    """After the last epoch."""
     best: TrainState
-    """The one with the lowest validation loss, the first of equals."""
+    """After the epoch with the lowest validation loss; of equal losses, the first."""
     stopper: EarlyStopper
     epochs: Array
-    """Epochs trained, int32."""
+    """Number of epochs trained, int32."""
     finite: Array
-    """Whether the last losses were numbers, bool."""
+    """Whether the last losses were finite, bool."""
     train: Metrics
-    """Each field [epochs at most]; zero where no epoch was trained."""
+    """By epoch, each field [maximum number of epochs]; zero for epochs that were not trained."""
     val: Metrics
     """As ``train``."""
 
@@ -39,25 +39,25 @@ class FusedResult(flax.struct.PyTreeNode):
 def train_fused(
     state: TrainState, train: Split, val: Split, *, epochs: int, patience: int, batch_size: int
 ) -> FusedResult:
-    """Returns what training until the validation loss stops improving gives.
+    """Returns the result of training until the validation loss stops improving, or a loss is non-finite.
 
-    The same as calling train_epoch and evaluate epoch by epoch. It ends, too, when a loss is no longer a number.
+    Equals train_epoch and evaluate, called epoch by epoch.
 
     Args:
       state: before the first step.
       train: training images.
       val: validation images.
-      epochs: at most this many.
+      epochs: maximum number of epochs.
       patience: epochs without improvement after which to stop.
-      batch_size: images a step.
+      batch_size: images per step.
     """
     rows = jax.tree.map(lambda total: jnp.zeros(epochs, total.dtype), zero_metrics())
     stopper = EarlyStopper(jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(0))
-    # The seed's key stays outside of the loop, which may hand on no key that it has used.
+    # The seed's key stays outside the loop, which must not carry a key that it has used.
     key, state = state.key, state.replace(key=None)
-    begin = FusedResult(state, state, stopper, jnp.int32(0), jnp.bool_(True), rows, rows)
+    initial = FusedResult(state, state, stopper, jnp.int32(0), jnp.bool_(True), rows, rows)
 
-    def goes_on(run: FusedResult) -> Array:
+    def should_continue(run: FusedResult) -> Array:
         return (run.epochs < epochs) & run.finite & ~should_stop(run.stopper, patience)
 
     def one_epoch(run: FusedResult) -> FusedResult:
@@ -75,8 +75,8 @@ def train_fused(
             val=_record(run.val, run.epochs, val_metrics),
         )
 
-    end = lax.while_loop(goes_on, one_epoch, begin)
-    return end.replace(state=end.state.replace(key=key), best=end.best.replace(key=key))
+    last = lax.while_loop(should_continue, one_epoch, initial)
+    return last.replace(state=last.state.replace(key=key), best=last.best.replace(key=key))
 
 
 def _record(rows: Metrics, epoch: Array, metrics: Metrics) -> Metrics:
@@ -84,6 +84,6 @@ def _record(rows: Metrics, epoch: Array, metrics: Metrics) -> Metrics:
 
 
 def epoch_metrics(run: FusedResult) -> list[tuple[Metrics, Metrics]]:
-    """Returns the training and validation metrics of each epoch of a run, as NumPy numbers."""
+    """Returns the training and validation metrics of each epoch of a run, as NumPy scalars."""
     count, train, val = jax.device_get((run.epochs, run.train, run.val))
     return [(jax.tree.map(lambda c, e=e: c[e], train), jax.tree.map(lambda c, e=e: c[e], val)) for e in range(count)]

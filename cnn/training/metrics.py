@@ -1,4 +1,4 @@
-"""Sums and counts as a pytree: merge over any number of batches, then divide once, and the result is exact."""
+"""Metrics as sums and counts in a pytree: merged over any number of batches and divided once, they are exact."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class Metrics(flax.struct.PyTreeNode):
     loss_sum: Number
     """Sum of the cross-entropies in nats, float32."""
     correct: Number
-    """Number of images whose highest logit is their label's, int32."""
+    """Number of images whose highest logit is that of their label, int32."""
     count: Number
     """Number of images, int32."""
 
@@ -29,22 +29,22 @@ class Metrics(flax.struct.PyTreeNode):
 
     @property
     def accuracy(self) -> Any:
-        """Share of images that are classified rightly; NaN if the loss is, as it tells nothing then."""
+        """Share of images that are predicted as their class; NaN if the loss is NaN, as it is meaningless then."""
         return self.correct / self.count + 0 * self.loss_sum
 
 
 def metrics_dict(split: str, metrics: Metrics) -> dict[str, float]:
-    """Returns loss and accuracy as ``{"val_loss": ..., "val_accuracy": ...}``, by the name of a split."""
+    """Returns loss and accuracy, named after a split: ``{"val_loss": ..., "val_accuracy": ...}``."""
     return {f"{split}_loss": float(metrics.loss), f"{split}_accuracy": float(metrics.accuracy)}
 
 
 def zero_metrics() -> Metrics:
-    """Returns the metrics of no images, to which others are merged."""
+    """Returns the metrics of no images, the initial value of a sum."""
     return make_metrics(0.0, 0, 0)
 
 
 def make_metrics(loss_sum: float, correct: int, count: int) -> Metrics:
-    """Returns metrics of plain numbers, on the host, from where any number of devices take them."""
+    """Returns metrics of Python numbers, as NumPy scalars on the host, which any number of devices can read."""
     return Metrics(np.float32(loss_sum), np.int32(correct), np.int32(count))
 
 
@@ -53,11 +53,11 @@ def merge(a: Metrics, b: Metrics) -> Metrics:
     return jax.tree.map(jnp.add, a, b)
 
 
-def batch_metrics(logits_BxK: Values, losses: Values, labels: Values, mask: Values) -> Metrics:
-    """Returns the metrics of the images of a batch where mask [B] is True; losses and labels are [B]."""
-    correct = jnp.argmax(logits_BxK, axis=-1) == labels
+def batch_metrics(logits_BxK: Values, losses_B: Values, labels_B: Values, mask_B: Values) -> Metrics:
+    """Returns the metrics of a batch; images where the mask is False are ignored."""
+    correct_B = jnp.argmax(logits_BxK, axis=-1) == labels_B
     return Metrics(
-        jnp.sum(jnp.where(mask, losses, 0)),
-        jnp.sum(correct & mask, dtype=jnp.int32),
-        jnp.sum(mask, dtype=jnp.int32),
+        jnp.sum(jnp.where(mask_B, losses_B, 0)),
+        jnp.sum(correct_B & mask_B, dtype=jnp.int32),
+        jnp.sum(mask_B, dtype=jnp.int32),
     )

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, and what decays."""
+"""Optimizers, learning-rate schedules and weight decay."""
 
 import fnmatch
 import math
@@ -16,60 +16,60 @@ from cnn.config import ExperimentConfig, OptimConfig
 from cnn.rules import require
 
 KERAS_EPSILON = 1e-7
-"""Adam's epsilon as Keras sets it, which the reference result was made with."""
-
+"""Keras' default epsilon of Adam, with which the reference result was made."""
 
 NEWTON_SCHULZ_STEPS = 3
-"""Of Muon's orthogonalisation: 5, its usual number, costs more time an epoch and saves none."""
-
+"""Iterations of Muon's orthogonalization; 5, the usual number, cost more time per epoch and save no epochs."""
 
 NON_FINITE_STEPS = 10
-"""So many updates in a row are skipped at most; after that, the parameters are lost anyway."""
+"""At most this many updates in a row are skipped; after that, the parameters are lost anyway."""
 
 
 def epoch_steps(config: ExperimentConfig, train_images: int | None = None) -> int:
-    """Returns the number of steps of an epoch, of which the last may not be full."""
+    """Returns the number of steps per epoch; the last batch may be partial."""
     return math.ceil((train_images or config.data.train_images) / config.optim.batch_size)
 
 
 def total_steps(config: ExperimentConfig, train_images: int | None = None) -> int:
-    """Returns the number of steps until the last epoch's end."""
+    """Returns the number of steps of all epochs together."""
     return config.train.epochs * epoch_steps(config, train_images)
 
 
-def learning_rate_schedule(config: OptimConfig, total_steps: int, highest: float | None = None) -> Callable[[Any], Any]:
-    """Returns the function from a step to its learning rate, of which the highest is the configuration's or another.
+def learning_rate_schedule(config: OptimConfig, total_steps: int, peak: float | None = None) -> Callable[[Any], Any]:
+    """Returns the function from a step to its learning rate; the peak is the configuration's learning rate by default.
 
-    One cycle is that of L. N. Smith and N. Topin, Super-Convergence, arXiv:1708.07120, section 3: a rise from a 25th,
-    then a fall to nothing, here both linear.
+    One cycle: L. N. Smith and N. Topin, Super-Convergence, arXiv:1708.07120, section 3: from 1/25 of the peak up to it,
+    then down to 1/1000 of it, here both linearly.
     """
-    highest = config.learning_rate if highest is None else highest
-    rise = max(int(total_steps * config.warmup), 1)
+    peak = config.learning_rate if peak is None else peak
+    warmup = max(int(total_steps * config.warmup), 1)
     schedules = {
-        "constant": lambda: optax.constant_schedule(highest),
-        "cosine": lambda: optax.cosine_decay_schedule(highest, total_steps),
-        "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(0.0, highest, rise, max(total_steps, rise + 1)),
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, total_steps),
+        "warmup_cosine": lambda: optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(total_steps, warmup + 1)),
         "one_cycle": lambda: optax.join_schedules(
             [
-                optax.linear_schedule(highest / 25, highest, rise),
-                optax.linear_schedule(highest, highest / 1000, max(total_steps - rise, 1)),
+                optax.linear_schedule(peak / 25, peak, warmup),
+                optax.linear_schedule(peak, peak / 1000, max(total_steps - warmup, 1)),
             ],
-            [rise],
+            [warmup],
         ),
     }
     return schedules[config.schedule]()
 
 
 def learning_rate_at(config: OptimConfig, step: int, total_steps: int) -> float:
-    """Returns the learning rate of the update that a step belongs to, of a run of so many steps."""
+    """Returns the learning rate of the update that a step belongs to, in a run of ``total_steps`` steps."""
     updates = (total_steps - 1) // config.accumulate_steps + 1
     return float(learning_rate_schedule(config, updates)(step // config.accumulate_steps))
 
 
-# The same configuration must give the same object: it is static in the state, and another one would compile anew.
+# The same configuration must give the same object: it is static in the state, and another one would compile again.
 @cache
-def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -> optax.GradientTransformation:
-    """Returns the optimizer that the configuration names; it skips gradients that are no numbers, if asked to."""
+def make_optimizer(
+    config: OptimConfig, total_steps: int, skip_non_finite: bool = False
+) -> optax.GradientTransformation:
+    """Returns the configuration's optimizer, which can skip updates whose gradients are non-finite."""
     updates = math.ceil(total_steps / config.accumulate_steps)
     schedule, decay = learning_rate_schedule(config, updates), config.weight_decay
     optimizers = {
@@ -96,13 +96,13 @@ def make_optimizer(config: OptimConfig, total_steps: int, skips: bool = False) -
         optimizer = optax.chain(optimizer, _scale_by_layer(config.learning_rate_multipliers))
     if config.accumulate_steps > 1:
         optimizer = optax.MultiSteps(optimizer, config.accumulate_steps).gradient_transformation()
-    return optax.apply_if_finite(optimizer, NON_FINITE_STEPS) if skips else optimizer
+    return optax.apply_if_finite(optimizer, NON_FINITE_STEPS) if skip_non_finite else optimizer
 
 
 def nan_unless_finite(grads: Any, loss: Array, opt_state: Any) -> Any:
     """Returns the gradients, NaN if the loss is not finite and non-finite updates are skipped.
 
-    A non-finite loss may have finite gradients, as that of a label that is no class.
+    A non-finite loss may have finite gradients, such as that of a label that is out of range.
     """
     if not isinstance(opt_state, optax.ApplyIfFiniteState):
         return grads
@@ -110,7 +110,7 @@ def nan_unless_finite(grads: Any, loss: Array, opt_state: Any) -> Any:
 
 
 def keep_if_finite(new: Any, old: Any, opt_state: Any) -> Any:
-    """Returns what a step has computed, or the old values if the optimizer has skipped its update."""
+    """Returns the new values of a step, or the old ones if the optimizer skipped its update."""
     if not isinstance(opt_state, optax.ApplyIfFiniteState):
         return new
     applied = opt_state.last_finite | (opt_state.notfinite_count > NON_FINITE_STEPS)
@@ -118,7 +118,7 @@ def keep_if_finite(new: Any, old: Any, opt_state: Any) -> Any:
 
 
 def _scale_by_layer(rates: tuple[str, ...]) -> optax.GradientTransformation:
-    """Scales each layer's updates, those of weight decay too, by the factor of the first pattern that fits its name."""
+    """Multiplies each layer's updates, weight decay included, by the factor of the first pattern that fits its name."""
     factors = [(pattern, float(factor)) for pattern, _, factor in (rate.rpartition("=") for rate in rates)]
 
     def init(params):
@@ -127,7 +127,7 @@ def _scale_by_layer(rates: tuple[str, ...]) -> optax.GradientTransformation:
                 bool(fnmatch.filter(params, pattern)),
                 "optim.learning_rate_multipliers",
                 pattern,
-                f"of {', '.join(params)}",
+                f"a pattern of {', '.join(params)}",
             )
         return optax.EmptyState()
 
@@ -141,15 +141,15 @@ def _scale_by_layer(rates: tuple[str, ...]) -> optax.GradientTransformation:
 
 
 def _kernels(params: dict) -> dict:
-    """What decays: kernels do, and nothing else does."""
+    """The mask of weight decay: only kernels decay."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key == "kernel", params)
 
 
 def _matrices(params: Any) -> Any:
-    """Which axes of a parameter are a matrix's rows and columns to Muon; None is left to Adam.
+    """The axes of each parameter that Muon treats as rows and columns of a matrix; None for Adam.
 
-    A convolution's kernel is one matrix from a window's values to the features. The last layer, whose rows are not
-    one among many, is left to Adam, as K. Jordan does (kellerjordan.github.io/posts/muon).
+    A convolution's kernel is one matrix from the values in a window to the features. The last layer is updated by
+    Adam, as K. Jordan does (kellerjordan.github.io/posts/muon): its outputs are classes, not one feature among many.
     """
 
     def dimensions(path, leaf):

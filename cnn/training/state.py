@@ -1,4 +1,4 @@
-"""What training changes, as one pytree, and how it begins."""
+"""The training state as one pytree, and its initial value."""
 
 from enum import IntEnum
 from functools import partial
@@ -19,7 +19,7 @@ from cnn.training.optim import make_optimizer, total_steps
 
 
 class Stream(IntEnum):
-    """What a random key is for. Keys are derived from the seed and never handed on, so any step can be made again."""
+    """The uses of random keys. Keys are derived from the seed, never passed on, so that any step can be repeated."""
 
     INIT = 0
     ORDER = 1
@@ -33,7 +33,7 @@ def stream_key(key: Array, stream: Stream, index: int | Array = 0) -> Array:
 
 
 class Spec(NamedTuple):
-    """What is static in a state: hashable, known when a step is compiled, the same in every step."""
+    """The static part of a state: hashable, known when a step is compiled, the same in every step."""
 
     model: nn.Module
     optimizer: optax.GradientTransformation
@@ -41,7 +41,7 @@ class Spec(NamedTuple):
     optim: OptimConfig
     augment: AugmentConfig
     mesh: Mesh | None = None
-    """The devices that share the work; None for one."""
+    """The devices that the work is sharded over; None for one device."""
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -54,22 +54,22 @@ class TrainState(flax.struct.PyTreeNode):
     params: dict
     """By layer name: ``params["conv1"]["kernel"]`` is [3, 3, 1, 32], float32."""
     opt_state: optax.OptState
-    """Adam's moments and the like."""
+    """The optimizer's state, such as Adam's moments."""
     batch_stats: dict
-    """Running statistics of the normalization layers, by layer name; {} without any."""
+    """Running statistics of the BatchNorm layers, by layer name; {} without such layers."""
     ema: dict
     """Exponential moving averages of ``params`` and ``batch_stats``; {} without ``--optim.average_decay``."""
     spec: Spec = flax.struct.field(pytree_node=False)
 
     @property
     def eval_state(self) -> "TrainState":
-        """The state that evaluation and prediction use: with the EMA in place of the parameters, if it is kept."""
+        """The state for evaluation and prediction: with the EMA in place of the parameters, if enabled."""
         return self.replace(**self.ema)
 
 
 def make_spec(config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None) -> Spec:
     """Returns the static part of an experiment's states; arguments as of ``create_state``."""
-    # A constant rate has no end, so nothing is compiled again for another number of epochs.
+    # A constant rate does not depend on the number of steps, so another number of epochs compiles nothing.
     steps = 0 if config.optim.schedule == "constant" else total_steps(config, train_images)
     return Spec(
         model=config.model.module(),
@@ -85,10 +85,10 @@ def create_state(config: ExperimentConfig, train_images: int | None = None, mesh
     """Returns the state before the first step.
 
     Args:
-      config: its model, optimizer, seed and data set's image shape count.
-      train_images: number of images in an epoch, which a schedule that ends with the last epoch needs to know;
-        by default that of the data set.
-      mesh: the devices that the state lives on and that share the work of its steps; by default JAX's first.
+      config: its model, optimizer, seed and image shape are used.
+      train_images: number of images in an epoch, for schedules that end with the last epoch; by default that of the
+        data set.
+      mesh: the devices that the state and the work of its steps are sharded over; by default JAX's first device.
     """
     state = initial_state(np.uint32(config.train.seed), make_spec(config, train_images, mesh))
     return jax.device_put(state, mesh.devices.item()) if mesh and mesh.size == 1 else state
@@ -99,13 +99,13 @@ def abstract_state(config: ExperimentConfig, train_images: int | None = None) ->
     return jax.eval_shape(partial(initial_state, spec=make_spec(config, train_images)), np.uint32(0))
 
 
-# Compiled once for all states of an experiment. The seed, and not its key, is the argument, as all processes know it.
+# Compiled once for all states of an experiment. The argument is the seed, not its key, as all processes know the seed.
 @partial(jax.jit, static_argnames="spec")
 def initial_state(seed: Array | np.uint32, spec: Spec) -> TrainState:
-    """Returns the state before the first step of a seed, uint32."""
+    """Returns the state before the first step for a seed, uint32."""
     key = jax.random.key(seed)
-    images = jnp.zeros((1, *spec.image_shape))
-    variables: Any = spec.model.init(stream_key(key, Stream.INIT), images, train=False)
+    images_1xHxWxC = jnp.zeros((1, *spec.image_shape))
+    variables: Any = spec.model.init(stream_key(key, Stream.INIT), images_1xHxWxC, train=False)
     trained = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     state = TrainState(
         step=jnp.int32(0),

@@ -23,14 +23,14 @@ from cnn.training.state import Stream, TrainState, stream_key
 
 
 class Batch(NamedTuple):
-    """A batch of images; those whose ``mask`` is False are padding and count for nothing."""
+    """A batch of images; those whose ``mask`` is False are padding and are ignored."""
 
     images: Array | np.ndarray
     """uint8 [B, H, W, C]."""
     labels: Array | np.ndarray
     """Integers [B]."""
     mask: Array | np.ndarray | None = None
-    """bool [B]; None is True throughout."""
+    """bool [B]; None means all True."""
 
 
 # Input
@@ -48,13 +48,13 @@ def check_images(state: TrainState, images_NxHxWxC: Array | np.ndarray) -> None:
 
 
 def check_input(state: TrainState, data: Batch | Split, batch_size: int = 1) -> None:
-    """Raises DataError for other images, or labels that are not integers, one an image; ConfigError for no batch."""
+    """Raises DataError unless there are uint8 images with an integer label each, ConfigError for an empty batch."""
     images, labels = data[:2]
     check_images(state, images)
     if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != images.shape[:1] or not len(images):
         raise DataError(
-            f"labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(images)}], one an image, "
-            "for at least one"
+            f"labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(images)}], 1 per image, "
+            "for at least one image"
         )
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}, but must be an integer of at least 1")
@@ -81,7 +81,7 @@ def apply_model(
 
     With ``train``, dropout is active and BatchNorm uses batch statistics, ignoring images whose mask is False.
     """
-    mask: dict[str, Any] = {"mask": mask_B} if state.batch_stats else {}
+    mask: dict[str, Any] = {"mask_B": mask_B} if state.batch_stats else {}
     rngs: Any = {"dropout": dropout_key} if train else None
     outputs: Any = state.spec.model.apply(
         {"params": params, "batch_stats": state.batch_stats},
@@ -105,7 +105,7 @@ def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tu
     augment_key = stream_key(state.key, Stream.AUGMENT, state.step)
     inputs_BxHxWxC, targets_BxK = augment(augment_key, inputs_BxHxWxC, targets_BxK, state.spec.augment)
     targets_BxK = optax.smooth_labels(targets_BxK, state.spec.optim.label_smoothing)
-    # After augmentation, which draws the same for an image on any number of devices, and mixes in none of the padding.
+    # After augmentation, so that it draws the same for an image on any number of devices, and mixes in no padding.
     inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(
         (inputs_BxHxWxC, targets_BxK, labels_B, mask_B), state.spec.mesh
     )
@@ -117,7 +117,7 @@ def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tu
 
 
 def eval_metrics(state: TrainState, batch: Batch) -> Metrics:
-    """Returns the metrics of a batch as it is, without dropout, with the EMA of the parameters if it is kept."""
+    """Returns the metrics of a batch without augmentation and dropout, with the EMA of the parameters if enabled."""
     state = state.eval_state
     inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(_arrays(state, batch), state.spec.mesh)
     logits_BxK, _ = apply_model(state, state.params, inputs_BxHxWxC, mask_B=mask_B)
@@ -133,9 +133,9 @@ def _arrays(state: TrainState, batch: Batch) -> tuple[Array, Array, Array, Array
 
 
 def _loss_metrics(logits_BxK: Array, targets_BxK: Array, labels_B: Array, mask_B: Array) -> Metrics:
-    """The batch's metrics; a label that is no class makes them NaN.
+    """The batch's metrics; a label that is out of range makes them NaN.
 
-    Indexing would clamp or wrap it, and silently train on a wrong class.
+    Indexing would clamp or wrap the label, and training would silently use a wrong class.
     """
     losses_B = optax.softmax_cross_entropy(logits_BxK, targets_BxK)
     losses_B = jnp.where((labels_B >= 0) & (labels_B < logits_BxK.shape[-1]), losses_B, jnp.nan)
@@ -163,7 +163,7 @@ def _update_ema(state: TrainState, trained: dict) -> dict:
     every = state.spec.optim.accumulate_steps
     updates = state.step // every
     decay = jnp.minimum(state.spec.optim.average_decay, (1 + updates) / (10 + updates))
-    # Between two updates nothing is new.
+    # Between two updates the parameters stay the same.
     decay = jnp.where((state.step + 1) % every == 0, decay, 1.0)
     return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, trained)
 
@@ -192,14 +192,14 @@ def epoch_order(key: Array, epoch: int | Array, count: int, batch_size: int) -> 
 
 
 def _train_batches(state, metrics, split, first, last, batch_size):
-    """Takes the steps of the batches ``first`` to ``last - 1`` of an epoch, in a loop on the device."""
+    """Runs the steps of the batches ``first`` to ``last - 1`` of an epoch, in a loop on the device."""
     count = len(split.labels)
-    order = epoch_order(state.key, state.step // math.ceil(count / batch_size), count, batch_size)
+    order_SxB = epoch_order(state.key, state.step // math.ceil(count / batch_size), count, batch_size)
 
     def body(index, carry):
         state, metrics = carry
         mask_B = None if count % batch_size == 0 else index * batch_size + jnp.arange(batch_size) < count
-        batch = Batch(split.images[order[index]], split.labels[order[index]], mask_B)
+        batch = Batch(split.images[order_SxB[index]], split.labels[order_SxB[index]], mask_B)
         state, step_metrics = _train_step(state, batch)
         return state, merge(metrics, step_metrics)
 
@@ -210,10 +210,10 @@ def _train_batches(state, metrics, split, first, last, batch_size):
 
 @partial(jax.jit, donate_argnums=0, static_argnames="batch_size")
 def train_epoch(state: TrainState, split: Split, *, batch_size: int) -> tuple[TrainState, Metrics]:
-    """Returns the state after one pass over the split, in each epoch's own order, and the metrics on the way.
+    """Returns the state after one pass over the split, in each epoch's own order, and the metrics of its steps.
 
-    One XLA call: the steps are a loop on the device. The last batch is padded and masked if it is not full. The given
-    state is donated.
+    One XLA call: the steps are a loop on the device. A partial last batch is padded and masked. The given state is
+    donated.
     """
     check_input(state, split, batch_size)
     return _train_batches(state, zero_metrics(), split, 0, math.ceil(len(split.labels) / batch_size), batch_size)
@@ -225,15 +225,15 @@ def train_steps(
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after some of the steps of its epoch, and the epoch's metrics so far.
 
-    ``train_epoch`` in parts, to the same bits whatever the parts, as one program takes any number of steps. The given
+    ``train_epoch`` in parts, bitwise identical whatever the parts, as one program runs any number of steps. The given
     state and metrics are donated.
 
     Args:
-      state: its step says where in the epoch it is.
-      metrics: of the epoch's steps before these; ``zero_metrics()`` at its beginning.
+      state: its ``step`` gives the position in the epoch.
+      metrics: of the earlier steps of the epoch; ``zero_metrics()`` before the first.
       split: training images.
-      steps: number of steps; they must not go beyond the epoch.
-      batch_size: images a step.
+      steps: number of steps, at most those left in the epoch.
+      batch_size: images per step.
     """
     check_input(state, split, batch_size)
     first = state.step % math.ceil(len(split.labels) / batch_size)
@@ -251,7 +251,7 @@ def evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Metri
     batch_size = min(batch_size, count)
 
     def body(metrics, start):
-        # The last batch begins early enough to be full, and masks the images that the one before has counted.
+        # The last batch starts early enough to be full, and masks the images that the one before has counted.
         first = jnp.minimum(start, count - batch_size)
         images, labels = (lax.dynamic_slice_in_dim(array, first, batch_size) for array in split)
         batch = Batch(images, labels, first + jnp.arange(batch_size) >= start)
@@ -261,7 +261,7 @@ def evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Metri
 
 
 def _logits(state, images_NxHxWxC, batch_size):
-    """The logits [N, K] of all images, batch by batch."""
+    """The logits [N, K] of all images, computed batch by batch."""
     images, state = jnp.asarray(images_NxHxWxC), state.eval_state
     count = len(images)
     batch_size = min(batch_size, max(count, 1))
@@ -276,7 +276,7 @@ def _logits(state, images_NxHxWxC, batch_size):
 
 @partial(jax.jit, static_argnames="batch_size")
 def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 128) -> Array:
-    """Returns the class probabilities [N, K], float32, of uint8 images [N, H, W, C]; a row sums to 1."""
+    """Returns the class probabilities [N, K], float32, of uint8 images [N, H, W, C]; each row sums to 1."""
     check_images(state, images)
     return jax.nn.softmax(_logits(state, images, batch_size))
 
@@ -286,7 +286,7 @@ def evaluate_views(state: TrainState, split: Split) -> Metrics:
     """Returns the metrics of test-time augmentation: the mean of the probabilities of each image and its variants."""
     check_input(state, split)
     views_VxNxHxWxC = tta_views(jnp.asarray(split.images), state.spec.augment)
-    logits_VxNxK = lax.map(lambda images: _logits(state, images, 128), views_VxNxHxWxC)
+    logits_VxNxK = lax.map(lambda images_NxHxWxC: _logits(state, images_NxHxWxC, 128), views_VxNxHxWxC)
     # The logarithm of the mean, which stays finite where a probability underflows.
     log_mean_NxK = jax.nn.logsumexp(jax.nn.log_softmax(logits_VxNxK), axis=0) - math.log(len(views_VxNxHxWxC))
     losses_N = optax.softmax_cross_entropy_with_integer_labels(log_mean_NxK, split.labels)

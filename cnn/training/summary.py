@@ -1,4 +1,4 @@
-"""The layer table: what each layer takes, gives, holds and costs."""
+"""The layer table: shapes, parameters and FLOPs of each layer."""
 
 from math import prod
 from typing import Any, NamedTuple
@@ -12,22 +12,22 @@ from cnn.training.steps import apply_model
 
 
 class LayerRow(NamedTuple):
-    """A layer; None in a shape is the batch."""
+    """One layer; None in a shape is the batch size."""
 
     name: str
     kind: str
     input_shape: tuple[int | None, ...]
     output_shape: tuple[int | None, ...]
     parameters: int
-    """Number of trainable values."""
+    """Number of trainable parameters."""
     flops: int
-    """Floating-point operations of the forward pass of one image: a multiplication and an addition are two."""
+    """Floating-point operations of the forward pass of one image; a multiplication and an addition are two."""
 
 
 def _flops(kind: str, layer_params: dict, output_shape: tuple[int, ...]) -> int:
-    """Products with the kernel, and of tokens with each other; all else in these networks is small beside them.
+    """FLOPs of the products with the kernel and between tokens; all others in these networks are few in comparison.
 
-    Each output value sums over all of the kernel but its last axis, and adds a bias.
+    Each output value is a sum over all axes of the kernel but the last, plus a bias.
     """
     if kind == "Attention":
         return 4 * output_shape[1] * prod(output_shape[1:])
@@ -38,7 +38,7 @@ def _flops(kind: str, layer_params: dict, output_shape: tuple[int, ...]) -> int:
 
 
 def layer_table(state: TrainState) -> list[LayerRow]:
-    """Returns a row per named layer, in the order in which they are computed; nothing is computed to find out."""
+    """Returns a row per named layer, in the order of computation; the network is traced, but not run."""
     rows = []
 
     def record(call, args, kwargs, context):
@@ -59,18 +59,18 @@ def layer_table(state: TrainState) -> list[LayerRow]:
         return outputs
 
     with nn.intercept_methods(record):
-        images = jax.ShapeDtypeStruct((1, *state.spec.image_shape), jnp.float32)
-        jax.eval_shape(lambda state, images: apply_model(state, state.params, images), state, images)
+        inputs = jax.ShapeDtypeStruct((1, *state.spec.image_shape), jnp.float32)
+        jax.eval_shape(lambda state, inputs_BxHxWxC: apply_model(state, state.params, inputs_BxHxWxC), state, inputs)
     return rows
 
 
 def first_convolution(rows: list[LayerRow]) -> str | None:
-    """Returns the name of the first layer whose kernels see pixels, or None if there is none."""
+    """Returns the name of the first convolution, or None without convolutions."""
     return next((row.name for row in rows if row.kind == "Conv"), None)
 
 
 def flattened_pixels(rows: list[LayerRow]) -> tuple[str, tuple[int, int, int]] | None:
-    """Returns the name of the layer whose kernel sees pixels in a row, and their height, width and channels."""
+    """Returns the name of the dense layer after the flattening, and the height, width and channels that it flattens."""
     after_flatten = iter(rows)
     for row in after_flatten:
         if row.kind == "Flatten":
@@ -80,12 +80,12 @@ def flattened_pixels(rows: list[LayerRow]) -> tuple[str, tuple[int, int, int]] |
 
 
 def last_hidden_layer(rows: list[LayerRow]) -> str:
-    """Returns the name of the layer whose outputs the logits are made of, which dropout leaves as they are."""
+    """Returns the name of the last hidden layer (the input of the logits, before dropout)."""
     return [row.name for row in rows[:-1] if row.kind != "Dropout"][-1]
 
 
 def format_table(rows: list[LayerRow], title: str) -> str:
-    """Returns the table as text, as Keras' ``summary()`` prints it, with the FLOPs added."""
+    """Returns the table as text, like Keras' ``summary()``, with a column of FLOPs."""
     cells = [("Layer (type)", "Output shape", "Parameters", "FLOPs")]
     cells += [
         (f"{row.name} ({row.kind})", str(row.output_shape), f"{row.parameters:,}", f"{row.flops:,}") for row in rows

@@ -13,11 +13,11 @@ from cnn.intervals import estimate
 from cnn.models import winograd
 from cnn.training.early_stopping import EarlyStopper, update_stopper
 from cnn.training.fused import epoch_metrics, train_fused
-from tests.helpers import without_times
+from tests.helpers import assert_same, without_times
 
 
 def _narrow(config, features=8, **train):
-    # A rate at which the validation loss of a few images soon rises again, so that stopping has something to do.
+    # A rate at which the validation loss of a few images soon rises again, so that early stopping applies.
     optim = dataclasses.replace(config.optim, learning_rate=0.05)
     model = cnn.ModelConfig(conv1_features=features, conv2_features=features, dense_features=8)
     return dataclasses.replace(
@@ -26,25 +26,25 @@ def _narrow(config, features=8, **train):
 
 
 WINOGRAD = winograd.MIN_CHANNELS
-"""Features of the runs that are compared, so that each program has the loops of Winograd's algorithm in it."""
+"""Features of the compared runs, so that each program contains the loops of Winograd's algorithm."""
 
 
 @pytest.fixture(scope="module")
 def runs(config, small, tmp_path_factory):
-    """The same experiment by the loop in Python and by the one on the device, both stopped early."""
+    """The same experiment by the Python loop and by the device loop, both stopped early."""
     root = tmp_path_factory.mktemp("fused")
     return [cnn.fit(_narrow(config, WINOGRAD, fused=fused), root / str(fused), small) for fused in (False, True)]
 
 
-def test_a_fused_run_is_the_loops_run(runs):
+def test_fused_run_equals_the_python_loop(runs):
     by_epoch, fused = runs
     assert by_epoch.summary["stopped_epoch"] < 9
     assert without_times(fused.history) == without_times(by_epoch.history)
-    jax.tree.map(np.testing.assert_array_equal, fused.state.params, by_epoch.state.params)
+    assert_same(fused.state.params, by_epoch.state.params)
     assert without_times(fused.summary) == without_times(by_epoch.summary)
 
 
-def test_a_fused_run_that_was_saved_is_not_trained_again(config, small, tmp_path, monkeypatch):
+def test_saved_fused_run_is_not_trained_again(config, small, tmp_path, monkeypatch):
     config = _narrow(config, fused=True)
     first = cnn.fit(config, tmp_path / "run", small)
     (tmp_path / "run" / "result.json").unlink()
@@ -52,7 +52,7 @@ def test_a_fused_run_that_was_saved_is_not_trained_again(config, small, tmp_path
     assert cnn.fit(config, tmp_path / "run", small).history == first.history
 
 
-def test_a_fused_run_ends_when_the_loss_is_no_longer_a_number(config, small):
+def test_fused_run_ends_at_a_non_finite_loss(config, small):
     state = cnn.create_state(_narrow(config), 500)
     state = state.replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
     run = train_fused(state, small.train, small.val, epochs=9, patience=9, batch_size=32)
@@ -60,7 +60,7 @@ def test_a_fused_run_ends_when_the_loss_is_no_longer_a_number(config, small):
     assert math.isnan(epoch_metrics(run)[0][1].loss)
 
 
-def test_the_fused_run_is_one_program_without_the_host(config, small):
+def test_fused_run_is_one_program_without_the_host(config, small):
     state = cnn.create_state(_narrow(config), 500)
     program = (
         train_fused.lower(state, small.train, small.val, epochs=9, patience=2, batch_size=32).compile().as_text() or ""
@@ -69,38 +69,38 @@ def test_the_fused_run_is_one_program_without_the_host(config, small):
     assert not [word for word in ("infeed", "outfeed", "callback") if word in program]
 
 
-def test_seeds_come_to_what_fit_comes_to(config, small, runs, tmp_path):
+def test_fit_seeds_equals_fit_of_each_seed(config, small, runs, tmp_path):
     result = cnn.fit_seeds(_narrow(config, WINOGRAD), (0, 7), small)
     assert [row["seed"] for row in result.rows] == [0, 7]
     other = cnn.fit(_narrow(config, WINOGRAD, seed=7), tmp_path / "seven", small)
     for row, ours in zip(result.rows, (runs[0], other), strict=True):
-        wanted = {name: ours.summary[name] for name in row if name != "seed"}
-        assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-6)
+        expected = {name: ours.summary[name] for name in row if name != "seed"}
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-6)
     assert result.state.params["conv1"]["kernel"].shape == (2, 3, 3, 1, WINOGRAD)
     np.testing.assert_allclose(
         result.state.params["logits"]["kernel"][1], other.state.params["logits"]["kernel"], rtol=1e-5, atol=1e-6
     )
 
 
-def test_a_seed_whose_loss_is_no_longer_a_number_is_named(config, small):
+def test_seed_with_a_non_finite_loss_is_named(config, small):
     config = dataclasses.replace(
         _narrow(config), optim=dataclasses.replace(config.optim, name="sgd", learning_rate=1e30)
     )
-    with pytest.raises(FloatingPointError, match=r"no longer a number with seeds \[0, 7\]"):
+    with pytest.raises(FloatingPointError, match=r"non-finite loss with seeds \[0, 7\]"):
         cnn.fit_seeds(config, (0, 7), small)
 
 
-def test_a_seed_whose_test_loss_is_no_number_is_named(config, small, monkeypatch):
+def test_seed_with_a_non_finite_test_loss_is_named(config, small, monkeypatch):
     monkeypatch.setattr(
         "cnn.runs.seeds.evaluate",
         lambda state, split: cnn.evaluate(state, split).replace(loss_sum=jnp.float32(jnp.nan)),
     )
-    with pytest.raises(FloatingPointError, match=r"no longer a number with seeds \[0\]"):
+    with pytest.raises(FloatingPointError, match=r"non-finite loss with seeds \[0\]"):
         cnn.fit_seeds(_narrow(config, epochs=1), (0,), small)
 
 
-def test_vmapped_seeds_stop_each_by_itself(config, small):
-    """What an accelerator runs, here on the CPU: the loop goes on until the last seed has stopped."""
+def test_vmapped_seeds_stop_independently(config, small):
+    """The accelerator's program, here on the CPU: the loop continues until the last seed has stopped."""
     config = _narrow(config)
     limits = {"epochs": 9, "patience": 2, "batch_size": 32}
     states = [
@@ -111,16 +111,16 @@ def test_vmapped_seeds_stop_each_by_itself(config, small):
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     )
     for i, state in enumerate(states):
-        alone = train_fused(state, small.train, small.val, **limits)
+        single = train_fused(state, small.train, small.val, **limits)
         # Grouped convolutions sum in another order, which training at this rate amplifies from epoch to epoch.
-        np.testing.assert_allclose(together.val.loss_sum[i][:2], alone.val.loss_sum[:2], rtol=1e-3)
+        np.testing.assert_allclose(together.val.loss_sum[i][:2], single.val.loss_sum[:2], rtol=1e-3)
         assert int(together.epochs[i]) == int(jnp.count_nonzero(together.val.count[i]))
         assert int(together.epochs[i] - together.stopper.best_epoch[i]) == 2 or int(together.epochs[i]) == 9
 
 
-# XLA's CPU code takes subnormal numbers for zero; no loss is below 1e-38 but zero.
+# XLA's CPU code flushes subnormal numbers to zero; no loss is below 1e-38 except zero.
 @given(st.lists(st.floats(0, 1, width=32, allow_subnormal=False), min_size=1, max_size=12))
-def test_the_stopper_is_the_same_for_arrays(losses):
+def test_stopper_is_the_same_for_arrays(losses):
     numbers, arrays = EarlyStopper(), EarlyStopper(jnp.float32(math.inf), jnp.int32(0), jnp.int32(0))
     for epoch, loss in enumerate(losses, 1):
         numbers = update_stopper(numbers, epoch, loss)
@@ -128,7 +128,7 @@ def test_the_stopper_is_the_same_for_arrays(losses):
         assert tuple(map(float, arrays)) == numbers
 
 
-def test_the_interval_is_students():
+def test_interval_is_students_t():
     # For n = 5, t is 2.776: the standard table.
     result = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (result.mean, result.std) == (3.0, pytest.approx(2.5**0.5))
@@ -137,6 +137,6 @@ def test_the_interval_is_students():
 
 
 @pytest.mark.parametrize("seeds", [(), (1, 1), (-1,), (2**32,), (0.5,)])
-def test_seeds_that_are_no_seeds_are_refused(config, small, seeds):
+def test_invalid_seeds_are_refused(config, small, seeds):
     with pytest.raises(cnn.ConfigError, match="seeds are"):
         cnn.fit_seeds(config, seeds, small)

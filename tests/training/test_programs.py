@@ -1,18 +1,25 @@
-"""What the compiled programs are: no naive convolution, no retracing, nothing that goes to the host."""
+"""The compiled programs: no naive convolution, no retracing, no transfers to the host."""
 
 import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import cnn
 from cnn.models.convolution import conv
 from cnn.training.state import initial_state
 
 
+@pytest.fixture
+def config(full_config):
+    """The full network, whose convolutions are large enough for every formulation."""
+    return full_config
+
+
 def _traces(function: Any) -> int:
-    """How often a jitted function has been traced."""
+    """How often a jitted function was traced."""
     return function._cache_size()
 
 
@@ -21,7 +28,7 @@ def test_later_epochs_neither_retrace_nor_move_data(state, small):
     state, _ = cnn.train_epoch(state, split, batch_size=32)
     cnn.evaluate(state, val)
     traced = _traces(cnn.train_epoch), _traces(cnn.evaluate)
-    # On CPU the guard notices what goes to the device; what would come from it inside a call stands in the HLO.
+    # On CPU the guard catches transfers to the device; transfers from it inside a call are visible in the HLO.
     hlo = str(cnn.train_epoch.lower(state, split, batch_size=32).compile().as_text())
     assert not any(word in hlo for word in ("infeed", "outfeed", "callback", "send("))
     with jax.transfer_guard("disallow"):
@@ -31,7 +38,7 @@ def test_later_epochs_neither_retrace_nor_move_data(state, small):
     assert (_traces(cnn.train_epoch), _traces(cnn.evaluate)) == traced
 
 
-def test_two_states_of_one_experiment_share_what_makes_them_and_the_compiled_step(config, small):
+def test_states_of_an_experiment_share_compiled_programs(config, small):
     batch = cnn.Batch(small.train.images[:32], small.train.labels[:32])
     cnn.train_step(cnn.create_state(config), batch)
     traced = _traces(initial_state), _traces(cnn.train_step)
@@ -40,15 +47,15 @@ def test_two_states_of_one_experiment_share_what_makes_them_and_the_compiled_ste
     assert (_traces(initial_state), _traces(cnn.train_step)) == traced
 
 
-def test_no_naive_convolution_is_left_in_the_epochs_loop(state, small):
-    """XLA's CPU compiler calls its library for a convolution in NHWC and HWIO, and runs any other as naive loops."""
+def test_epoch_loop_has_no_naive_convolution(state, small):
+    """XLA's CPU compiler calls its library for a convolution in NHWC and HWIO; others become naive loops."""
     hlo = cnn.train_epoch.lower(state, small.train, batch_size=32).compile().as_text()
     lines = [line for line in str(hlo).splitlines() if " convolution(" in line]
     # conv1 is a sum of shifted images; conv2 and the kernels' gradients are matrix products.
     assert not lines
 
 
-def test_no_naive_convolution_is_left_where_winograds_tiles_do_not_fit():
+def test_no_naive_convolution_where_winograd_does_not_fit():
     def loss(kernel, images):
         return (conv(images, kernel) ** 2).sum()
 
@@ -67,7 +74,7 @@ def test_no_naive_convolution_is_left_where_winograds_tiles_do_not_fit():
 
 
 def test_the_naive_convolution_test_can_fail(small):
-    """The same check finds the layouts of lax' own gradient inside a loop."""
+    """The same check detects the layouts of lax' own gradient inside a loop."""
 
     def plain(kernel, images):
         out = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

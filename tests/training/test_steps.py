@@ -11,6 +11,7 @@ from cnn.training.metrics import merge, zero_metrics
 from cnn.training.optim import make_optimizer
 from cnn.training.state import Stream, stream_key
 from cnn.training.steps import eval_metrics
+from tests.helpers import assert_same
 
 
 def _copy(tree):
@@ -40,8 +41,8 @@ def test_train_step_is_adam_on_the_mean_cross_entropy(state, small):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), new.params, expected)
 
 
-def test_training_lowers_the_loss_of_a_batch(state, small):
-    batch = _batch(small.train, 0, 64)
+def test_training_lowers_the_loss_of_a_batch(full_config, small):
+    state, batch = cnn.create_state(full_config), _batch(small.train, 0, 64)
     before = cnn.eval_step(state, batch).loss
     for _ in range(20):
         state, _ = cnn.train_step(state, batch)
@@ -61,26 +62,26 @@ def test_train_epoch_equals_its_steps_one_by_one(state, small):
     assert by_epoch.step == by_steps.step == 8
     assert epoch_metrics.count == total.count == 500
     assert epoch_metrics.loss_sum == pytest.approx(float(total.loss_sum), rel=1e-5)
-    # 500 is no multiple of 64: the last batch is padded in one, short in the other, and sums in another order.
+    # 500 is not a multiple of 64: the last batch is padded in one, short in the other, and sums in another order.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), by_epoch.params, by_steps.params)
 
 
-def test_each_epoch_has_an_order_of_its_own(state, small):
+def test_each_epoch_has_its_own_order(state, small):
     first, _ = cnn.train_epoch(_copy(state), small.train, batch_size=100)
     later, _ = cnn.train_epoch(state.replace(step=jnp.int32(5)), small.train, batch_size=100)
     assert not jnp.array_equal(first.params["conv1"]["kernel"], later.params["conv1"]["kernel"])
 
 
-def test_the_same_seed_gives_the_same_bits(config, small):
+def test_same_seed_gives_identical_bits(config, small):
     def train():
         state, _ = cnn.train_epoch(cnn.create_state(config, 500), small.train, batch_size=32)
         return jax.device_get(state.params)
 
-    jax.tree.map(np.testing.assert_array_equal, train(), train())
+    assert_same(train(), train())
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 130, 1000])
-def test_evaluate_is_exact_whatever_the_batch_size(state, small, batch_size):
+def test_evaluate_is_exact_for_any_batch_size(state, small, batch_size):
     metrics = cnn.evaluate(state, small.val, batch_size=batch_size)
     probabilities = np.asarray(cnn.predict(state, small.val.images))
     labels = small.val.labels
@@ -89,18 +90,18 @@ def test_evaluate_is_exact_whatever_the_batch_size(state, small, batch_size):
     assert metrics.loss == pytest.approx(-np.log(probabilities[np.arange(130), labels]).mean(), rel=1e-5)
 
 
-def test_masked_images_count_for_nothing(state, small):
+def test_masked_images_are_ignored(state, small):
     some = _batch(small.val, 0, 10)
     padded = cnn.Batch(small.val.images[:16], small.val.labels[:16], np.arange(16) < 10)
     assert cnn.eval_step(state, padded).count == 10
     assert cnn.eval_step(state, padded).loss == pytest.approx(float(cnn.eval_step(state, some).loss), rel=1e-6)
-    gradients_of = jax.jit(jax.grad(lambda params, batch: eval_metrics(state.replace(params=params), batch).loss))
-    grads = [gradients_of(state.params, batch) for batch in (padded, some)]
+    gradients = jax.jit(jax.grad(lambda params, batch: eval_metrics(state.replace(params=params), batch).loss))
+    grads = [gradients(state.params, batch) for batch in (padded, some)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *grads)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 130])
-def test_predictions_are_probabilities_whatever_the_number_of_images(state, small, count):
+def test_predictions_are_probabilities_for_any_number_of_images(state, small, count):
     probabilities = cnn.predict(state, small.val.images[:count])
     assert probabilities.shape == (count, 10) and probabilities.dtype == jnp.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
@@ -133,9 +134,9 @@ BAD_IMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("images", "came"), BAD_IMAGES)
+@pytest.mark.parametrize(("images", "described"), BAD_IMAGES, ids=["float32", "no channels", "other shape"])
 @pytest.mark.parametrize("use", ["predict", "feature_maps", "eval_step", "evaluate", "train_step", "train_epoch"])
-def test_wrong_images_are_named_with_what_is_wanted(state, images, came, use):
+def test_wrong_images_are_refused_with_the_expected_shape(state, images, described, use):
     labels = np.zeros(4, np.int32)
     calls = {
         "predict": lambda: cnn.predict(state, images),
@@ -147,12 +148,16 @@ def test_wrong_images_are_named_with_what_is_wanted(state, images, came, use):
     }
     with pytest.raises(cnn.DataError) as error:
         calls[use]()
-    assert came in str(error.value) and "uint8 [N, 28, 28, 1]" in str(error.value)
+    assert described in str(error.value) and "uint8 [N, 28, 28, 1]" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("labels", [np.zeros(4, np.float32), np.zeros((4, 1), np.int32), np.zeros(3, np.int32)])
-def test_wrong_labels_are_named_with_what_is_wanted(state, labels):
+@pytest.mark.parametrize(
+    "labels",
+    [np.zeros(4, np.float32), np.zeros((4, 1), np.int32), np.zeros(3, np.int32)],
+    ids=["float32", "2 axes", "too few"],
+)
+def test_wrong_labels_are_refused_with_the_expected_shape(state, labels):
     images = np.zeros((4, 28, 28, 1), np.uint8)
     for use in (
         lambda: cnn.eval_step(state, cnn.Batch(images, labels)),
@@ -160,11 +165,11 @@ def test_wrong_labels_are_named_with_what_is_wanted(state, labels):
         lambda: cnn.evaluate(state, cnn.Split(images, labels)),
         lambda: cnn.train_epoch(state, cnn.Split(images, labels), batch_size=2),
     ):
-        with pytest.raises(cnn.DataError, match="but must be integers .4., one an image"):
+        with pytest.raises(cnn.DataError, match="but must be integers .4., 1 per image"):
             use()
 
 
-def test_a_split_without_images_and_a_batch_without_size_are_refused(state, small):
+def test_empty_split_and_batch_size_zero_are_refused(state, small):
     with pytest.raises(cnn.DataError, match="for at least one"):
         cnn.evaluate(state, cnn.Split(small.val.images[:0], small.val.labels[:0]))
     with pytest.raises(cnn.ConfigError, match="batch_size is 0"):
@@ -172,7 +177,7 @@ def test_a_split_without_images_and_a_batch_without_size_are_refused(state, smal
 
 
 @pytest.mark.parametrize("label", [-1, 10])
-def test_a_label_that_is_no_class_is_never_learned_silently(state, small, label):
+def test_label_out_of_range_makes_the_metrics_nan(state, small, label):
     batch = cnn.Batch(small.train.images[:2], np.array([0, label], np.int32))
     metrics = cnn.eval_step(state, batch)
     assert np.isnan(metrics.loss) and np.isnan(metrics.accuracy)

@@ -10,8 +10,8 @@ from cnn.training.steps import apply_model, scale
 from cnn.training.summary import first_convolution, format_table, last_hidden_layer
 
 
-def test_the_table_is_keras_summary_of_the_chapters_model(state):
-    rows = cnn.layer_table(state)
+def test_layer_table_equals_keras_summary_of_the_chapters_model(full_config):
+    rows = cnn.layer_table(abstract_state(full_config))
     assert [(row.name, row.output_shape, row.parameters) for row in rows] == [
         ("conv1", (None, 28, 28, 32), 320),
         ("pool1", (None, 14, 14, 32), 0),
@@ -27,16 +27,17 @@ def test_the_table_is_keras_summary_of_the_chapters_model(state):
     assert "333,526" in text and "conv2 (Conv)" in text
 
 
-def test_flops_are_those_that_xla_counts(state, small):
+def test_flops_agree_with_xla(full_config, small):
+    state = cnn.create_state(full_config)
     ours = sum(row.flops for row in cnn.layer_table(state))
     traced = jax.jit(apply_model).trace(state, state.params, scale(small.val.images[:64]))
-    # For a TPU the plain formulation is lowered. XLA adds what we leave out, scaling, ReLU and the comparisons of
-    # pooling, and skips products with the padding.
+    # A TPU gets the plain formulation. XLA also counts scaling, ReLU and the comparisons of pooling, and skips
+    # products with the padding.
     costs: Any = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
     assert costs["flops"] / 64 == pytest.approx(ours, rel=0.1)
 
 
-def test_widths_dropout_and_classes_are_configuration(config):
+def test_widths_and_classes_follow_the_configuration(config):
     model = cnn.ModelConfig(conv1_features=8, conv2_features=12, dense_features=20, classes=7)
     rows = cnn.layer_table(cnn.create_state(dataclasses.replace(config, model=model)))
     assert [row.output_shape[-1] for row in rows if row.parameters] == [8, 12, 20, 7]
@@ -51,7 +52,8 @@ def test_widths_dropout_and_classes_are_configuration(config):
         (cnn.ViTConfig(blocks=1, features=8), "patches", "pool"),
         (cnn.DenseConfig(features=()), None, "flatten"),
     ],
+    ids=["cnn", "resnet", "vit", "softmax"],
 )
-def test_the_first_convolution_and_the_last_hidden_layer_of_a_family(model, first, last, config):
+def test_first_convolution_and_last_hidden_layer_of_each_family(model, first, last, config):
     rows = cnn.layer_table(abstract_state(dataclasses.replace(config, model=model)))
     assert (first_convolution(rows), last_hidden_layer(rows)) == (first, last)
