@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -13,6 +12,8 @@ import pytest
 import cnn
 from cnn.data import cache, idx
 from experiments import fashion_cnn
+from tests import compile_cache
+from tests.helpers import NARROW, shrink
 
 # No test is about time; the first example of a jitted function compiles it.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -22,39 +23,52 @@ jax.config.update("jax_platforms", "cpu")
 os.environ["JAX_PLATFORMS"] = "cpu"
 # What importing cnn before JAX sets; here JAX came first, and the processes that tests start would inherit its own.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# As in pyproject.toml: now and then, jaxlib cannot serialize what it has compiled, and goes on without.
-os.environ["PYTHONWARNINGS"] = "ignore:Error writing persistent compilation cache entry"
+# As in pyproject.toml: jaxlib sometimes cannot serialize what it compiled; a killed test may leave half an entry.
+os.environ["PYTHONWARNINGS"] = ",".join(
+    f"ignore:Error {done} persistent compilation cache entry" for done in ("writing", "reading")
+)
 # A shell's background jobs ignore it, and so would the processes that tests start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Many tests, and the processes that they start, compile the same programs; each of pytest's processes keeps its own,
-# as JAX does not write them atomically.
-COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-jax.config.update("jax_compilation_cache_dir", COMPILED.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Many tests, and the processes that they start, compile the same programs, and the next run of the suite does again.
+COMPILED = compile_cache.claim_directory(os.environ.get("PYTEST_XDIST_WORKER", "main"))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", COMPILED)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
-FULLY_COMPILED = {"test_cost", "test_fused", "test_layers", "test_programs", "test_resume", "test_run"}
-"""Tests of the programs themselves, of the bits that they come to, and of the commands as a user types them. Elsewhere
-XLA's optimizer is told to do little, here and in the processes that tests start: it took half of the time."""
+FULLY_OPTIMIZED = {
+    *("test_cost", "test_fused", "test_layers", "test_programs", "test_run"),
+    *("test_checkpoint", "test_claim", "test_divergence", "test_fit", "test_resume", "test_torture"),
+}
+"""Tests of the programs themselves, of bitwise equality, and of the commands as a user types them. Elsewhere XLA
+optimizes little, here and in the processes that tests start: optimizing took half of the time."""
 
 KEYS_CHECKED = {"test_augment", "test_fused", "test_models", "test_state", "test_steps"}
 """Tests of all that draws at random, in which JAX raises where a key is used twice. Elsewhere it took a tenth of the
 time."""
 
+SLOWEST = ("test_torture", "test_run", "test_layers", "test_resume", "test_sharding", "test_processes", "test_models")
+"""Started first, so that no worker is left with one of them at the end."""
 
-@pytest.fixture(scope="module", autouse=True)
-def compilation(request):
-    name = request.module.__name__.split(".")[-1]
-    little = name not in FULLY_COMPILED
+
+def _order(module: str) -> tuple[bool, int]:
+    """Modules that XLA optimizes alike follow each other: what one has compiled, the next one has in memory."""
+    return module not in FULLY_OPTIMIZED, SLOWEST.index(module) if module in SLOWEST else len(SLOWEST)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: _order(item.path.stem))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Sets what JAX does in a module before any fixture compiles."""
+    little = item.path.stem not in FULLY_OPTIMIZED
+    if little != jax.config.read("jax_disable_most_optimizations"):
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", little)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(little)
-    jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", little)
-    jax.config.update("jax_debug_key_reuse", name in KEYS_CHECKED)
-
-
-def shrink(split: cnn.Split, count: int) -> cnn.Split:
-    return cnn.Split(split.images[:count], split.labels[:count])
+    jax.config.update("jax_debug_key_reuse", item.path.stem in KEYS_CHECKED)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +81,7 @@ def splits() -> cnn.Splits:
 def published(tmp_path_factory) -> Path:
     """A directory with Fashion-MNIST's four idx files, not compressed."""
     directory = tmp_path_factory.mktemp("published")
-    for field, array in cache._load(cnn.DataConfig())._asdict().items():
+    for field, array in cache.load_arrays(cnn.DataConfig())._asdict().items():
         (directory / idx.IDX_FILES[field].name).write_bytes(idx.idx_header(array.shape) + array.tobytes())
     return directory
 
@@ -85,16 +99,22 @@ def real_home(tmp_path_factory, published) -> Path:
 @pytest.fixture(scope="session")
 def small(splits) -> cnn.Splits:
     """A few real images; neither the training nor the validation images fill a number of batches."""
-    return cnn.Splits(shrink(splits.train, 500), shrink(splits.val, 130), shrink(splits.test, 110))
+    return shrink(splits, 500, 130, 110)
 
 
 @pytest.fixture(scope="session")
-def config() -> cnn.ExperimentConfig:
+def full_config() -> cnn.ExperimentConfig:
     """The shipped experiment with two epochs."""
     return dataclasses.replace(fashion_cnn.CONFIG, train=dataclasses.replace(fashion_cnn.CONFIG.train, epochs=2))
 
 
+@pytest.fixture(scope="session")
+def config(full_config) -> cnn.ExperimentConfig:
+    """The same with a narrow network, which compiles and trains in a second or two."""
+    return dataclasses.replace(full_config, model=NARROW)
+
+
 @pytest.fixture
 def state(config, small) -> cnn.TrainState:
-    """A state before the first step, made anew for each test as the steps use it up."""
+    """A state before the first step, made for each test, as the steps donate it."""
     return cnn.create_state(config, len(small.train.labels))

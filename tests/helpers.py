@@ -1,9 +1,12 @@
-"""What several tests of runs share: a narrow network, a run that ends early, damage to files, results without times."""
+"""Shared by tests of runs: a narrow network, few images, an interruption, damage to files, results without times."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import jax
+import numpy as np
 
 import cnn
 
@@ -17,18 +20,34 @@ def narrow(config: cnn.ExperimentConfig, **train_fields: Any) -> cnn.ExperimentC
     return dataclasses.replace(config, model=NARROW, train=dataclasses.replace(config.train, **train_fields))
 
 
-class Stopped(Exception):
-    """What ends a run from within."""
+def shrink(splits: cnn.Splits, *counts: int) -> cnn.Splits:
+    """The first images of each split; one count is that of all three."""
+    pairs = zip(splits, counts * (3 // len(counts)), strict=True)
+    return cnn.Splits(*(cnn.Split(split.images[:count], split.labels[:count]) for split, count in pairs))
 
 
-def stop_after(epoch: int) -> Callable[[dict[str, Any]], None]:
-    """What ``fit`` takes as ``report``: it ends the run when the epoch has been saved."""
+class Interrupted(Exception):
+    """Ends a run from within."""
+
+
+def interrupt_after(epoch: int) -> Callable[[dict[str, Any]], None]:
+    """A ``report`` of ``fit`` that ends the run when the epoch has been saved."""
 
     def report(row):
         if row["epoch"] == epoch:
-            raise Stopped
+            raise Interrupted
 
     return report
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """Both trees have the same structure, and the same bits in every leaf."""
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def largest_file(checkpoint: Path) -> Path:
+    """The file with most of a checkpoint's arrays."""
+    return max(checkpoint.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
 
 
 def flip_a_bit(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What turns measurements into numbers; the measurements themselves are no tests."""
+"""How benchmarks summarize measurements; the measurements themselves are not tests."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from experiments.fashion_cnn import CONFIG
 from tests.helpers import ROOT
 
 
-def test_a_mark_is_reached_when_loss_and_accuracy_are():
+def test_a_mark_needs_both_loss_and_accuracy():
     rows = [
         {"epoch": 1, "val_loss": 0.234, "val_accuracy": 0.9190},  # not accurate enough for either
         {"epoch": 2, "val_loss": 0.235, "val_accuracy": 0.9191},  # just the second edition's
@@ -28,7 +28,7 @@ def test_a_mark_is_reached_when_loss_and_accuracy_are():
     }
 
 
-def test_the_time_to_a_result_is_a_median_over_the_notebooks():
+def test_time_to_result_is_a_median_and_a_ratio_to_the_notebook():
     def run(seconds):
         return {"marks": {name: {"reached": seconds < 100, "seconds": seconds} for name in time_to_result.MARKS}}
 
@@ -41,7 +41,7 @@ def test_the_time_to_a_result_is_a_median_over_the_notebooks():
     assert summary["fast"]["first edition"]["over_notebook"] == pytest.approx(1 / 3)
 
 
-def test_ratios_are_taken_round_by_round_and_failures_are_kept():
+def test_ratios_are_per_round_and_failures_are_kept():
     def row(framework, number, **answer):
         return {"precision": "float32", "batch_size": 32, "round": number, "framework": framework, **answer}
 
@@ -55,7 +55,7 @@ def test_ratios_are_taken_round_by_round_and_failures_are_kept():
     assert keras_jax["failed"] == "broken" and "seconds" not in keras_jax
 
 
-def test_a_worker_answers_failures_and_goes_on():
+def test_a_worker_answers_after_a_failure():
     code = "from benchmarks.protocol import serve; serve({'divide': lambda by: {'result': 1 / by}})"
     requests = "".join(json.dumps({"do": "divide", "by": by}) + "\n" for by in (0, 4))
     worker = subprocess.run(
@@ -66,7 +66,7 @@ def test_a_worker_answers_failures_and_goes_on():
     assert result == {"result": 0.25}
 
 
-def test_images_a_second_counts_the_timed_calls_alone(monkeypatch):
+def test_images_per_second_counts_only_timed_calls(monkeypatch):
     calls = []
 
     def predict(batch):
@@ -79,13 +79,13 @@ def test_images_a_second_counts_the_timed_calls_alone(monkeypatch):
     assert calls == [16] * (2 + 3)
 
 
-def test_the_flops_of_the_chapters_network():
+def test_flops_of_the_chapters_network():
     # Forward 0.45 + 7.23 + 0.63 + 0.002 million, three times, less the gradient of the images.
     products = {"conv1": 28 * 28 * 9 * 32, "conv2": 14 * 14 * 288 * 64, "dense": 3136 * 100, "logits": 1000}
     assert roofline.flops_per_image(CONFIG) == 2 * (3 * sum(products.values()) - products["conv1"])
 
 
-def test_numbers_of_two_machines_name_both():
+def test_a_footnote_of_two_machines_names_both():
     def origin(command, extensions):
         machine = {"vector_extensions": extensions, "cores": 2, "processor": "A", "python": "3.13"}
         return {"command": command, "date": "2026-01-01", "machine": {**machine, "versions": {"jax": "0.12"}}}
@@ -100,9 +100,9 @@ def test_numbers_of_two_machines_name_both():
 ACCELERATOR = ROOT / "benchmarks" / "results" / "accelerator.json"
 
 
-def test_seeds_of_another_machine_are_taken_if_they_were_trained_as_the_experiment_says():
-    found = ladder.trained_elsewhere(ACCELERATOR, {"resnet20": resnet20.CONFIG})
-    assert [row["seed"] for row in found["resnet20"]["rows"]] == [0, 1, 2, 3, 4]
+def test_seeds_of_another_machine_are_read_if_their_configuration_matches():
+    trained = ladder.trained_elsewhere(ACCELERATOR, {"resnet20": resnet20.CONFIG})
+    assert [row["seed"] for row in trained["resnet20"]["rows"]] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_seeds_of_another_machine_are_taken_if_they_were_trained_as_the_experime
         (ACCELERATOR.read_text(), "vit", "has vit with another"),
     ],
 )
-def test_seeds_of_another_machine_are_refused_otherwise(tmp_path, content, rung, message):
+def test_seeds_of_another_machine_are_refused_with_the_reason(tmp_path, content, rung, message):
     path = tmp_path / "ladder.json"
     if content is not None:
         path.write_text(content)
-    # Of another family than vit's.
+    # Not of the family of vit.
     with pytest.raises(cnn.ConfigError, match=message):
         ladder.trained_elsewhere(path, {rung: resnet20.CONFIG})

@@ -16,6 +16,7 @@ import pytest
 
 import cnn
 from cnn import cli, run
+from cnn.__main__ import load_experiment, main
 from experiments import fashion_cnn
 from tests.helpers import ROOT, narrow
 
@@ -31,19 +32,23 @@ def _command(*arguments, **environment):
     )
 
 
+def _status(module, *arguments) -> Any:
+    """The exit status of the same command, in this process: importing takes longer than most commands."""
+    if module == "cnn":
+        return cli.exit_status(lambda: main(list(arguments)))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", [module, *arguments])
+        run.main(load_experiment(module))
+    return stop.value.code
+
+
 def _parsed(*arguments) -> Any:
-    """What the shipped experiment makes of a command line: its configuration and run directory, or its exit status."""
-    seen = []
-
-    def record(config, run_dir):
-        seen.append((config, run_dir))
-
+    """The shipped experiment's configuration and run directory for a command line, or its exit status."""
+    parsed = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "run", record)
-        patch.setattr(sys, "argv", ["fashion_cnn", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            run.main(fashion_cnn.CONFIG)
-    return seen[0] if seen else stop.value.code
+        patch.setattr(run, "run", lambda config, run_dir, splits: parsed.append((config, run_dir)))
+        status = _status("experiments.fashion_cnn", *arguments)
+    return parsed[0] if parsed else status
 
 
 def test_without_options_the_shipped_configuration_is_run():
@@ -66,7 +71,7 @@ def test_every_field_is_an_option():
     assert (config, run_dir) == (expected, Path("x"))
 
 
-def test_hyphens_do_for_underscores():
+def test_options_may_have_hyphens_for_underscores():
     assert _parsed("--optim.learning-rate", "0.01")[0].optim.learning_rate == 0.01
 
 
@@ -76,7 +81,7 @@ def test_help_names_every_field_with_its_default_and_its_docstring(capsys):
     for group in dataclasses.fields(fashion_cnn.CONFIG)[1:]:
         for field in dataclasses.fields(getattr(fashion_cnn.CONFIG, group.name)):
             assert f"--{group.name}.{field.name}" in text
-    assert "Images a step. (default: 32)" in text
+    assert "Images per step. (default: 32)" in text
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def test_a_wrong_option_is_one_line_and_exit_status_2(capsys, arguments, message
     assert captured.err.count("\n") == 1 and not captured.out
 
 
-SHORT = ["--train.epochs", "1", "--model.conv1_features", "4", "--model.conv2_features", "4"]
+SHORT = "--train.epochs 1 --optim.batch_size 128 --model.conv1_features 4 --model.conv2_features 4".split()
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +125,7 @@ FIGURES = {
 }
 
 
-def test_an_experiment_names_its_device_prints_its_epochs_and_ends_with_the_result(trained):
+def test_an_experiment_prints_its_device_its_epochs_and_its_result(trained):
     run_dir, command = trained
     assert command.returncode == 0 and not command.stderr
     lines = command.stdout.splitlines()
@@ -129,19 +134,19 @@ def test_an_experiment_names_its_device_prints_its_epochs_and_ends_with_the_resu
     assert lines[-1] == f"run directory: {run_dir}"
     result = json.loads((run_dir / "result.json").read_text())
     assert f"{result['test_accuracy']:.4f}" in command.stdout
-    assert result["test_accuracy"] > 0.6  # of ten classes, after an epoch of a narrow network
+    assert result["test_accuracy"] > 0.6  # of 10 classes, after an epoch of a narrow network
     assert "\x1b" not in command.stdout
     assert max(map(len, lines[1:-1])) <= 80
 
 
-def test_an_experiment_draws_its_figures_and_writes_its_page(trained):
+def test_an_experiment_draws_its_figures_and_writes_its_report(trained):
     run_dir, _ = trained
     assert (run_dir / "report.html").stat().st_size > 100_000
     assert {path.stem for path in (run_dir / "figures").iterdir()} == FIGURES
     assert json.loads((run_dir / "result.json").read_text())["seconds"]["figures"] > 0
 
 
-def test_the_same_command_again_says_that_the_run_has_finished(trained):
+def test_the_same_command_again_reports_a_finished_run(trained):
     run_dir, _ = trained
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     again = _command("experiments.fashion_cnn", *SHORT, "--run-dir", str(run_dir))
@@ -149,14 +154,14 @@ def test_the_same_command_again_says_that_the_run_has_finished(trained):
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
 
 
-def test_another_configuration_on_the_same_run_dir_is_exit_status_2(trained):
+def test_another_configuration_on_the_same_run_dir_is_exit_status_2(trained, capsys):
     run_dir, _ = trained
-    other = _command("experiments.fashion_cnn", *SHORT, "--train.seed", "5", "--run-dir", str(run_dir))
-    assert other.returncode == 2
-    assert "train.seed 0 -> 5" in other.stderr and other.stderr.count("\n") == 1
+    assert _status("experiments.fashion_cnn", *SHORT, "--train.seed", "5", "--run-dir", str(run_dir)) == 2
+    errors = capsys.readouterr().err
+    assert "train.seed 0 -> 5" in errors and errors.count("\n") == 1
 
 
-def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
+def test_ctrl_c_saves_the_run_and_the_same_command_resumes(tmp_path):
     command = [sys.executable, "-m", "experiments.fashion_cnn", *SHORT, "--train.epochs", "2", "--log.no_figures"]
     command += ["--run-dir", str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -166,60 +171,72 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
         message = process.stderr.read()
     assert lines[1].startswith("epoch 1/2")
     assert process.returncode == 130
-    assert message.startswith("stopped at step ") and message.count("\n") == 1
+    notice, stopped = message.splitlines()
+    assert notice.startswith("stopping: ") and stopped.startswith("stopped at step ")
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
     assert again.returncode == 0 and "epoch 1/2" not in again.stdout and "epoch 2/2" in again.stdout
-    assert "found the beginning of a run" in again.stdout
+    assert "found an unfinished run" in again.stdout
 
 
-def test_no_result_or_page_comes_to_a_run_that_took_the_place_during_the_drawing(tmp_path, small, monkeypatch):
-    def draw_figures(run_dir, config, result):
+def test_a_directory_replaced_while_drawing_gets_no_result_and_no_report(tmp_path, small, monkeypatch):
+    def draw_figures(run_dir, config, result, splits):
         shutil.rmtree(run_dir)
         run_dir.mkdir()
         (run_dir / "config.json").write_text("another run's")
 
-    monkeypatch.setattr("cnn.look.pictures.draw_figures", draw_figures)
-    for module in ("runs.fit", "runs.result"):
-        monkeypatch.setattr(f"cnn.{module}.load_data", lambda config: small)
-    run.run(narrow(fashion_cnn.CONFIG, epochs=1), tmp_path / "run")
+    monkeypatch.setattr("cnn.look.run_figures.draw_figures", draw_figures)
+    run.run(narrow(fashion_cnn.CONFIG, epochs=1), tmp_path / "run", small)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
-def test_a_page_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys):
+def test_a_report_that_cannot_be_written_is_a_warning(tmp_path, capsys):
     run.write_page(tmp_path)
     warning = capsys.readouterr().err
-    assert warning.startswith(f"warning: it is not written: cannot read {tmp_path}/config.json")
+    assert warning.startswith(f"warning: the report is not written: cannot read {tmp_path}/config.json")
     assert warning.endswith(f"; python -m cnn report {tmp_path} tries again\n") and warning.count("\n") == 1
 
 
-def test_look_draws_the_figures_again(trained):
+def test_look_draws_the_figures_again(trained, capsys):
     run_dir, _ = trained
     figure = run_dir / "figures" / "kernels_conv1_trained.png"
     before = figure.read_bytes()
     figure.unlink()
-    look = _command("cnn", "look", str(run_dir))
-    assert look.returncode == 0 and len(look.stdout.splitlines()) == len(FIGURES)
+    assert _status("cnn", "look", str(run_dir)) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(FIGURES)
     assert figure.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cnn", "lok"], "'lok' is not a verb of python -m cnn; the verbs are data, look, predict, verify, cost"),
         (["cnn", "cost", "experiments.fashion_cn"], "cannot import 'experiments.fashion_cn'"),
-        (["cnn", "cost", "--profile", "trace", "experiments.fashion_cnn"], "the experiment comes first"),
+        (["cnn", "cost", "--profile", "trace", "experiments.fashion_cnn"], "no experiment is named"),
         (["cnn", "cost", "experiments.fashion_cnn", "--model.dtype", "float16"], "--help lists"),
         (["cnn", "cost", "json"], "'json' has no CONFIG"),
         (["cnn", "look", "no-such-directory"], "no-such-directory/config.json: No such file"),
         (["cnn", "look"], "--help lists"),
-        (["experiments.fashion_cnn", "--train.device", "gpu"], "--train.device is 'gpu', but JAX sees no such device"),
         (["experiments.fashion_cnn", "--run-dir", "pyproject.toml"], "cannot use pyproject.toml: Not a directory"),
         (["experiments.fashion_cnn", "--run-dir", "tests"], "tests holds something else"),
         (["experiments.fashion_cnn", "--optim.batch_size", "48001", "--run-dir", "{tmp}"], "must be at most 48000"),
     ],
 )
-def test_wrong_use_is_one_line_exit_status_2_and_no_traceback(tmp_path, arguments, message):
-    command = _command(*[argument.format(tmp=tmp_path / "run") for argument in arguments])
+def test_wrong_use_is_one_line_and_exit_status_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(ROOT)
+    assert _status(*[argument.format(tmp=tmp_path / "run") for argument in arguments]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and message in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cnn", "lok"], "'lok' is not a verb of python -m cnn; the verbs are data, look, predict, verify, evaluate"),
+        (["experiments.fashion_cnn", "--train.device", "gpu"], "--train.device is 'gpu', but JAX sees no such device"),
+    ],
+)
+def test_wrong_use_of_a_command_prints_no_traceback(arguments, message):
+    command = _command(*arguments)
     assert command.returncode == 2
     assert command.stderr.startswith("error: ") and message in command.stderr
     assert command.stderr.count("\n") == 1
@@ -244,7 +261,7 @@ def test_cost_prints_a_line_for_each_number():
         ("float32", "avx2 avx512_bf16", None, None),
     ],
 )
-def test_bfloat16_units_are_used_where_they_are_and_the_user_says_nothing(
+def test_bfloat16_units_are_used_if_present_unless_the_user_sets_the_flag(
     monkeypatch, tmp_path, dtype, processor, before, after
 ):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
@@ -257,7 +274,7 @@ def test_bfloat16_units_are_used_where_they_are_and_the_user_says_nothing(
 
 
 @pytest.mark.parametrize("processor", ["avx2 avx512_bf16", "avx2"])
-def test_both_types_are_refused_in_one_process_where_one_would_change_the_other(monkeypatch, tmp_path, processor):
+def test_float32_and_bfloat16_in_one_process_are_refused_with_bfloat16_units(monkeypatch, tmp_path, processor):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     (tmp_path / "cpuinfo").write_text(f"flags : fpu {processor}\n")
     configs = [cnn.ExperimentConfig(model=cnn.ModelConfig(dtype=dtype)) for dtype in ("float32", "bfloat16")]
@@ -267,7 +284,7 @@ def test_both_types_are_refused_in_one_process_where_one_would_change_the_other(
     assert "XLA_FLAGS" not in os.environ
 
 
-def test_without_a_home_directory_nothing_is_kept_and_nothing_fails(monkeypatch):
+def test_without_a_home_directory_there_is_no_compilation_cache(monkeypatch):
     def no_home(name):
         raise cnn.DataError("there is no home directory for the cache; set XDG_CACHE_HOME to a directory")
 
@@ -296,7 +313,7 @@ def test_the_verbs_are_listed():
     }
 
 
-def test_importing_cnn_loads_neither_matplotlib_nor_tfds_nor_orbax_nor_tyro():
+def test_importing_cnn_loads_no_heavy_package():
     heavy = ("matplotlib", "tensorflow_datasets", "tensorflow", "orbax", "tyro", "PIL")
     code = f"import sys, cnn, experiments.fashion_cnn; print([name for name in {heavy} if name in sys.modules])"
     command = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)

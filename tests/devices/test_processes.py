@@ -1,39 +1,24 @@
-"""Many real processes on this machine's loopback, as on many hosts: they train as one, stop as one and end as one."""
+"""Multi-process runs, over the loopback interface as over a network: training, stopping and failing together."""
 
 import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import cnn
+from cnn import run
 from cnn.devices import processes
 from cnn.runs import verify as verification
-from tests.helpers import ROOT
+from tests.forked import Forked
+from tests.workers.cluster import CONFIG
 
 STEPS = 5
-"""Of an epoch: 200 images in batches of 48. A step takes a third of a second, as gloo's sums do on one machine."""
-
-WORKER = """
-import sys
-import cnn
-from cnn import run
-from cnn.runs import fit as train
-from tests.helpers import NARROW
-config = cnn.ExperimentConfig(
-    model=NARROW, optim=cnn.OptimConfig(batch_size=48), log=cnn.LogConfig(figures=False),
-    train=cnn.TrainConfig(epochs=2, patience=400))
-def small(config):
-    return cnn.Splits(*(cnn.Split(s.images[:200], s.labels[:200]) for s in cnn.load_data(config)))
-train.load_data = small
-run.main(config)
-"""
+"""Steps per epoch: 200 images in batches of 48. A step takes 1/3 second, due to gloo's all-reduce on one machine."""
 
 
 def _free_port():
@@ -43,13 +28,13 @@ def _free_port():
 
 
 def _by_options(port, number, index):
-    """Options that tell a process of its cluster, and no variables."""
+    """The options that describe the cluster, and no variables."""
     cluster = ["--coordinator", f"127.0.0.1:{port}", "--processes", str(number), "--process-index", str(index)]
     return ["--distributed", *cluster], {}
 
 
 def _by_slurm(port, number, index):
-    """The variables that SLURM would set; JAX makes the port from the job's number."""
+    """The variables that SLURM would set; JAX derives the port from the job ID."""
     names = ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")
     values = (port - SLURM_FIRST_PORT, "localhost", number, index, index)
     return ["--distributed"], {f"SLURM_{name}": str(value) for name, value in zip(names, values, strict=True)}
@@ -58,20 +43,13 @@ def _by_slurm(port, number, index):
 SLURM_FIRST_PORT = 61440
 
 
-def _start(run_dir, number, *options, port=None, cluster=_by_options) -> list[Any]:
-    """Starts so many processes of one run; one alone is not distributed."""
+def _start(run_dir, number, *options, port=None, cluster=_by_options) -> list[Forked]:
+    """Starts the processes of one run; a single one is not distributed."""
     port = port or _free_port()
-    told = [cluster(port, number, index) if number > 1 else ([], {}) for index in range(number)]
+    settings = [cluster(port, number, index) if number > 1 else ([], {}) for index in range(number)]
     return [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, "--run-dir", str(run_dir), *options, *more_options],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
-        )
-        for more_options, variables in told
+        Forked("tests.workers.cluster", "--run-dir", str(run_dir), *options, *more_options, environment=variables)
+        for more_options, variables in settings
     ]
 
 
@@ -89,34 +67,34 @@ def _losses(run_dir):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("alone") / "run"
+def single(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("single") / "run"
     codes, outputs = _finish(_start(run_dir, 1))
     assert codes == [0], outputs
     return run_dir
 
 
 @pytest.mark.parametrize("number", [2, 4])
-def test_many_processes_come_to_what_one_comes_to(alone, tmp_path, number):
+def test_several_processes_match_a_single_process(single, tmp_path, number):
     run_dir = tmp_path / "run"
     codes, outputs = _finish(_start(run_dir, number))
     assert codes == [0] * number, outputs
-    assert _losses(run_dir) == pytest.approx(_losses(alone), rel=1e-5)
-    results = [json.loads((path / "result.json").read_text()) for path in (run_dir, alone)]
+    assert _losses(run_dir) == pytest.approx(_losses(single), rel=1e-5)
+    results = [json.loads((path / "result.json").read_text()) for path in (run_dir, single)]
     assert results[0]["test_accuracy"] == results[1]["test_accuracy"]
-    # The first alone prints and writes.
+    # Only the primary process prints and writes.
     assert "epoch 2/2" in outputs[0][0] and f"on {number} x cpu" in outputs[0][0]
     others = [line for output, _ in outputs[1:] for line in output.splitlines()]
     assert all(line.startswith("[Gloo]") for line in others), others
     assert [errors for _, errors in outputs] == [""] * number
     assert json.loads((run_dir / "config.json").read_text())["devices"]["number"] == number
-    # What many have saved, one loads.
+    # One process loads the checkpoint of several.
     assert cnn.load_best(run_dir)[0].step == results[0]["best_epoch"] * STEPS
     assert not any(verification.verify(run_dir).values())
 
 
 def _next_epoch(process):
-    """The number of the epoch that the next such line of output tells of; the whole output if none does."""
+    """The epoch number of the next line that reports one; all output if there is none."""
     lines = []
     for line in process.stdout:
         if line.startswith("epoch "):
@@ -127,7 +105,7 @@ def _next_epoch(process):
 
 @pytest.fixture
 def start():
-    """``_start``, whose processes are gone when the test is."""
+    """``_start``, with the processes killed at the end of the test."""
     everyone = []
 
     def started(*arguments, **options):
@@ -140,7 +118,7 @@ def start():
         process.communicate()
 
 
-def test_sigterm_to_one_saves_on_all_at_the_same_step_and_another_number_goes_on(start, tmp_path):
+def test_sigterm_saves_all_at_the_same_step_and_one_process_resumes(start, tmp_path):
     run_dir, long = tmp_path / "run", ("--train.epochs", "500")
     started = start(run_dir, 2, *long)
     assert _next_epoch(started[0]) == 1
@@ -158,19 +136,19 @@ def test_sigterm_to_one_saves_on_all_at_the_same_step_and_another_number_goes_on
 @pytest.mark.parametrize(
     ("victim", "how"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP), (0, signal.SIGSTOP)]
 )
-def test_when_one_is_killed_or_stops_all_end_and_a_restart_goes_on(start, tmp_path, victim, how):
+def test_all_exit_if_one_is_killed_or_hangs_and_a_restart_resumes(start, tmp_path, victim, how):
     run_dir, long = tmp_path / "run", ("--train.epochs", "500")
     started = start(run_dir, 2, *long)
     assert _next_epoch(started[0]) == 1
-    begin = time.monotonic()
+    start_time = time.monotonic()
     started[victim].send_signal(how)
     other = started[1 - victim]
     other.communicate(timeout=3 * processes.HEARTBEAT_SECONDS)
     assert other.returncode not in (0, None)
-    assert time.monotonic() - begin < 2 * processes.HEARTBEAT_SECONDS
+    assert time.monotonic() - start_time < 2 * processes.HEARTBEAT_SECONDS
     assert not any(verification.verify(run_dir).values())
     epochs = len(_history(run_dir))
-    # One that is stopped is alive, and if it is the first, the directory is its own.
+    # A stopped process is alive; a stopped primary process still holds the lock of the directory.
     started[victim].kill()
     started[victim].wait()
     [one] = start(run_dir, 1, *long)
@@ -184,24 +162,27 @@ def test_when_one_is_killed_or_stops_all_end_and_a_restart_goes_on(start, tmp_pa
         (["--distributed", "--coordinator", "127.0.0.1:1"], "belong together; give all three or none"),
         (["--distributed", "--coordinator", "here", "--processes", "2", "--process-index", "0"], "must be host:port"),
         (["--distributed", "--coordinator", "a:1", "--processes", "2", "--process-index", "2"], "must be from 0 to 1"),
-        (["--distributed"], "--distributed finds no other processes"),
     ],
 )
-def test_what_cannot_be_joined_is_one_line(tmp_path, options, message):
-    worker = subprocess.run(
-        [sys.executable, "-c", WORKER, "--run-dir", str(tmp_path / "run"), *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert worker.returncode == 2
-    assert message in worker.stderr and worker.stderr.count("\n") == 1
+def test_invalid_cluster_options_are_one_line_errors(monkeypatch, tmp_path, capsys, options, message):
+    monkeypatch.setattr(sys, "argv", ["cluster", "--run-dir", str(tmp_path / "run"), *options])
+    with pytest.raises(SystemExit) as stop:
+        run.main(CONFIG)
+    assert stop.value.code == 2
+    errors = capsys.readouterr().err
+    assert message in errors and errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("cluster", [_by_options, _by_slurm])
-def test_the_coordinator_listens_on_its_own_address_alone(start, tmp_path, cluster):
+def test_a_cluster_that_cannot_be_joined_is_a_one_line_error(tmp_path):
+    [[status], [(_, errors)]] = _finish(_start(tmp_path / "run", 1, "--distributed"))
+    assert status == 2
+    assert "--distributed could not join other processes" in errors and errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("cluster", [_by_options, _by_slurm], ids=["options", "slurm"])
+def test_coordinator_listens_only_on_its_own_address(start, tmp_path, cluster):
     port = SLURM_FIRST_PORT + os.getpid() % 4096
     started = start(tmp_path / "run", 2, "--train.epochs", "500", port=port, cluster=cluster)
     assert _next_epoch(started[0]) == 1
@@ -210,6 +191,6 @@ def test_the_coordinator_listens_on_its_own_address_alone(start, tmp_path, clust
     listening = {row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
     rows = [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
     listening |= {row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
-    # 127.0.0.1, or the same as an address of IPv6.
+    # 127.0.0.1, or the same as an IPv6 address.
     own = {f"0100007F:{port:04X}", f"0000000000000000FFFF00000100007F:{port:04X}"}
     assert listening and listening <= own

@@ -36,7 +36,7 @@ def test_a_command_line_is_read_as_values_by_field():
     }
 
 
-def test_runs_give_a_table_and_are_not_repeated(config, small, tmp_path):
+def test_a_sweep_writes_a_table_and_repeats_no_run(config, small, tmp_path):
     lines: list[str] = []
     args = narrow(config, epochs=1), {"optim.batch_size": [32, 64]}, [0, 1], tmp_path, small, lines.append
     found = cnn.sweep(*args)
@@ -57,7 +57,7 @@ def test_runs_give_a_table_and_are_not_repeated(config, small, tmp_path):
     assert [path.stat().st_mtime_ns for path in epoch_files] == times
 
 
-def test_seeds_in_one_call_come_to_the_same_and_are_not_repeated(config, small, tmp_path, monkeypatch):
+def test_seeds_in_one_call_equal_seeds_in_turn_and_are_not_repeated(config, small, tmp_path, monkeypatch):
     config = narrow(config, epochs=1)
     (in_turn,) = cnn.sweep(config, {}, [0, 1], tmp_path / "in_turn", small)
     (together,) = cnn.sweep(config, {}, [0, 1], tmp_path / "together", small, together=True)
@@ -68,17 +68,17 @@ def test_seeds_in_one_call_come_to_the_same_and_are_not_repeated(config, small, 
     assert cnn.sweep(config, {}, [0, 1], tmp_path / "together", small, together=True)[0].rows == together.rows
 
 
-def test_seeds_in_one_call_of_which_one_is_lost_are_told_apart(config, small, tmp_path, monkeypatch):
+def test_a_diverged_seed_in_one_call_does_not_lose_the_others(config, small, tmp_path, monkeypatch):
     whole = sweeps.fit_seeds
 
     def fit_seeds(config, seeds, splits):
         if 1 in seeds:
-            raise FloatingPointError("the loss is no longer a number with seeds [1]")
+            raise FloatingPointError("non-finite loss with seeds [1]")
         return whole(config, seeds, splits)
 
     monkeypatch.setattr(sweeps, "fit_seeds", fit_seeds)
     (found,) = cnn.sweep(narrow(config, epochs=1), {}, [0, 1], tmp_path, small, together=True)
-    assert found.rows[0]["val_loss"] > 0 and "no longer a number" in found.rows[1]["diverged"]
+    assert found.rows[0]["val_loss"] > 0 and "non-finite loss" in found.rows[1]["diverged"]
     # Nor is any of it repeated.
     monkeypatch.setattr(sweeps, "fit_seeds", None)
     assert cnn.sweep(narrow(config, epochs=1), {}, [0, 1], tmp_path, small, together=True)[0].rows == found.rows
@@ -94,7 +94,7 @@ def test_images_are_loaded_once_for_all_combinations(config, small, tmp_path, mo
     assert [data.split_seed for data in loaded] == [1, 2]
 
 
-def test_on_an_accelerator_seeds_train_in_one_call_unless_they_need_a_run(config, small, tmp_path, monkeypatch):
+def test_accelerators_train_seeds_in_one_call_if_the_experiment_allows(config, small, tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr(sweeps, "find_devices", lambda device: [types.SimpleNamespace(platform="gpu")])
     monkeypatch.setattr(sweeps, "_together", lambda *arguments: taken.append("together") or [])
@@ -106,27 +106,25 @@ def test_on_an_accelerator_seeds_train_in_one_call_unless_they_need_a_run(config
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_a_directory_that_cannot_be_made_is_one_line_before_anything_is_trained(
-    config, small, tmp_path, monkeypatch, together
-):
+def test_an_unusable_directory_is_refused_before_training(config, small, tmp_path, monkeypatch, together):
     monkeypatch.setattr(sweeps, "fit_seeds", None)
-    monkeypatch.setattr("cnn.runs.fit._fit", None)
+    monkeypatch.setattr("cnn.runs.fit._train", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(cnn.RunDirError, match="cannot use"):
         cnn.sweep(narrow(config, epochs=1), {}, [0], tmp_path / "file", small, together=together)
 
 
 @pytest.mark.parametrize("seeds", [[], [0, 0], [0, -1], [True]])
-def test_seeds_that_are_no_seeds_are_found_before_the_first_run(config, small, tmp_path, seeds):
+def test_invalid_seeds_are_refused_before_training(config, small, tmp_path, seeds):
     with pytest.raises(cnn.ConfigError, match="seeds are"):
         cnn.sweep(narrow(config), {}, seeds, tmp_path / "sweep", small)
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_run_that_diverges_is_named_and_the_others_go_on(config, small, tmp_path):
+def test_a_diverged_run_is_reported_and_the_others_continue(config, small, tmp_path):
     sgd = dataclasses.replace(narrow(config, epochs=1), optim=cnn.OptimConfig(name="sgd"))
     found = cnn.sweep(sgd, {"optim.learning_rate": [1e30, 0.01]}, [0], tmp_path, small)
-    assert "no longer a number" in found[0].rows[0]["diverged"] and found[1].rows[0]["val_loss"] > 0
+    assert "non-finite loss" in found[0].rows[0]["diverged"] and found[1].rows[0]["val_loss"] > 0
     assert "| 0, 1 diverged |" in (tmp_path / "table.md").read_text()
 
 
@@ -139,27 +137,27 @@ def test_a_run_that_diverges_is_named_and_the_others_go_on(config, small, tmp_pa
         ("experiments.softmax --speed.optim 3", "unknown field speed.optim"),
         ("experiments.softmax --optim.batch_size 32 0", "--optim.batch_size is 0"),
         ("experiments.softmax --optim.batch_size", "--optim.batch_size has no value"),
-        ("experiments.softmax 3", "'3' is the value of no field"),
+        ("experiments.softmax 3", "'3' has no field before it"),
         ("experiments.softmax --seeds 0", "--seeds is 0"),
         ("experiments.softmax --seeds true", "--seeds is True"),
         ("experiments.softmax --run-dir", "--run-dir is"),
         ("experiments.softmax --seeds 1 2", "must be one value"),
-        ("experiments.softmax --train.seed 1 2", "--seeds says how many"),
-        ("experiments.softmax --name a b", "name is none of the fields"),
-        ("experiments.softmax --optim.momentum 0 0", "is there twice"),
+        ("experiments.softmax --train.seed 1 2", "--seeds sets the number of seeds"),
+        ("experiments.softmax --name a b", "name cannot be compared"),
+        ("experiments.softmax --optim.momentum 0 0", "is given twice"),
         ("experiments.softmax --train.epochs 1 --optim.batch_size 32 99999", "--optim.batch_size is 99999"),
-        ("experiments.softmax --train.epochs 1 --mesh.data 0 7", "do not share out"),
-        ('experiments.softmax --optim.learning_rate_multipliers ["conv=0"]', "'conv', but must be of logits"),
-        ("experiments.softmax --optim.momentum 0 --optim.momentum 0.9", "stands there twice"),
+        ("experiments.softmax --train.epochs 1 --mesh.data 0 7", "--mesh.data 7 and --mesh.model 1 do not fit"),
+        ('experiments.softmax --optim.learning_rate_multipliers ["conv=0"]', "'conv', but must be a pattern of logits"),
+        ("experiments.softmax --optim.momentum 0 --optim.momentum 0.9", "is given twice"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_before_the_first_run(arguments, message, tmp_path, monkeypatch):
+def test_a_wrong_command_line_is_refused_before_the_first_run(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         main(["sweep", *arguments.split()])
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_says_how_it_is_used(capsys):
+def test_help_shows_the_usage(capsys):
     main(["sweep", "--help"])
     assert "--augment.flip true false" in capsys.readouterr().out

@@ -1,0 +1,104 @@
+"""The same functions on 1, 2, 4 and 8 devices, in a process of its own, as JAX creates its devices once; in JSON."""
+
+import dataclasses
+import json
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+
+import cnn
+from benchmarks.devices import epoch
+from cnn.config import MeshConfig
+from cnn.devices import sharding
+from tests.helpers import NARROW, Interrupted, interrupt_after, shrink
+
+MESHES = [(1, 1), (2, 1), (4, 1), (8, 1), (2, 4)]
+
+
+def mesh_config(data: int, model: int = 1) -> cnn.ExperimentConfig:
+    return cnn.ExperimentConfig(
+        model=dataclasses.replace(NARROW, dropout_rate=0.4),
+        optim=cnn.OptimConfig(batch_size=50),
+        train=cnn.TrainConfig(epochs=2),
+        mesh=MeshConfig(data, model),
+    )
+
+
+def on_mesh(config: cnn.ExperimentConfig, small: cnn.Splits) -> dict[str, Any]:
+    """Losses, evaluation, a run and its checkpoint, and where the arrays lie."""
+    mesh = cnn.make_mesh(config.mesh)
+    state = cnn.create_state(config, 330, mesh)
+    kernel = state.params["conv2"]["kernel"]
+    shards = sorted({(shard.device.id, shard.data.shape) for shard in kernel.addressable_shards})
+    images = sharding.replicate(small, mesh)
+    losses = []
+    for _ in range(2):
+        state, metrics = cnn.train_epoch(state, images.train, batch_size=50)
+        losses.append(float(metrics.loss))
+    placed = state.params["conv2"]["kernel"].sharding.is_equivalent_to(kernel.sharding, 4)
+    val = cnn.evaluate(state, images.val)
+    state, step = cnn.train_step(state, cnn.Batch(small.train.images[:13], small.train.labels[:13]))
+    with tempfile.TemporaryDirectory() as run_dir:
+        fitted = cnn.fit(config, run_dir, small)
+        best, _ = cnn.load_best(run_dir)
+        pairs = zip(jax.tree.leaves(best.params), jax.tree.leaves(fitted.state.params), strict=True)
+        loaded = all(np.array_equal(a, b) for a, b in pairs)
+    return {
+        "shards": shards,
+        "placed": placed,
+        "losses": losses,
+        "step": float(step.loss),
+        "val": [float(val.loss), int(val.correct), int(val.count)],
+        "fit": [row["val_loss"] for row in fitted.history],
+        "test": fitted.summary["test_accuracy"],
+        "loaded": loaded,
+        "loaded_devices": len(best.params["conv2"]["kernel"].devices()),
+        "probabilities": np.asarray(cnn.predict(state, small.test.images[:7])).tolist(),
+    }
+
+
+def normalized(data: int, small: cnn.Splits) -> list[float]:
+    """Augmentation draws for each image; statistics and EMA are those of the entire batch."""
+    config = dataclasses.replace(
+        mesh_config(data),
+        model=cnn.ResNetConfig(blocks=(1,), features=4),
+        augment=cnn.AugmentConfig(shift=2, mixup=0.5),
+        optim=cnn.OptimConfig(name="sgd", batch_size=50, average_decay=0.9),
+    )
+    mesh = cnn.make_mesh(config.mesh)
+    state = cnn.create_state(config, 330, mesh)
+    state, metrics = cnn.train_epoch(state, sharding.replicate(small, mesh).train, batch_size=50)
+    variances = state.eval_state.batch_stats["block1_norm2"]["variance"]
+    return [float(metrics.loss), *map(float, variances)]
+
+
+def resumed(first: tuple[int, int], second: tuple[int, int], small: cnn.Splits) -> list[float]:
+    """The validation losses of a run that is interrupted on one mesh and resumes on another."""
+    with tempfile.TemporaryDirectory() as run_dir:
+        try:
+            cnn.fit(mesh_config(*first), run_dir, small, interrupt_after(1))
+        except Interrupted:
+            pass
+        return [row["val_loss"] for row in cnn.fit(mesh_config(*second), run_dir, small).history]
+
+
+def main() -> None:
+    jax.config.update("jax_num_cpu_devices", 8)
+    real = cnn.load_data(cnn.DataConfig())
+    # Neither size is divisible by 8, nor are the batches of 50.
+    small = shrink(real, 330, 131, 110)
+    results: dict[str, Any] = {f"{data} x {model}": on_mesh(mesh_config(data, model), small) for data, model in MESHES}
+    results |= {f"normalized {data}": normalized(data, small) for data in (1, 4)}
+    changes = [((8, 1), (1, 1)), ((1, 1), (2, 4)), ((2, 4), (8, 1))]
+    results["resumed"] = [resumed(first, second, small) for first, second in changes]
+    # A hundred steps, over which float32's rounding errors grow.
+    longer = shrink(real, 3_199, 131, 110)
+    batches = dataclasses.replace(mesh_config(1), optim=cnn.OptimConfig(batch_size=32))
+    results["float64"] = [epoch(batches, longer, devices, "float64") for devices in (1, 8)]
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
