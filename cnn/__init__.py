@@ -35,9 +35,10 @@ from cnn.runs.result import Result, load_result
 from cnn.runs.seeds import SeedsResult, fit_seeds
 from cnn.runs.sweeps import sweep
 from cnn.runs.transfer import take_layers
+from cnn.training.border import eval_step, evaluate, predict, train_epoch, train_step, train_steps
 from cnn.training.metrics import Metrics
 from cnn.training.state import TrainState, create_state
-from cnn.training.steps import Batch, eval_step, evaluate, predict, train_epoch, train_step, train_steps
+from cnn.training.steps import Batch
 from cnn.training.summary import layer_table
 
 __all__ = [

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from cnn.training.border import Jitted, padded
 from cnn.training.state import TrainState
 from cnn.training.steps import check_images, scale
 
@@ -18,7 +19,7 @@ def _layers(module, method_name: str) -> bool:
 
 
 @jax.jit
-def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[str, Array]:
+def _feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[str, Array]:
     """Returns every layer's output by name, after its activation function, in the order of computation.
 
     Args:
@@ -41,6 +42,14 @@ def feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[s
     return OrderedDict(
         (name, outputs["__call__"][0].astype("float32")) for name, outputs in captured[1]["intermediates"].items()
     )
+
+
+def _padded_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[str, Array]:
+    check_images(state, images)
+    return padded(_feature_maps, state, images)
+
+
+feature_maps = Jitted(_feature_maps, _padded_maps)
 
 
 @partial(jax.jit, static_argnames="layer")

@@ -89,7 +89,8 @@ def saved_progress(progress: Progress, epoch_steps: int, seconds: dict[str, floa
 
 # How a run starts, the first of these that applies:
 # 1. A finished run in the directory is loaded and returned; nothing is trained.
-# 2. An unfinished run of the same configuration and images resumes from its latest checkpoint that is not damaged.
+# 2. An unfinished run of the same configuration and images resumes from its latest checkpoint that is not damaged; so
+#    does a finished one that is to train for more epochs, if it was not stopped early.
 #    If all are damaged, or another run is in the directory, that is an error: nothing is trained over it.
 # 3. With --transfer.source, layers of that run's best state replace random ones.
 # 4. From random parameters.
@@ -124,7 +125,7 @@ def fit(
     """
     run_dir, mesh, seconds = Path(run_dir), make_mesh(config.mesh, config.train.device), {}
     rundir.check_entries(run_dir, config)
-    if rundir.read_result(run_dir) is not None:
+    if rundir.is_finished(run_dir, config):
         if splits is not None:
             rundir.check_images(run_dir, data_digest(splits))
         return load_result(run_dir)[1]
@@ -212,7 +213,7 @@ def _train_epochs(
     train, evaluate_val = _compile(run, state, progress)
     if int(state.step) == 0:
         _save_kernels(run, layer, state, 0)
-    with signals.catch_signals() as stop_requested:
+    with signals.catch_signals(lambda: _stopping_notice(progress)) as stop_requested:
         while len(progress.history) < config.train.epochs and not should_stop(progress.stopper, config.train.patience):
             done = int(state.step) - len(progress.history) * epoch_steps
             for steps, is_save_point in segments(done, epoch_steps, config.train.checkpoint_steps or epoch_steps):
@@ -267,6 +268,14 @@ def _save_kernels(run: Run, layer: str | None, state: TrainState, epoch: int) ->
         # No run stops for a picture; if the disk is full, the checkpoint that follows says what is lost.
         with suppress(RunDirError, OSError):
             rundir.write_kernels(run.run_dir, epoch, kernels)
+
+
+def _stopping_notice(progress: Progress) -> str:
+    """Returns what is printed at the first signal; a segment is the longest that it can take."""
+    within = (
+        f"{progress.history[-1]['seconds'] / CALLS_AN_EPOCH:.0f} s" if progress.history else "an eighth of an epoch"
+    )
+    return f"stopping: the run is saved within about {within}; a second signal stops without saving"
 
 
 def _stop_if(signal: int, run: Run, state: TrainState) -> None:

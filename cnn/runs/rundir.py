@@ -75,9 +75,9 @@ def write_bytes(path: Path, content: bytes, hint: str = RESUME_HINT) -> None:
         raise RunDirError(f"cannot write {path}: {error.strerror}; {hint}") from error
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_json(path: Path, values: Any, hint: str = RESUME_HINT) -> None:
     """Writes ``values`` as JSON, atomically; NaN and infinity, which JSON does not know, are refused."""
-    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n", hint)
 
 
 def write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
@@ -200,12 +200,11 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
     except OSError as error:
         raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {hint}") from error
     if CONFIG in entries:
-        changed = [
-            difference
-            for difference in differences(read_description(run_dir)["config"], config)
-            if not difference.startswith(_IRRELEVANT)
-        ]
-        if changed:
+        saved = read_description(run_dir)["config"]
+        changed = [text for text in differences(saved, config) if not text.startswith(_IRRELEVANT)]
+        if saved.train.epochs < config.train.epochs and len(changed) == 1:
+            _check_more_epochs(run_dir, saved, hint)
+        elif changed:
             raise RunDirError(
                 f"{run_dir} holds a run with another configuration ({'; '.join(changed)}); "
                 f"repeat its options, or {hint}"
@@ -216,6 +215,26 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
         own_directory(run_dir, name)
     for link in links:
         own_directory(link.parent, link.name)
+
+
+def _check_more_epochs(run_dir: Path, saved: ExperimentConfig, hint: str) -> None:
+    """Raises RunDirError if a run's first epochs depend on how many were planned, so that it cannot be continued."""
+    planned, schedule = saved.train.epochs, saved.optim.schedule
+    if saved.train.fused or schedule != "constant":
+        reason = "a fused run keeps only its best state" if saved.train.fused else f"its {schedule} schedule ends there"
+        raise RunDirError(f"{run_dir} holds a run of {planned} epochs, and cannot train longer: {reason}; {hint}")
+
+
+def is_finished(run_dir: Path, config: ExperimentConfig) -> bool:
+    """Returns whether the directory holds the result of a run, to which a configuration adds no epochs.
+
+    If early stopping has ended the run, or its weights were imported, more epochs change nothing.
+    """
+    result = read_result(run_dir)
+    if result is None:
+        return False
+    planned = read_description(run_dir)["config"].train.epochs
+    return not planned == result["stopped_epoch"] < config.train.epochs
 
 
 def check_images(run_dir: Path, data_sha256: str) -> None:
@@ -232,6 +251,7 @@ def write_config(run_dir: Path, config: ExperimentConfig, data_sha256: str, trai
     """
     if (run_dir / CONFIG).exists():
         check_images(run_dir, data_sha256)
+        _raise_epochs(run_dir, config.train.epochs)
         return
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     description = {
@@ -247,3 +267,15 @@ def write_config(run_dir: Path, config: ExperimentConfig, data_sha256: str, trai
         "train_images": train_images,
     }
     write_json(run_dir / CONFIG, description)
+
+
+def _raise_epochs(run_dir: Path, epochs: int) -> None:
+    """Plans more epochs for a run; if it was finished, it is unfinished then."""
+    description = _read_json(run_dir / CONFIG)
+    train = description["config"]["train"]
+    if train["epochs"] < epochs and is_primary():
+        # First, so that a process that is killed here leaves a run that its own command finishes again.
+        (run_dir / RESULT).unlink(missing_ok=True)
+        write_json(
+            run_dir / CONFIG, {**description, "config": {**description["config"], "train": {**train, "epochs": epochs}}}
+        )

@@ -251,13 +251,23 @@ def evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Metri
     batch_size = min(batch_size, count)
 
     def body(metrics, start):
-        # The last batch starts early enough to be full, and masks the images that the one before has counted.
-        first = jnp.minimum(start, count - batch_size)
-        images, labels = (lax.dynamic_slice_in_dim(array, first, batch_size) for array in split)
-        batch = Batch(images, labels, first + jnp.arange(batch_size) >= start)
-        return merge(metrics, eval_metrics(state, batch)), None
+        return merge(metrics, metrics_from(state, split, start, count, batch_size)), None
 
     return lax.scan(body, zero_metrics(), jnp.arange(0, count, batch_size))[0]
+
+
+def metrics_from(state: TrainState, split: Split, start: Array, count: int | Array, batch_size: int) -> Metrics:
+    """Returns the metrics of the batch that starts at an image, of the first ``count`` images."""
+    # The last batch starts early enough to be full, and masks the images that the one before has counted.
+    first = jnp.minimum(start, count - batch_size)
+    images, labels = (lax.dynamic_slice_in_dim(array, first, batch_size) for array in split)
+    return eval_metrics(state, Batch(images, labels, first + jnp.arange(batch_size) >= start))
+
+
+def batch_logits(state: TrainState, images_BxHxWxC: Array) -> Array:
+    """Returns the logits [B, K] of a batch; the state is one that ``eval_state`` gives."""
+    batch_size = len(images_BxHxWxC)
+    return apply_model(state, state.params, scale(shard_batch(images_BxHxWxC, state.spec.mesh)))[0][:batch_size]
 
 
 def _logits(state, images_NxHxWxC, batch_size):
@@ -266,11 +276,8 @@ def _logits(state, images_NxHxWxC, batch_size):
     count = len(images)
     batch_size = min(batch_size, max(count, 1))
 
-    def batch_logits(images_BxHxWxC):
-        return apply_model(state, state.params, scale(shard_batch(images_BxHxWxC, state.spec.mesh)))[0][:batch_size]
-
     padded = jnp.pad(images, ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
-    logits = lax.map(batch_logits, padded.reshape(-1, batch_size, *images.shape[1:]))
+    logits = lax.map(partial(batch_logits, state), padded.reshape(-1, batch_size, *images.shape[1:]))
     return logits.reshape(-1, logits.shape[-1])[:count]
 
 

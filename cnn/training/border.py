@@ -1,0 +1,136 @@
+"""What users call: the jitted functions of a state, for any number of images, with errors that name the argument.
+
+A program is compiled for one number of images. So that a handful of programs serve all numbers, images are padded on
+the host to a power of two, beyond a batch to a batch times a power of two; of the padding no batch is computed.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.core import Tracer
+
+from cnn.data.splits import Split
+from cnn.errors import DataError, UserError
+from cnn.training import steps
+from cnn.training.metrics import Metrics, merge, zero_metrics
+from cnn.training.state import TrainState
+
+
+class Jitted:
+    """A jitted function of a state, called as ``call`` says; ``lower``, ``trace`` and all else are the function's."""
+
+    def __init__(self, function: Any, call: Callable[..., Any] | None = None):
+        """Takes the jitted function, and how it is called if not as it is."""
+        self._function, self._call = function, call or function
+        self.__doc__, self.__name__ = function.__doc__, function.__name__.lstrip("_")
+
+    def __call__(self, state: TrainState, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function.
+
+        Raises:
+          UserError: the state's buffers were donated to an earlier step.
+          DataError: as of the function, with the dtype that the caller's arrays have.
+        """
+        try:
+            return self._call(state, *args, **kwargs)
+        except DataError:
+            # In a program, JAX has made float32 of float64, and int32 of int64.
+            for data in (*args, *kwargs.values()):
+                if isinstance(data, steps.Batch | Split):
+                    steps.check_input(state, data)
+            raise
+        except (RuntimeError, ValueError) as error:
+            if any(leaf.is_deleted() for leaf in jax.tree.leaves(state) if isinstance(leaf, Array)):
+                raise UserError(
+                    f"the state that {self.__name__} is given was donated to an earlier step; "
+                    "use the state which that step returned"
+                ) from error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns an attribute of the jitted function."""
+        return getattr(self._function, name)
+
+
+def padded_size(count: int, batch_size: int) -> int:
+    """Returns the number of images that a number is padded to: a power of two, or ``batch_size`` times one."""
+    if count <= batch_size:
+        return min(1 << (count - 1).bit_length(), batch_size) if count else 0
+    return batch_size << (-(-count // batch_size) - 1).bit_length()
+
+
+def pad(array_Nx: np.ndarray, size: int) -> np.ndarray:
+    """Returns an array with zeros added to its first axis up to a size; the same array if it has that size."""
+    if len(array_Nx) == size:
+        return array_Nx
+    return np.concatenate([array_Nx, np.zeros((size - len(array_Nx), *array_Nx.shape[1:]), array_Nx.dtype)])
+
+
+def is_on_host(state: TrainState, *arrays: Any) -> bool:
+    """Whether arrays are NumPy's, and the state is not traced: what is on a device stays there, and is not padded."""
+    return all(isinstance(array, np.ndarray) for array in arrays) and not isinstance(state.step, Tracer)
+
+
+def padded(function: Any, state: TrainState, images: Any, *args: Any) -> Any:
+    """Returns what a function of images gives for each of them, called with a power of two of them."""
+    if not is_on_host(state, images):
+        return function(state, images, *args)
+    count = len(images)
+    outputs = function(state, pad(images, 1 << (count - 1).bit_length() if count else 0), *args)
+    # By NumPy: JAX would compile a slice for each number.
+    return jax.tree.map(lambda output: jnp.asarray(np.asarray(output)[:count]), outputs)
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def _predict_batches(state: TrainState, images_MxHxWxC: Array, batches: Array, *, batch_size: int) -> Array:
+    """The probabilities [M, K] of the first batches; of the others, those of zero logits."""
+    steps.check_images(state, images_MxHxWxC)
+    images = images_MxHxWxC.reshape(-1, batch_size, *images_MxHxWxC.shape[1:])
+    logits_of = partial(steps.batch_logits, state.eval_state)
+    classes = jax.eval_shape(logits_of, images[0]).shape[-1]
+    logits = jnp.zeros((*images.shape[:2], classes))
+    logits = lax.fori_loop(0, batches, lambda i, logits: logits.at[i].set(logits_of(images[i])), logits)
+    return jax.nn.softmax(logits.reshape(-1, classes))
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def _evaluate_batches(state: TrainState, split: Split, count: Array, *, batch_size: int) -> Metrics:
+    """The metrics of the first ``count`` images, at least a batch of them."""
+    steps.check_input(state, split, batch_size)
+
+    def body(index, metrics):
+        return merge(metrics, steps.metrics_from(state, split, index * batch_size, count, batch_size))
+
+    return lax.fori_loop(0, (count + batch_size - 1) // batch_size, body, zero_metrics())
+
+
+def _predict(state: TrainState, images: Any, *, batch_size: int = 128) -> Any:
+    steps.check_images(state, images)
+    if not is_on_host(state, images):
+        return steps.predict(state, images, batch_size=batch_size)
+    if len(images) <= batch_size:
+        return padded(partial(steps.predict, batch_size=batch_size), state, images)
+    batches, size = -(-len(images) // batch_size), padded_size(len(images), batch_size)
+    outputs = _predict_batches(state, pad(images, size), np.int32(batches), batch_size=batch_size)
+    return jnp.asarray(np.asarray(outputs)[: len(images)])
+
+
+def _evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Any:
+    steps.check_input(state, split, batch_size)
+    if not is_on_host(state, *split):
+        return steps.evaluate(state, split, batch_size=batch_size)
+    count, size = len(split.labels), padded_size(len(split.labels), batch_size)
+    images, labels = (pad(array, size) for array in split)
+    if count <= batch_size:
+        return steps.eval_step(state, steps.Batch(images, labels, np.arange(size) < count))
+    return _evaluate_batches(state, Split(images, labels), np.int32(count), batch_size=batch_size)
+
+
+train_step, eval_step = Jitted(steps.train_step), Jitted(steps.eval_step)
+train_epoch, train_steps = Jitted(steps.train_epoch), Jitted(steps.train_steps)
+evaluate, predict = Jitted(steps.evaluate, _evaluate), Jitted(steps.predict, _predict)
