@@ -31,7 +31,8 @@ def to_safetensors(state: TrainState, config: ExperimentConfig) -> bytes:
     Raises:
       UserError: the package safetensors is missing.
     """
-    arrays = {name: np.asarray(leaf) for name, leaf in _leaves(state).items()}
+    # The package writes the memory of an array, whatever its order.
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _leaves(state).items()}
     return import_extra("safetensors.numpy").save(arrays, {"config": json.dumps(dataclasses.asdict(config))})
 
 
@@ -63,7 +64,7 @@ def to_onnx(state: TrainState, config: ExperimentConfig) -> bytes:
     Raises:
       UserError: as in ``make_graph``.
     """
-    return make_graph(state).SerializeToString()
+    return make_graph(state, config).SerializeToString()
 
 
 class Format(NamedTuple):

@@ -1,5 +1,6 @@
 """A network -> an ONNX graph: nodes for each kind of layer, connected by running the model's own code."""
 
+import json
 import math
 from collections.abc import Callable
 from itertools import count
@@ -9,16 +10,14 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from cnn.config import ExperimentConfig, model_class_names
 from cnn.errors import UserError, import_extra
 from cnn.models import layers
 from cnn.training.state import TrainState
 from cnn.training.summary import layer_table
 
-OPSET = 20
-"""Version of ONNX's operators: the first with Gelu, and old enough for most runtimes."""
-
-IR_VERSION = 9
-"""The file format's version that belongs to this operator set."""
+FIRST_OPSET = 9
+"""The lowest version of ONNX's operators that is tried; in the files of older ones, all constants are inputs."""
 
 
 class Value(NamedTuple):
@@ -46,10 +45,12 @@ def _activated(add: Add, activation: Any, x: str) -> str:
         return x
     if activation is nn.swish:
         return add("Mul", x, add("Sigmoid", x))
-    # Flax's gelu is the tanh approximation.
-    operators = {nn.relu: ("Relu", {}), jax.nn.sigmoid: ("Sigmoid", {}), nn.gelu: ("Gelu", {"approximate": "tanh"})}
-    operator, attributes = operators[activation]
-    return add(operator, x, **attributes)
+    if activation is nn.gelu:
+        # Flax's gelu is the tanh approximation, an operator of its own only since opset 20.
+        cubic = add("Mul", add("Mul", x, x), add("Mul", x, np.float32(0.044715)))
+        tanh = add("Tanh", add("Mul", add("Add", x, cubic), np.float32(math.sqrt(2 / math.pi))))
+        return add("Mul", add("Mul", x, np.float32(0.5)), add("Add", tanh, np.float32(1)))
+    return add({nn.relu: "Relu", jax.nn.sigmoid: "Sigmoid"}[activation], x)
 
 
 def _conv(add: Add, layer: Any, leaves: dict, images: Value) -> str:
@@ -105,11 +106,12 @@ def _add(add: Add, layer: Any, leaves: dict, x: Value, shortcut: Value) -> str:
 
 
 def _global_average_pool(add: Add, layer: Any, leaves: dict, x: Value) -> str:
-    return add("ReduceMean", x.name, _array(*((2, 3) if len(x.shape) == 4 else (1,))), keepdims=0)
+    channels_first = x.name if len(x.shape) == 4 else add("Transpose", x.name, perm=(0, 2, 1))
+    return add("Flatten", add("GlobalAveragePool", channels_first), axis=1)
 
 
 def _scale(add: Add, layer: Any, leaves: dict, images: Value, factors: Value) -> str:
-    return add("Mul", images.name, add("Unsqueeze", factors.name, _array(2, 3)))
+    return add("Mul", images.name, add("Reshape", factors.name, _array(0, -1, 1, 1)))
 
 
 def _position_embedding(add: Add, layer: Any, leaves: dict, images: Value) -> str:
@@ -127,7 +129,7 @@ def _attention(add: Add, layer: Any, leaves: dict, x: Value) -> str:
         for first in range(0, 3 * layer.heads, layer.heads)
     )
     products = add("MatMul", queries, add("Transpose", keys, perm=(0, 1, 3, 2)))
-    shares = add("Softmax", add("Div", products, np.array(math.sqrt(features), np.float32)), axis=-1)
+    shares = add("Softmax", add("Div", products, np.float32(math.sqrt(features))), axis=3)
     outputs = add("Transpose", add("MatMul", shares, values), perm=(0, 2, 1, 3))
     return add("Reshape", outputs, _array(0, 0, layer.heads * features))
 
@@ -150,14 +152,16 @@ NODES: dict[type, Callable[..., str]] = {
 """By kind of layer: adds its nodes, given ``add``, the layer, its arrays by name and its inputs; returns its output."""
 
 
-def make_graph(state: TrainState) -> Any:
+def make_graph(state: TrainState, config: ExperimentConfig) -> Any:
     """Returns the network as an ``onnx.ModelProto`` that maps images to probabilities.
 
     Its input ``images`` is uint8 [B, H, W, C] for any B, its output ``probabilities`` float32 [B, K], as in
-    ``cnn.predict``; it computes in float32, for a bfloat16 model too.
+    ``cnn.predict``; it computes in float32, for a bfloat16 model too. It declares the lowest opset that has all of its
+    operators, with the lowest IR version of it. Its metadata has ``name`` and, as JSON, ``class_names``.
 
     Args:
       state: a state; its EMA is exported if it is kept.
+      config: the run's configuration.
 
     Raises:
       UserError: the package onnx is missing, or a kind of layer is not supported.
@@ -167,12 +171,12 @@ def make_graph(state: TrainState) -> Any:
     shapes = {row.name: row.output_shape for row in layer_table(state)}
     nodes, constants, numbers = [], [], count()
 
-    def add(operator: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
+    def add(operator: str, *inputs: str | np.ndarray | np.float32, **attributes: Any) -> str:
         name = f"{operator}_{next(numbers)}"
         names = []
         for index, value in enumerate(inputs):
             if not isinstance(value, str):
-                constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{index}"))
+                constants.append(onnx.numpy_helper.from_array(np.asarray(value), f"{name}.{index}"))
             names.append(value if isinstance(value, str) else f"{name}.{index}")
         nodes.append(onnx.helper.make_node(operator, names, [name], name, **attributes))
         return name
@@ -190,18 +194,34 @@ def make_graph(state: TrainState) -> Any:
         return Value(output, shapes[name])
 
     pixels = add("Cast", "images", to=onnx.TensorProto.FLOAT)
-    channels_first = add("Transpose", add("Div", pixels, np.array(255, np.float32)), perm=(0, 3, 1, 2))
+    channels_first = add("Transpose", add("Div", pixels, np.float32(255)), perm=(0, 3, 1, 2))
     with nn.intercept_methods(add_layer):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         logits: Any = state.spec.model.apply(
             variables, Value(channels_first, (None, *state.spec.image_shape)), train=False
         )
-    nodes.append(onnx.helper.make_node("Softmax", [logits.name], ["probabilities"], axis=-1))
+    nodes.append(onnx.helper.make_node("Softmax", [logits.name], ["probabilities"], axis=1))
     images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["batch", *state.spec.image_shape])
     classes = state.spec.model.config.classes
     outputs = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["batch", classes])
     graph = onnx.helper.make_graph(nodes, type(state.spec.model).__name__, [images], [outputs], constants)
-    opsets = [onnx.helper.make_opsetid("", OPSET)]
-    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fashion-cnn")
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    metadata = {"name": config.name, "class_names": json.dumps(model_class_names(config))}
+    return _lowest_opset(onnx, graph, metadata)
+
+
+def _lowest_opset(onnx: Any, graph: Any, metadata: dict[str, str]) -> Any:
+    """Returns the graph as a model of the lowest opset in which it is valid, for the oldest runtimes.
+
+    The nodes are written such that they mean the same in every opset in which they are valid.
+    """
+    for opset in count(FIRST_OPSET):
+        opsets = [onnx.helper.make_opsetid("", opset)]
+        ir_version = onnx.helper.find_min_ir_version_for(opsets)
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, producer_name="fashion-cnn")
+        onnx.helper.set_model_props(model, metadata)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+            return model
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+            if opset == onnx.defs.onnx_opset_version():
+                raise

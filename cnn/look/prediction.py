@@ -13,7 +13,7 @@ from cnn.config import model_class_names
 from cnn.data.image_files import DecodedImage, decode_image
 from cnn.errors import DataError, printable
 from cnn.runs.checkpoint import load_best
-from cnn.training.steps import predict
+from cnn.training.border import predict
 
 BATCH = 128
 """Number of files that are read and classified at a time."""
@@ -31,7 +31,8 @@ def predict_files(
       run_dir: directory of a run.
       files: paths of image files; "-" for standard input.
       invert: as in ``read_image``.
-      as_json: whether a line is a JSON object: ``file``, ``inverted`` and ``classes``, or ``file`` and ``error``.
+      as_json: whether a line is a JSON object: ``file``, ``inverted``, ``first_of_several`` (frames or pages)
+        and ``classes``, or ``file`` and ``error``.
 
     Raises:
       UserError: the run cannot be used.
@@ -68,6 +69,8 @@ def _line(path: Path, result: DecodedImage | DataError, row_K: np.ndarray, names
     top = [(names[label], float(row_K[label])) for label in np.argsort(-row_K)[:3]]
     if as_json:
         classes = [{"name": name, "probability": probability} for name, probability in top]
-        return json.dumps({"file": printable(path), "inverted": result.inverted, "classes": classes})
-    inverted = " (inverted)" if result.inverted else ""
-    return f"{printable(path)}{inverted}: {', '.join(f'{name} {probability:.3f}' for name, probability in top)}"
+        flags = {"inverted": result.inverted, "first_of_several": result.first_of_several}
+        return json.dumps({"file": printable(path), **flags, "classes": classes})
+    notes = ["inverted"] * result.inverted + ["first of several frames or pages"] * result.first_of_several
+    note = f" ({', '.join(notes)})" if notes else ""
+    return f"{printable(path)}{note}: {', '.join(f'{name} {probability:.3f}' for name, probability in top)}"

@@ -10,7 +10,7 @@ from PIL import Image
 
 import cnn
 from cnn.data import image_files
-from tests.data.image_bytes import HOSTILE, animated, bomb, png
+from tests.data.image_bytes import HOSTILE, LOSSLESS, READABLE, encoded, png
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,29 @@ def shoe(small):
 def test_an_image_of_the_data_sets_format_keeps_its_pixels(tmp_path, shoe):
     (tmp_path / "shoe.png").write_bytes(png(shoe[:, :, 0]))
     np.testing.assert_array_equal(image_files.read_image(tmp_path / "shoe.png"), shoe)
+
+
+@pytest.mark.parametrize("format", LOSSLESS)
+def test_every_lossless_format_keeps_its_pixels(tmp_path, shoe, format):
+    (tmp_path / "shoe").write_bytes(encoded(Image.fromarray(shoe[:, :, 0]), format, **LOSSLESS[format]))
+    read = image_files.decode_image(tmp_path / "shoe", (28, 28, 1), None)
+    np.testing.assert_array_equal(read.pixels, shoe)
+    assert not read.first_of_several
+
+
+@pytest.mark.parametrize("format", ["PNG", "WebP", "GIF", "TIFF"])
+def test_the_first_of_several_frames_or_pages_is_read(tmp_path, shoe, format):
+    frames = [Image.fromarray(shoe[:, :, 0]), Image.new("L", (28, 28), 90)]
+    (tmp_path / "frames").write_bytes(encoded(frames, format, **LOSSLESS[format]))
+    read = image_files.decode_image(tmp_path / "frames", (28, 28, 1), None)
+    np.testing.assert_array_equal(read.pixels, shoe)
+    assert read.first_of_several
+
+
+def test_a_phones_jpeg_file_with_a_second_picture_is_one_image(tmp_path, shoe):
+    shoe = Image.fromarray(shoe[:, :, 0])
+    (tmp_path / "phone.jpg").write_bytes(encoded([shoe, shoe], "MPO"))
+    assert not image_files.decode_image(tmp_path / "phone.jpg", (28, 28, 1), None).first_of_several
 
 
 def test_every_mode_and_size_gives_the_same_image(tmp_path, shoe):
@@ -65,15 +88,17 @@ def test_a_non_image_gives_one_line_with_the_reason(tmp_path, name):
 def test_the_exif_orientation_is_applied(tmp_path, shoe):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn, clockwise
-    Image.fromarray(np.rot90(shoe[:, :, 0])).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(image_files.read_image(tmp_path / "turned.png"), shoe)
+    turned = Image.fromarray(np.rot90(shoe[:, :, 0]))
+    for format in ("PNG", "WebP", "TIFF", "TIFF, LZW"):
+        (tmp_path / "turned").write_bytes(encoded(turned, format, exif=exif, **LOSSLESS[format]))
+        np.testing.assert_array_equal(image_files.read_image(tmp_path / "turned"), shoe, format)
 
 
 def test_a_non_file_gives_one_line_with_the_reason(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for name, message in {
         "missing": "No such file",
-        ".": "a directory without a PNG or JPEG file",
+        ".": "a directory without an image file",
         "fifo": "not a regular",
     }.items():
         with pytest.raises(cnn.DataError, match=message):
@@ -82,9 +107,24 @@ def test_a_non_file_gives_one_line_with_the_reason(tmp_path):
         image_files.read_image("/dev/zero")
 
 
+def test_a_damaged_tiff_file_writes_no_lines_of_libtiff(tmp_path, capfd):
+    (tmp_path / "damaged.tif").write_bytes(READABLE["TIFF, LZW"][:-20])
+    with pytest.raises(cnn.DataError):
+        image_files.read_image(tmp_path / "damaged.tif")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", [name for name in READABLE if "frames" not in name])
+def test_half_a_file_is_refused(tmp_path, name):
+    content = READABLE[name]
+    (tmp_path / "half").write_bytes(content[: len(content) // 2])
+    with pytest.raises(cnn.DataError):
+        image_files.read_image(tmp_path / "half")
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.sampled_from([png(np.arange(784, dtype=np.uint8).reshape(28, 28)), animated(), bomb(30, 30)]),
+    st.sampled_from(list(READABLE.values())),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4),
     st.integers(0, 10_000),
 )
@@ -102,8 +142,11 @@ def test_any_mutated_file_gives_an_image_or_a_data_error(tmp_path, content, chan
 
 
 def test_a_directory_is_replaced_by_its_sorted_images(tmp_path, shoe):
-    for name in ("b.JPG", "a.png", "notes.txt"):
+    for name in ("b.JPG", "a.png", "c.webp", "d.bmp", "e.gif", "f.TIF", "g.tiff", "notes.txt"):
         (tmp_path / name).write_bytes(png(shoe[:, :, 0]))
     (tmp_path / "empty").mkdir()
     files = image_files.image_files([tmp_path, tmp_path / "empty", tmp_path / "missing.png"])
-    assert [path.name for path in files] == ["a.png", "b.JPG", "empty", "missing.png"]
+    assert [path.name for path in files] == [
+        *("a.png", "b.JPG", "c.webp", "d.bmp", "e.gif", "f.TIF", "g.tiff"),
+        *("empty", "missing.png"),
+    ]

@@ -91,6 +91,17 @@ def test_safetensors_are_loaded_bitwise(tmp_path):
     assert loaded.ema["params"]["logits"]["bias"] is not loaded.params["logits"]["bias"]
 
 
+def test_leaves_of_any_order_are_written_right():
+    config = cnn.ExperimentConfig(model=cnn.DenseConfig(features=()))
+    state = random_state(config)
+    logits = state.params["logits"]
+    changed = {"kernel": np.asfortranarray(logits["kernel"]), "bias": np.repeat(logits["bias"], 2)[::2]}
+    assert not any(leaf.flags.c_contiguous for leaf in changed.values())
+    written = safetensors.load(export.to_safetensors(state.replace(params={"logits": changed}), config))
+    for name, leaf in logits.items():
+        np.testing.assert_array_equal(written[f"params/logits/{name}"], leaf)
+
+
 def test_every_leaf_that_does_not_match_is_named(tmp_path):
     _, path = _ema_file(tmp_path / "model.safetensors")
     arrays = safetensors.load_file(path)

@@ -1,5 +1,6 @@
 """Networks of every family as ONNX, run by onnxruntime, against ``cnn.predict``."""
 
+import json
 import math
 from typing import Any
 
@@ -53,8 +54,9 @@ def images(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("family", MODELS)
 def test_onnxruntime_gives_the_same_probabilities_for_any_batch(family):
-    state = random_state(cnn.ExperimentConfig(model=MODELS[family]))
-    session = onnxruntime.InferenceSession(graph.make_graph(state).SerializeToString())
+    config = cnn.ExperimentConfig(model=MODELS[family])
+    state = random_state(config)
+    session = onnxruntime.InferenceSession(graph.make_graph(state, config).SerializeToString())
     expected = np.asarray(cnn.predict(state, images(7)))
     assert np.ptp(expected, 0).max() > 5e-3, "the network does not distinguish the images"
     for count in (1, 7):
@@ -63,16 +65,46 @@ def test_onnxruntime_gives_the_same_probabilities_for_any_batch(family):
         np.testing.assert_allclose(probabilities, expected[:count], atol=1e-4)
 
 
+# Residual shortcuts have Pad with an input for the widths, transformers LayerNormalization.
+OPSETS = {"resnet": (11, 6), "vit": (17, 8)}
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_the_opset_is_the_lowest_that_has_the_operators(family):
+    config = cnn.ExperimentConfig(model=MODELS[family])
+    model = graph.make_graph(random_state(config), config)
+    opset, ir_version = OPSETS.get(family, (9, 4))
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
+    assert model.ir_version == ir_version
+    onnx.checker.check_model(model, full_check=True)
+    for node in model.graph.node:
+        assert onnx.defs.get_schema(node.op_type, opset, "").since_version <= opset
+    if opset > graph.FIRST_OPSET:
+        model.opset_import[0].version = opset - 1
+        with pytest.raises((onnx.checker.ValidationError, onnx.shape_inference.InferenceError)):
+            onnx.checker.check_model(model, full_check=True)
+
+
+def test_the_metadata_has_the_name_and_the_class_names():
+    config = cnn.ExperimentConfig(name="mine", model=cnn.DenseConfig(features=(), classes=11))
+    session = onnxruntime.InferenceSession(graph.make_graph(random_state(config), config).SerializeToString())
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["name"] == "mine"
+    assert json.loads(metadata["class_names"]) == [*cnn.class_names(config.data), "class 10"]
+
+
 def test_the_ema_is_exported():
     optim = cnn.OptimConfig(average_decay=0.9)
-    state = random_state(cnn.ExperimentConfig(model=MODELS["softmax"], optim=optim))
-    constants = [onnx.numpy_helper.to_array(constant) for constant in graph.make_graph(state).graph.initializer]
+    config = cnn.ExperimentConfig(model=MODELS["softmax"], optim=optim)
+    state = random_state(config)
+    constants = [onnx.numpy_helper.to_array(constant) for constant in graph.make_graph(state, config).graph.initializer]
     ema, last = state.eval_state.params["logits"]["bias"], state.params["logits"]["bias"]
     assert any(np.array_equal(constant, ema) for constant in constants)
     assert not any(np.array_equal(constant, last) for constant in constants)
 
 
 def test_an_unsupported_kind_of_layer_is_refused(monkeypatch):
+    config = cnn.ExperimentConfig(model=NARROW)
     monkeypatch.delitem(graph.NODES, layers.Dense)
     with pytest.raises(cnn.UserError, match="dense is a Dense, which the ONNX export does not support"):
-        graph.make_graph(random_state(cnn.ExperimentConfig(model=NARROW)))
+        graph.make_graph(random_state(config), config)

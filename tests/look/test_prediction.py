@@ -12,7 +12,7 @@ import pytest
 import cnn
 from cnn.data import image_files
 from cnn.look import prediction
-from tests.data.image_bytes import HOSTILE, png
+from tests.data.image_bytes import HOSTILE, READABLE, png
 from tests.helpers import ROOT
 
 
@@ -78,6 +78,15 @@ def test_dark_on_light_is_inverted_and_reported_by_default(run_dir, small, tmp_p
     }
     assert "light.png (inverted): " in lines[None] and lines[None] == lines[True]
     assert "(inverted)" not in lines[False]
+
+
+def test_the_first_of_several_frames_is_reported(run_dir, tmp_path):
+    (tmp_path / "frames.gif").write_bytes(READABLE["frames, GIF"])
+    for invert, notes in ((False, "first of several"), (True, "inverted, first of several")):
+        ((line, _),) = prediction.predict_files(run_dir, [tmp_path / "frames.gif"], invert)
+        assert f"frames.gif ({notes} frames or pages): " in line
+    ((line, _),) = prediction.predict_files(run_dir, [tmp_path / "frames.gif"], as_json=True)
+    assert json.loads(line)["first_of_several"] is True
 
 
 def test_json_has_a_line_per_file_and_standard_input(run_dir, small, tmp_path):
