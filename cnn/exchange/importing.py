@@ -1,9 +1,9 @@
 """Weights from Keras, PyTorch or safetensors -> a run directory, as if the network had been trained here.
 
-Layers are matched by their order, and their kinds and shapes are compared. Everything else is assumed to be as in the
-experiment: activations, padding, strides, pooling, and no layers without weights in between except dropout. As an
-experiment divides pixels by 255, the weights must have been trained on pixels from 0 to 1, or in a network that divides
-them itself. If an assumption is wrong, the accuracy measured in the end shows it.
+Layers are matched by their order, or by their shapes if these decide; kinds and shapes are compared. Everything else is
+assumed to be as in the experiment: activations, padding, strides, pooling, and no layers without weights in between
+except dropout. As an experiment divides pixels by 255, the weights must have been trained on pixels from 0 to 1, or in
+a network that divides them itself. If an assumption is wrong, the accuracy measured in the end shows it.
 """
 
 import hashlib
@@ -20,35 +20,35 @@ from cnn.config import ExperimentConfig
 from cnn.data.splits import check_splits, data_digest, load_data
 from cnn.errors import RunDirError, UserError, printable
 from cnn.exchange.exporting import fill_state, load_safetensors
-from cnn.exchange.readers import SourceLayer, read_keras, read_torch
+from cnn.exchange.readers import READERS
+from cnn.exchange.source_layers import SourceLayer
+from cnn.exchange.torch_files import read_torch
 from cnn.runs import claim, rundir
 from cnn.runs.checkpoint import differing_leaves, open_checkpoints, save
 from cnn.runs.fit import initial_progress, saved_progress, timed
+from cnn.training.border import evaluate
 from cnn.training.metrics import metrics_dict
 from cnn.training.state import TrainState, abstract_state, create_state
-from cnn.training.steps import evaluate
-from cnn.training.summary import flattened_pixels, format_table, layer_table
-
-READERS = {".keras": read_keras, ".pt": read_torch, ".pth": read_torch}
-"""Readers by file extension; a safetensors file names its layers, and is not read in order."""
+from cnn.training.summary import LayerRow, flattened_pixels, format_table, layer_table
 
 
 def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_first: bool = False) -> dict[str, Any]:
-    """Returns the parameters of a state's model, by layer and name, from source layers in the same order.
+    """Returns the parameters of a state's model, by layer and name, from source layers.
 
     Args:
       state: of the model; its weights do not matter.
-      layers: those with weights, in order.
+      layers: those with weights, in the model's order, or in any order if no two have equal shapes.
       channels_first: whether pixels are flattened as [C, H, W], as in PyTorch, and not as [H, W, C].
 
     Raises:
-      UserError: layers are missing, unexpected, or of another kind or shape, all of which are listed; or a value is
-        non-finite; or the model has layers that cannot be imported.
+      UserError: layers are missing, unexpected, or of another kind or shape, all of which are listed; or their order is
+        unknown; or a value is non-finite; or the model has layers that cannot be imported.
     """
     table = layer_table(state)
     rows = [row for row in table if row.parameters]
     if foreign := sorted({row.kind for row in rows} - {"Conv", "Dense"}):
         raise UserError(f"the model has layers of the kind {foreign[0]}; only Conv and Dense can be imported")
+    layers = _in_model_order(state, rows, layers)
     available, expected = {}, {}
     for row, layer in zip_longest(rows, layers):
         if row:
@@ -72,6 +72,20 @@ def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_firs
     return params
 
 
+def _in_model_order(state: TrainState, rows: list[LayerRow], layers: Sequence[SourceLayer]) -> Sequence[SourceLayer]:
+    """Returns layers in the model's order if they differ from the model's in nothing but their order."""
+    expected = [sorted(_leaf_shapes("", row.kind, state.params[row.name]).items()) for row in rows]
+    available = [sorted(_leaf_shapes("", layer.kind, layer.leaves).items()) for layer in layers]
+    if available == expected or sorted(available) != sorted(expected):
+        return layers
+    if equal := [row.name for row, shapes in zip(rows, expected, strict=True) if expected.count(shapes) > 1]:
+        raise UserError(
+            f"the file stores the layers in another order than the model uses them, and {', '.join(equal)} have equal "
+            "shapes, so nothing tells them apart; define the layers in the order of use, load the weights, save again"
+        )
+    return [layers[available.index(shapes)] for shapes in expected]
+
+
 def _leaf_shapes(layer: str, kind: str, leaves: dict[str, Any]) -> dict[str, str]:
     return {f"{layer}/{name}": f"{kind} {list(leaf.shape)}" for name, leaf in leaves.items()}
 
@@ -84,8 +98,7 @@ def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[Tr
     """Returns a state with the weights of a file, and its configuration.
 
     Args:
-      file: ``.keras``, ``.pt`` or ``.pth`` with layers in the model's order, or ``.safetensors`` from
-        ``cnn.exchange.exporting``.
+      file: from Keras or PyTorch, with an ending of ``READERS``, or ``.safetensors`` from ``cnn.exchange.exporting``.
       config: the experiment; None for the one in a safetensors file, else the chapter's.
 
     Raises:
@@ -96,11 +109,12 @@ def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[Tr
     if file.suffix not in READERS:
         raise UserError(f"{file} must end in {', '.join(READERS)} or .safetensors")
     config = config or ExperimentConfig()
-    layers = READERS[file.suffix](file)
+    read = READERS[file.suffix]
+    layers = read(file)
     # Abstract, so that nothing is compiled if the layers do not match.
     state = abstract_state(config)
     try:
-        params = match_layers(state, layers, channels_first=file.suffix != ".keras")
+        params = match_layers(state, layers, channels_first=read is read_torch)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return fill_state(create_state(config), {"params": params}), config

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import tarfile
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -15,15 +16,17 @@ import pytest
 import cnn
 from cnn.__main__ import main
 from cnn.exchange import importing as weights
-from cnn.exchange.readers import SourceLayer
+from cnn.exchange.source_layers import SourceLayer
 from cnn.look import run_figures
 from cnn.runs import verify as verification
 from cnn.runs.transfer import apply_transfer
 from cnn.training.state import abstract_state
 from tests.exchange.test_onnx_graph import images
+from tests.files import make_keras_fixture
 from tests.helpers import NARROW
 
-TORCH_FILE = Path(__file__).parents[1] / "files" / "torch_narrow.pt"
+FILES = Path(__file__).parents[1] / "files"
+TORCH_FILE = FILES / "torch_narrow.pt"
 CONFIG = cnn.ExperimentConfig(name="narrow", model=NARROW)
 
 
@@ -93,13 +96,61 @@ def test_a_keras_network_has_the_outputs_of_keras(keras_network):
     assert np.ptp(outputs[-1], 0).max() > 1e-2
 
 
-def test_a_pytorch_network_has_the_outputs_of_pytorch():
-    state, _ = weights.load_weights(TORCH_FILE, CONFIG)
-    with np.load(TORCH_FILE.with_suffix(".npz")) as expected:
-        maps = cnn.feature_maps(state, expected["images"])
+def _assert_same_outputs(file: Path, expected: Path) -> None:
+    state, _ = weights.load_weights(file, CONFIG)
+    with np.load(expected) as arrays:
+        maps = cnn.feature_maps(state, arrays["images"])
         for name in ("conv1", "conv2", "dense", "logits"):
-            np.testing.assert_allclose(maps[name], expected[name], atol=1e-5, err_msg=name)
-        assert np.ptp(expected["logits"], 0).max() > 1e-1
+            np.testing.assert_allclose(maps[name], arrays[name], atol=1e-5, err_msg=name)
+        assert np.ptp(arrays["logits"], 0).max() > 1e-1
+
+
+def test_a_pytorch_network_has_the_outputs_of_pytorch():
+    _assert_same_outputs(TORCH_FILE, FILES / "torch_narrow.npz")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A directory with the files of Keras 2 and the checkpoints of PyTorch."""
+    directory = tmp_path_factory.mktemp("saved")
+    for name in ("keras2_narrow.tar.xz", "torch_narrow.tar.xz"):
+        with tarfile.open(FILES / name) as tar:
+            tar.extractall(directory, filter="data")
+    return directory
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ".weights.h5", "-weights.h5"])
+@pytest.mark.parametrize("version", ["2.13.1", "2.21.0"])
+@pytest.mark.parametrize("model", ["sequential", "functional", "inner"])
+def test_every_file_of_keras_2_has_its_outputs(saved, model, version, ending):
+    _assert_same_outputs(saved / f"{model}-{version}{ending}", FILES / "keras2_narrow.npz")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tutorial.pt", "imagenet.pth.tar", "timm.pth.tar", "lightning.ckpt", "compiled.pth", "averaged.bin"),
+        # Its layers are stored in the reverse order of their use, but no two have equal shapes.
+        "reversed.pt",
+    ],
+)
+def test_every_checkpoint_of_pytorch_has_its_outputs(saved, name):
+    _assert_same_outputs(saved / name, FILES / "torch_narrow.npz")
+
+
+@pytest.mark.parametrize("model", ["sequential", "functional", "inner"])
+def test_every_file_of_keras_3_has_the_outputs_of_the_same_weights(keras_network, tmp_path, model):
+    import keras
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        network = make_keras_fixture.make_models(keras)[model]
+        network.compile("adam", "sparse_categorical_crossentropy")
+        network.optimizer.build(network.trainable_variables)
+        network.set_weights(make_keras_fixture.make_weights(network))
+        for save, ending in ((network.save, ".keras"), (network.save, ".h5"), (network.save_weights, ".weights.h5")):
+            save(tmp_path / f"model{ending}")
+            _assert_same_outputs(tmp_path / f"model{ending}", FILES / "keras2_narrow.npz")
 
 
 def test_the_imported_run_works_like_a_trained_one(run, small):
@@ -209,6 +260,19 @@ def test_every_mismatch_is_listed():
         weights.match_layers(state, _layers(conv, MATCHING[2], MATCHING[2], logits))
 
 
+def test_layers_in_another_order_are_matched_only_where_shapes_decide():
+    state = abstract_state(CONFIG)
+    layers = _layers(*MATCHING)
+    reordered = weights.match_layers(state, [layers[index] for index in (2, 3, 1, 0)])
+    for params, layer in zip(reordered.values(), layers, strict=True):
+        assert params["kernel"] is layer.leaves["kernel"]
+    state = abstract_state(cnn.ExperimentConfig(model=cnn.DenseConfig(features=(5, 5, 5))))
+    same = [(784, 5), (5, 5), (5, 5), (5, 10)]
+    weights.match_layers(state, _layers(*same))
+    with pytest.raises(cnn.UserError, match="in another order than the model uses them, and dense2, dense3 have equal"):
+        weights.match_layers(state, _layers(*reversed(same)))
+
+
 def test_non_finite_values_and_other_kinds_of_layers_are_refused():
     layers = _layers(*MATCHING)
     layers[1].leaves["bias"][0] = np.inf
@@ -220,9 +284,9 @@ def test_non_finite_values_and_other_kinds_of_layers_are_refused():
 
 
 def test_a_wrong_file_or_experiment_is_one_line_and_writes_nothing(tmp_path):
-    (tmp_path / "model.h5").write_bytes(b"")
+    (tmp_path / "model.npz").write_bytes(b"")
     for file, message in (
-        (tmp_path / "model.h5", r"must end in \.keras, \.pt, \.pth or \.safetensors"),
+        (tmp_path / "model.npz", r"must end in \.keras, \.h5, \.hdf5, \.pt, .*, \.tar or \.safetensors"),
         (TORCH_FILE, r"conv1/bias Conv \[4\] -> Conv \[32\];.*name the experiment with these layers with --experiment"),
     ):
         with pytest.raises(cnn.UserError, match=message) as refusal:

@@ -1,14 +1,12 @@
-"""Files of Keras and PyTorch: intact, of other dtypes, damaged, hostile or too large."""
+"""Files of PyTorch: intact, of other dtypes, damaged, hostile or too large."""
 
-import io
-import json
 import os
 import pickle
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cnn
-from cnn.exchange import readers
+from cnn.exchange import source_layers
+from cnn.exchange.torch_files import read_torch
 
 TORCH_FILE = Path(__file__).parents[1] / "files" / "torch_narrow.pt"
+CHECKPOINTS = TORCH_FILE.with_suffix(".tar.xz")
 PICKLE = "torch_narrow/data.pkl"
 
 
@@ -39,7 +39,7 @@ def _with_pickle(path: Path, content: bytes) -> Path:
 
 
 def test_a_state_dict_is_read_in_order_and_with_its_strides():
-    layers = readers.read_torch(TORCH_FILE)
+    layers = read_torch(TORCH_FILE)
     assert [(layer.name, layer.kind) for layer in layers] == [
         ("0", "Conv"),
         ("3", "Conv"),
@@ -59,9 +59,7 @@ def test_other_dtypes_become_float32(tmp_path, name, dtype):
         for name, content in _members(TORCH_FILE).items()
     }
     members[PICKLE] = members[PICKLE].replace(b"FloatStorage", f"{name}Storage".encode())
-    for layer, expected in zip(
-        readers.read_torch(_write(tmp_path / "other.pt", members)), readers.read_torch(TORCH_FILE), strict=True
-    ):
+    for layer, expected in zip(read_torch(_write(tmp_path / "other.pt", members)), read_torch(TORCH_FILE), strict=True):
         for leaf, values in layer.leaves.items():
             assert values.dtype == np.float32
             np.testing.assert_array_equal(values, expected.leaves[leaf].astype(dtype).astype(np.float32))
@@ -86,7 +84,7 @@ def test_a_hostile_pickle_is_refused_without_effect(tmp_path, function, protocol
     assert harm.exists()
     harm.unlink()
     with pytest.raises(cnn.UserError, match=r"torch\.save\(model\.state_dict\(\)") as refusal:
-        readers.read_torch(_with_pickle(tmp_path / "hostile.pt", content))
+        read_torch(_with_pickle(tmp_path / "hostile.pt", content))
     assert not harm.exists() and "\n" not in str(refusal.value)
     if protocol >= 2 and function is os.system:
         assert f"names '{os.system.__module__}.system', which is not part of a state_dict" in str(refusal.value)
@@ -95,15 +93,17 @@ def test_a_hostile_pickle_is_refused_without_effect(tmp_path, function, protocol
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps(Hostile(Hostile, "a module"), 2), "test_readers.Hostile', which is not part of a state"),
-        (pickle.dumps({"model": {}, "epoch": 3}, 2), "holds more than the tensors of a state_dict"),
-        (pickle.dumps({"lr": [0.1]}, 2), "more than the tensors of a state_dict (EMPTY_LIST)"),
-        (pickle.dumps([], 2), "more than the tensors of a state_dict (EMPTY_LIST)"),
-        (pickle.dumps({(1, 2): 3}, 2), "more than the tensors"),
+        (pickle.dumps(Hostile(Hostile, "a module"), 2), "test_torch_files.Hostile', which is not part of a state"),
+        (pickle.dumps({"model": {}, "epoch": 3}, 2), "holds no state_dict"),
+        (pickle.dumps({"model": Hostile(Hostile, "a"), "lr": 3}, 2), "names 'test_torch_files.Hostile'"),
+        (pickle.dumps({"lr": [0.1]}, 2), "holds no state_dict"),
+        (pickle.dumps([], 2), "holds no state_dict"),
+        (pickle.dumps({(1, 2): 3}, 2), "holds no state_dict"),
+        (pickle.dumps({"lr": 3}, 0), "holds more than tensors and numbers (DICT)"),
         (b"", "is damaged"),
         (b"\x80\x02}", "is damaged"),
         # A tuple nested in itself twice, sixty times: hashing or printing it would take for ever.
-        (b"\x80\x02}" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"h\x00s.", "more than the tensors"),
+        (b"\x80\x02}" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"h\x00s.", "holds no state_dict"),
         (b"\x80\x02" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"Q.", "is damaged"),
         (b"\x80\x02" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b")R.", "is damaged"),
         (b"\x80\x02}" + b"q\x00" * 2**19 + b".", "more than the tensors"),
@@ -111,19 +111,31 @@ def test_a_hostile_pickle_is_refused_without_effect(tmp_path, function, protocol
 )
 def test_anything_but_a_state_dict_is_refused_with_a_hint(tmp_path, content, message):
     with pytest.raises(cnn.UserError) as refusal:
-        readers.read_torch(_with_pickle(tmp_path / "other.pt", content))
+        read_torch(_with_pickle(tmp_path / "other.pt", content))
     assert message in str(refusal.value) and "save" in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint of a training script, with an optimizer and objects of other classes."""
+    with tarfile.open(CHECKPOINTS) as tar:
+        tar.extractall(tmp_path_factory.getbasetemp(), filter="data")
+    return _members(tmp_path_factory.getbasetemp() / "imagenet.pth.tar")
+
+
 @settings(max_examples=300)
-@given(position=st.integers(0, 2000), byte=st.integers(0, 255), cut=st.booleans())
-def test_any_mutation_of_a_pickle_gives_layers_or_a_user_error(tmp_path_factory, position, byte, cut):
-    content = bytearray(_members(TORCH_FILE)[PICKLE])
+@given(inside=st.booleans(), position=st.integers(0, 2**14), byte=st.integers(0, 255), cut=st.booleans())
+def test_any_mutation_of_a_pickle_gives_layers_or_a_user_error(
+    tmp_path_factory, checkpoint, inside, position, byte, cut
+):
+    members = checkpoint if inside else _members(TORCH_FILE)
+    name = next(name for name in members if name.endswith("/data.pkl"))
+    content = bytearray(members[name])
     position %= len(content)
     content[position] = byte
     path = tmp_path_factory.getbasetemp() / "mutated.pt"
     try:
-        layers = readers.read_torch(_with_pickle(path, bytes(content[:position] if cut else content)))
+        layers = read_torch(_write(path, members | {name: bytes(content[:position] if cut else content)}))
     except cnn.UserError as error:
         assert len(str(error).splitlines()) == 1
     else:
@@ -161,96 +173,64 @@ def _tensor(storage: bytes, offset: int, shape: tuple[int, ...], strides: tuple[
 def test_nothing_outside_a_storage_is_read(tmp_path, tensor, fits):
     path = _with_pickle(tmp_path / "one.pt", b"\x80\x02}X\x08\x00\x00\x000.weight" + tensor + b"s.")
     if fits:
-        assert readers.read_torch(path)[0].kind == "Dense"
+        assert read_torch(path)[0].kind == "Dense"
     else:
         with pytest.raises(cnn.UserError, match="is damaged"):
-            readers.read_torch(path)
+            read_torch(path)
 
 
-def _keras_weights(fill: Callable[[h5py.File], object] = len) -> bytes:
-    content = io.BytesIO()
-    with h5py.File(content, "w") as file:
-        fill(file)
-    return content.getvalue()
-
-
-def _keras_file(path: Path, fill: Callable[[h5py.File], object], **layer: object) -> Path:
-    layers = [{"class_name": "Dense", "config": {"name": "logits", **layer}}]
-    config = json.dumps({"config": {"layers": layers}}).encode()
-    return _write(path, {"config.json": config, "model.weights.h5": _keras_weights(fill)})
-
-
-def test_weights_of_unknown_layers_are_kept_as_other(tmp_path):
-    def fill(file):
-        file["layers/dense/vars/0"] = np.ones((2, 3))
-        file["layers/lstm/cell/vars/0"] = np.ones(4)
-        file["layers/dropout/seed_generator/vars/0"] = np.ones(2)
-        file["optimizer/vars/0"] = np.ones(5)
-
-    logits, other = readers.read_keras(_keras_file(tmp_path / "some.keras", fill))
-    assert (logits.name, logits.kind) == ("logits", "Dense") and logits.leaves["kernel"].shape == (2, 3)
-    assert (other.name, other.kind) == ("layers/lstm/cell/vars/0", "other")
-
-
-def test_links_out_of_a_keras_file_are_not_followed(tmp_path):
-    with h5py.File(tmp_path / "outside.h5", "w") as file:
-        file["values"] = np.ones((2, 3))
-
-    def link(file):
-        file["layers/dense/vars/0"] = h5py.ExternalLink(str(tmp_path / "outside.h5"), "values")
-
-    def external(file):
-        (tmp_path / "raw").write_bytes(bytes(24))
-        file.create_dataset("layers/dense/vars/0", (2, 3), "f4", external=[(str(tmp_path / "raw"), 0, 24)])
-
-    (logits,) = readers.read_keras(_keras_file(tmp_path / "link.keras", link))
-    assert not logits.leaves
-    with pytest.raises(cnn.UserError, match="is stored in another file"):
-        readers.read_keras(_keras_file(tmp_path / "external.keras", external))
-
-
-def test_channels_first_are_refused(tmp_path):
-    path = _keras_file(tmp_path / "some.keras", len, data_format="channels_first")
-    with pytest.raises(cnn.UserError, match="channels first in 'logits'; only channels_last"):
-        readers.read_keras(path)
-
-
-@pytest.mark.parametrize("read", [readers.read_keras, readers.read_torch], ids=["keras", "torch"])
-def test_a_damaged_or_foreign_file_gives_one_line(tmp_path, read):
+def test_a_damaged_or_foreign_file_gives_one_line(tmp_path):
     path = tmp_path / "file"
     intact = TORCH_FILE.read_bytes()
     for content in (b"", b"no archive", intact[: len(intact) // 2], intact[:-30]):
         path.write_bytes(content)
         with pytest.raises(cnn.UserError, match=r"file is damaged, .*; save it again$"):
-            read(path)
-    _write(path, {"config.json": b'{"config": {"layers": [{}]}}', "model.weights.h5": _keras_weights()})
-    with pytest.raises(cnn.UserError, match="file is damaged|is not from PyTorch"):
-        read(path)
+            read_torch(path)
     _write(path, {"readme": b""})
-    with pytest.raises(cnn.UserError, match="file is damaged|is not from PyTorch"):
-        read(path)
+    with pytest.raises(cnn.UserError, match="is not from PyTorch"):
+        read_torch(path)
     for missing in (tmp_path, tmp_path / "missing"):
         with pytest.raises(cnn.UserError, match="is not a file"):
-            read(missing)
+            read_torch(missing)
 
 
 def test_an_archive_larger_than_the_limit_is_not_read(tmp_path):
-    bomb = _members(TORCH_FILE) | {"torch_narrow/data/9": bytes(readers.MAX_BYTES)}
+    bomb = _members(TORCH_FILE) | {"torch_narrow/data/9": bytes(source_layers.MAX_BYTES)}
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in bomb.items():
             archive.writestr(name, content)
     assert (tmp_path / "bomb.pt").stat().st_size < 2**20
     with pytest.raises(cnn.UserError, match="bytes, but at most 268,435,456 are read"):
-        readers.read_torch(tmp_path / "bomb.pt")
+        read_torch(tmp_path / "bomb.pt")
 
 
 def test_arrays_larger_than_the_limit_are_not_read(tmp_path):
-    def fill(file):
-        file.create_dataset("layers/dense/vars/0", (2**15, 2**15), "f4", chunks=(1024, 1024), compression="gzip")
-
-    with pytest.raises(cnn.UserError, match="4,294,967,296 bytes, but at most"):
-        readers.read_keras(_keras_file(tmp_path / "huge.keras", fill))
     # The same values repeated with stride 0.
     content = _members(TORCH_FILE)[PICKLE].replace(b"K\x04\x85q\x11K\x01\x85", b"J\xff\xff\xff\x7f\x85q\x11K\x00\x85")
     with pytest.raises(cnn.UserError, match="bytes, but at most"):
-        readers.read_torch(_with_pickle(tmp_path / "huge.pt", content))
+        read_torch(_with_pickle(tmp_path / "huge.pt", content))
+
+
+def _state_dict() -> bytes:
+    """The instructions for a state_dict with one tensor."""
+    return b"}X\x08\x00\x00\x000.weight" + _tensor(STORAGE, 0, (9, 4), (4, 1)) + b"s"
+
+
+def test_the_average_is_taken_of_two_state_dicts_and_nothing_else_is_guessed(tmp_path):
+    def checkpoint(*names: str) -> Path:
+        items = b"".join(b"X" + len(name).to_bytes(4, "little") + name.encode() + _state_dict() for name in names)
+        return _with_pickle(tmp_path / "two.pt", b"\x80\x02}(" + items + b"u.")
+
+    assert [layer.name for layer in read_torch(checkpoint("generator"))] == ["0"]
+    assert len(read_torch(checkpoint("model", "model_ema"))) == 1
+    for names in (("model", "best"), ("state_dict_ema", "model_ema")):
+        with pytest.raises(cnn.UserError, match=rf"several state_dicts \('{names[0]}', '{names[1]}'\), but one is imp"):
+            read_torch(checkpoint(*names))
+
+
+def test_what_is_called_beside_a_state_dict_has_no_effect(tmp_path):
+    harm = tmp_path / "harm"
+    call = pickle.dumps(Hostile(os.system, f"touch {harm}"), 2)[2:-1]
+    content = b"\x80\x02}(X\x04\x00\x00\x00args" + call + b"X\x05\x00\x00\x00model" + _state_dict() + b"u."
+    assert [layer.kind for layer in read_torch(_with_pickle(tmp_path / "args.pt", content))] == ["Dense"]
+    assert not harm.exists()
