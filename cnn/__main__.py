@@ -11,7 +11,7 @@ from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
 from cnn.exchange.exporting import FormatName
 from cnn.rules import integer, require
-from cnn.run import default_run_dir, result_table
+from cnn.run import named_or_new, result_table
 
 
 def data(data: DataConfig) -> None:
@@ -21,35 +21,44 @@ def data(data: DataConfig) -> None:
     print(prepare(data))
 
 
-def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None) -> None:
+def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None, output: Path | None = None) -> None:
     """Draw the figures of a finished run; with --layer or --image, one layer: its kernels, and its maps of an image.
 
     Args:
         run_dir: Directory of the run.
         layer: Name of a layer, as in summary.txt. Default: the last one that has pixels.
-        image: PNG or JPEG file. Default: the first training image.
+        image: Image file, as of predict. Default: the first training image.
+        output: Directory for the figures. Default: figures/ in the run's directory.
     """
-    from cnn.look.run_figures import draw_figures, draw_layer
+    from cnn.look.run_figures import draw_figures, draw_layer, figures_directory
     from cnn.runs.result import load_result
 
     if layer is not None or image is not None:
-        print(*draw_layer(run_dir, layer, image), sep="\n")
+        print(*draw_layer(run_dir, layer, image, output), sep="\n")
         return
+    figures_directory(run_dir, output)
     config, result = load_result(run_dir)
-    print(*draw_figures(run_dir, config, result), sep="\n")
+    print(*draw_figures(run_dir, config, result, output=output), sep="\n")
 
 
-def evaluate(run_dir: Path, /) -> None:
+def evaluate(run_dir: Path, /, output: Path | None = None) -> None:
     """Evaluate the best network of a run: accuracy, confusion, calibration; writes evaluation.json and figures.
 
     Args:
         run_dir: Directory of the run.
+        output: Directory for evaluation.json and the figures. Default: the run's.
     """
     from cnn.look.evaluation import evaluate_run, format_evaluation
+    from cnn.look.run_figures import OUTPUT_HINT, figures_directory, write_figures
+    from cnn.runs import rundir
 
-    values, figures = evaluate_run(run_dir)
-    print(format_evaluation(values))
-    print(f"\nwrote {run_dir}/evaluation.json", *figures, sep="\n")
+    directory = figures_directory(run_dir, output)
+    values, drawings = evaluate_run(run_dir)
+    # Before anything is written, as the run may be read-only.
+    print(format_evaluation(values), flush=True)
+    figures, file = write_figures(directory, drawings), (output or run_dir) / "evaluation.json"
+    rundir.write_json(file, values, OUTPUT_HINT)
+    print(f"\nwrote {file}", *figures, sep="\n")
 
 
 def report(run_dirs: tuple[Path, ...], /, output: Path | None = None) -> None:
@@ -130,15 +139,15 @@ def predict(
 
     Args:
         run_dir: Directory of the run.
-        files: PNG or JPEG files, or directories of them; - for standard input.
+        files: PNG, JPEG, WebP, BMP, GIF or TIFF files, or directories of them; - for standard input.
         json: Print a JSON object for each.
         invert: Whether to invert dark and light; auto decides by each image's border, as the data is light on dark.
     """
-    from cnn.data.image_files import image_files
+    from cnn.data.image_files import FORMATS, image_files
     from cnn.look.prediction import predict_files
 
     if not files:
-        raise DataError("no file is named; python -m cnn predict RUN_DIR FILE... takes PNG and JPEG files")
+        raise DataError(f"no file is named; python -m cnn predict RUN_DIR FILE... takes {FORMATS} files")
     unread = 0
     paths = image_files(files)
     inverted = {"auto": None, "yes": True, "no": False}[invert]
@@ -167,7 +176,7 @@ def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None =
     """Make a run from weights that were trained elsewhere: in Keras, in PyTorch, or exported as safetensors.
 
     Args:
-        file: FILE.keras, FILE.pt from torch.save(model.state_dict(), ...), or FILE.safetensors.
+        file: FILE.keras or FILE.h5 of Keras, FILE.pt or FILE.ckpt with a state_dict of PyTorch, or FILE.safetensors.
         run_dir: Directory that is made for the run. Default: runs/NAME/TIME, the time in UTC.
         experiment: Module of the experiment with that architecture, such as experiments.alexnet. Default: the
             configuration in a safetensors file, else experiments.fashion_cnn.
@@ -175,9 +184,9 @@ def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None =
     from cnn.exchange.importing import import_run, load_weights
 
     state, config = load_weights(file, load_experiment(experiment) if experiment else None)
-    run_dir = run_dir or default_run_dir(config.name)
-    print(result_table(import_run(file, run_dir, state, config)))
-    print(f"run directory: {run_dir}")
+    with named_or_new(run_dir, config.name) as directory:
+        print(result_table(import_run(file, directory, state, config)))
+    print(f"run directory: {directory}")
 
 
 def sweep(arguments: list[str]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import signal
 import sys
 import warnings
@@ -14,6 +15,7 @@ import jax
 
 from cnn.config import ExperimentConfig
 from cnn.data.cache import cache_directory
+from cnn.devices.signals import owns_process
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
 
 
@@ -46,9 +48,9 @@ def parse_options(function: Callable[..., None], program: str, arguments: list[s
 
 
 def _first_message(box: str) -> str:
-    """Returns the message in the box that tyro draws around it, on one line."""
+    """Returns the message in the box that tyro draws around it, on one line, without the colours of a terminal."""
     lines = []
-    for line in box.splitlines()[1:]:
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]:
         text = line.strip("│╭╮╰╯ ")
         if not text.strip("─"):
             break
@@ -62,8 +64,11 @@ def exit_status(command: Callable[[], None]) -> int:
         # A file name may hold characters that the terminal cannot show.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # A command only writes files. A notebook exports its own backend to all that it starts, installed there or not.
+    os.environ["MPLBACKEND"] = "agg"
     try:
-        command()
+        with owns_process():
+            command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -80,7 +85,25 @@ def exit_status(command: Callable[[], None]) -> int:
         # For example, the disk is full that our output is redirected to.
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except Exception:
+        if not (problem := _missing_platform()):
+            raise
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _missing_platform() -> str:
+    """Returns what is wrong if the environment names a platform on which JAX cannot start, else ""."""
+    named = [f"{name} is {os.environ[name]!r}" for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if name in os.environ]
+    if not named:
+        return ""
+    try:
+        jax.devices()
+    except Exception as error:
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        return f"{', '.join(named)}, but must be a platform that JAX finds, such as cpu; change or unset it{reason}"
+    return ""
 
 
 def enable_compilation_cache() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 
@@ -51,9 +52,16 @@ def import_extra(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise UserError(
-            f"the package {package} is not installed; run pip install -c constraints.txt -e '.[exchange]'"
-        ) from error
+        raise UserError(f"the package {package} is not installed; run {install_command('exchange')}") from error
+
+
+def install_command(extra: str) -> str:
+    """Returns the command that adds an extra: to a clone with its pinned versions, or to the installed package."""
+    clone = Path(__file__).parents[1]
+    if not (clone / "constraints.txt").exists():
+        return f"pip install 'fashion-cnn[{extra}]'"
+    place = Path() if Path.cwd() == clone else clone
+    return f"pip install -c {place / 'constraints.txt'} -e '{place}[{extra}]'"
 
 
 def printable(path: str | os.PathLike) -> str:

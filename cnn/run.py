@@ -1,6 +1,7 @@
 """What an experiment's ``main()`` calls: command line -> fit -> figures and report -> the table of results."""
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -58,29 +59,57 @@ def main(config: ExperimentConfig, splits: Splits | None = None) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         elif cluster != (None, None, None):
             raise ConfigError("--coordinator, --processes and --process-index are for --distributed; add it")
-        run(config, run_dir or default_run_dir(config.name), splits)
+        with named_or_new(run_dir, config.name) as directory:
+            run(config, directory, splits)
 
     program = f"python -m experiments.{config.name}"
     leave(lambda: parse_options(experiment, program, sys.argv[1:])(), exit_status)
 
 
 def default_run_dir(name: str, root: Path = Path("runs")) -> Path:
-    """Returns a directory for a run that starts now.
+    """Makes and returns a directory for a run that starts now; other runs of the same second have other directories.
 
     Raises:
-      RunDirError: a symbolic link leads it out of ``root``.
+      RunDirError: a symbolic link leads it out of ``root``, or it cannot be made.
     """
-    path = root / name / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise RunDirError(f"{root / name} leads out of {root}, to {path.parent.resolve()}; name it with --run-dir")
-    return path
+    parent, time_utc = root / name, datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    if not parent.resolve().is_relative_to(root.resolve()):
+        raise RunDirError(f"{parent} leads out of {root}, to {parent.resolve()}; name it with --run-dir")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        path, number = parent / time_utc, 1
+        while True:
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+                path = parent / f"{time_utc}-{number}"
+    except OSError as error:
+        raise RunDirError(f"cannot make a directory in {parent}: {error.strerror}; name one with --run-dir") from error
+
+
+@contextlib.contextmanager
+def named_or_new(run_dir: Path | None, name: str) -> Iterator[Path]:
+    """Gives the directory that the user names, else a new one, which is removed if nothing is written into it."""
+    if run_dir is not None:
+        yield run_dir
+        return
+    run_dir = default_run_dir(name)
+    try:
+        yield run_dir
+    finally:
+        with contextlib.suppress(OSError):
+            if os.listdir(run_dir) == [rundir.LOCK]:
+                (run_dir / rundir.LOCK).unlink()
+            run_dir.rmdir()
 
 
 def run(config: ExperimentConfig, run_dir: Path, splits: Splits | None = None) -> None:
     """Trains or resumes, unless the run is finished; draws the figures if they are missing; prints the result."""
     enable_onednn_bfloat16(config)
     enable_compilation_cache()
-    finished = (run_dir / rundir.RESULT).exists()
+    finished = rundir.is_finished(run_dir, config)
     result = _fit(config, run_dir, splits, finished)
     if not is_primary():
         return

@@ -66,7 +66,7 @@ def _read_named(config: DataConfig) -> tuple[Arrays, str] | None:
     """Returns the arrays from the directory that the user names, and its path; None without one."""
     if not (named := _named_directory(config)):
         return None
-    directory = Path(os.path.expanduser(named[1]))
+    directory = _published_directory(config.name, Path(os.path.expanduser(named[1])))
     try:
         if config.name == "fashion_mnist":
             return idx.read_idx_directory(directory), str(directory)
@@ -75,12 +75,24 @@ def _read_named(config: DataConfig) -> tuple[Arrays, str] | None:
         raise DataError(f"{named[0]}: {error}") from None
 
 
+def _published_directory(name: DatasetName, directory: Path) -> Path:
+    """Returns the directory of the published files, which is inside of torchvision's root, with a line on stderr."""
+    raw = directory / DATASETS[name].builder[1] / "raw"
+    if raw.is_dir() and not any(directory.glob("*-ubyte*")):
+        print(f"{directory} is torchvision's root; reading {name} from {raw}", file=sys.stderr, flush=True)
+        return raw
+    return directory
+
+
 def _fetch(name: DatasetName, work: Path, allow_apt: bool) -> tuple[Arrays, str]:
     """Returns the arrays and their source; the only place that decides whether to use the network."""
     fashion = name == "fashion_mnist"
     attempts: dict[str, Callable[[], Arrays]] = {}
     if fashion and debian.DEBIAN_DIRECTORY.is_dir():
         attempts[str(debian.DEBIAN_DIRECTORY)] = lambda: idx.read_idx_directory(debian.DEBIAN_DIRECTORY)
+    keras = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"), "datasets", "fashion-mnist")
+    if fashion and keras.is_dir():
+        attempts[f"Keras' cache {keras}"] = lambda: idx.read_idx_directory(keras)
     attempts["TensorFlow Datasets"] = lambda: tfds.fetch_with_tfds(name, work)
     if fashion and allow_apt:
         package = f"the package {debian.DEBIAN_PACKAGE}"

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from cnn.config import MeshConfig
 from cnn.devices.processes import to_host
-from cnn.errors import ConfigError
+from cnn.errors import ConfigError, install_command
 
 
 # jaxlib carries no types, so jax.Device is Any to a type checker.
@@ -31,7 +31,7 @@ def find_devices(kind: str) -> list[Any]:
     except RuntimeError as error:
         raise ConfigError(
             f"--train.device is {kind!r}, but JAX sees no such device, only {jax.devices()[0].platform}; "
-            "use auto, or install JAX's build for it: pip install -c constraints.txt -e '.[cuda]' or '.[tpu]'"
+            f"use auto, or install JAX's build for it: {install_command('tpu' if kind == 'tpu' else 'cuda')}"
         ) from error
 
 

@@ -1,11 +1,15 @@
-"""A run -> evaluation.json, its tables and figures: accuracy, confusion and calibration on the test images."""
+"""A run -> the numbers of its evaluation, tables and figures: accuracy, confusion, calibration on the test images."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnn.look.scores import calibrated, top_losses
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EMBEDDED = 2_000
 """Number of test images in the t-SNE embedding of the last hidden layer."""
@@ -31,22 +35,20 @@ def format_evaluation(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Evaluates the best network of a run on its test images, writes evaluation.json and figures, and returns both.
+def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], dict[str, Callable[[], "Figure"]]]:
+    """Returns the evaluation of a run's best network on its test images, and by file name what draws its figures.
 
     Raises:
-      UserError: the directory holds no run or cannot be written, or the run's images are missing or have changed.
+      UserError: the directory holds no run, or the run's images are missing or have changed.
       DamagedError: the checkpoint is damaged.
     """
     from cnn.config import model_class_names
     from cnn.figures import image_plots, plots
     from cnn.look.features import layer_outputs
-    from cnn.look.run_figures import write_figures
     from cnn.look.tsne import embed
-    from cnn.runs import rundir
     from cnn.runs.checkpoint import load_best
     from cnn.runs.result import load_images
-    from cnn.training.steps import predict
+    from cnn.training.border import predict
     from cnn.training.summary import last_hidden_layer, layer_table
 
     state, config = load_best(run_dir)
@@ -70,6 +72,4 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], list[Path]]:
         ),
         "embedding": embedding,
     }
-    figures = write_figures(run_dir, drawings)
-    rundir.write_json(run_dir / "evaluation.json", values)
-    return values, figures
+    return values, drawings

@@ -18,13 +18,15 @@ from cnn.runs import rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import Result, load_images
 from cnn.runs.transfer import apply_transfer
+from cnn.training.border import predict
 from cnn.training.state import TrainState, create_state
-from cnn.training.steps import predict
 from cnn.training.summary import LayerRow, flattened_pixels, last_hidden_layer, layer_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
+OUTPUT_HINT = "fix that, or name another directory with --output"
 
 STRIP_KERNELS, STRIP_EPOCHS = 8, 16
 """Maximum numbers of rows and columns in the figure of the kernels by epoch."""
@@ -138,7 +140,13 @@ def figures(
     }
 
 
-def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits: Splits | None = None) -> list[Path]:
+def draw_figures(
+    run_dir: Path,
+    config: ExperimentConfig,
+    result: Result,
+    splits: Splits | None = None,
+    output: Path | None = None,
+) -> list[Path]:
     """Draws all figures of a run and returns their paths.
 
     Args:
@@ -146,30 +154,44 @@ def draw_figures(run_dir: Path, config: ExperimentConfig, result: Result, splits
       config: its experiment.
       result: its result.
       splits: its images; None loads those of the configuration.
+      output: directory for the figures; None for the run's.
 
     Raises:
       RunDirError: they cannot be written; the result of the run is complete without them.
     """
-    rundir.own_directory(run_dir, rundir.FIGURES)
+    directory = figures_directory(run_dir, output)
     kernels = rundir.read_kernels(run_dir)
     drawings = figures(config, result, splits or load_images(run_dir, config.data), kernels)
-    return write_figures(run_dir, drawings, f"fix that, then python -m cnn look {run_dir} draws them")
+    return write_figures(directory, drawings, f"fix that, then python -m cnn look {run_dir} [--output DIR] draws them")
+
+
+def figures_directory(run_dir: Path, output: Path | None = None) -> Path:
+    """Returns the directory for figures, which need not exist: the one that the user names, or else the run's.
+
+    Raises:
+      UserError: there is no directory to make it in, or it is another file, or the run's is a link.
+    """
+    if output is None:
+        return rundir.own_directory(run_dir, rundir.FIGURES)
+    if not output.is_dir() and (output.exists() or not output.parent.is_dir()):
+        problem = "is a file" if output.exists() else f"is in {output.parent}, which is not a directory"
+        raise ConfigError(f"--output is {str(output)!r}, which {problem}; name a directory")
+    return output
 
 
 def write_figures(
-    run_dir: Path, drawings: Mapping[str, Callable[[], "Figure"]], hint: str = "fix that and try again"
+    directory: Path, drawings: Mapping[str, Callable[[], "Figure"]], hint: str = OUTPUT_HINT
 ) -> list[Path]:
-    """Writes figures into a run directory, one after the other, and returns their paths.
+    """Writes figures into a directory, which is made if needed, one after the other, and returns their paths.
 
     Args:
-      run_dir: directory of the run.
+      directory: from ``figures_directory``.
       drawings: by file name, the functions that draw them.
       hint: end of the error message if they cannot be written.
 
     Raises:
       RunDirError: they cannot be written.
     """
-    directory = rundir.own_directory(run_dir, rundir.FIGURES)
     try:
         directory.mkdir(exist_ok=True)
         for name, draw in drawings.items():
@@ -179,13 +201,14 @@ def write_figures(
     return [directory / f"{name}.png" for name in drawings]
 
 
-def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path]:
+def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path | None = None) -> list[Path]:
     """Draws the output of a layer of a run's best network for an image, the attribution of the class, and its kernels.
 
     Args:
       run_dir: directory of the run.
       layer: its name; None for the last one that has pixels, or the last hidden one if none has.
-      file: PNG or JPEG; None for the first training image.
+      file: an image file, as of ``read_image``; None for the first training image.
+      output: directory for the figures; None for the run's.
 
     Returns:
       The paths: maps, attribution, and for a layer with a kernel its kernels and weights, trained and untrained.
@@ -193,6 +216,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
     Raises:
       UserError: there is no such run, layer or file, or the figures cannot be written.
     """
+    directory = figures_directory(run_dir, output)
     state, config = load_best(run_dir)
     layers = layer_table(state)
     with_pixels = [row.name for row in layers if len(row.output_shape) == 4]
@@ -223,4 +247,4 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None) -> list[Path
             f"look_{layer}_kernels": lambda: image_plots.kernels_compared(untrained, trained, layer, titles),
             f"look_{layer}_weights": lambda: plots.weights_histogram(trained, untrained, layer, origin),
         }
-    return write_figures(run_dir, drawings)
+    return write_figures(directory, drawings)

@@ -20,7 +20,7 @@ from cnn.config import ExperimentConfig, config_fields
 from cnn.data.splits import Splits, load_data
 from cnn.devices.processes import is_primary
 from cnn.devices.sharding import on_one_device
-from cnn.errors import ConfigError, first_cause
+from cnn.errors import ConfigError, first_cause, install_command
 from cnn.look.features import feature_maps
 from cnn.runs import rundir
 from cnn.training.state import TrainState
@@ -88,8 +88,8 @@ def tracked(
             importlib.import_module(package)
         except ImportError as error:
             raise ConfigError(
-                f"--log.tracker is {name!r}, but {error.name} is not installed; leave the option out, or run "
-                f".venv/bin/pip install -c constraints.txt -e '.[{name}]'"
+                f"--log.tracker is {name!r}, but {error.name} is not installed; "
+                f"leave the option out, or run {install_command(name)}"
             ) from None
     rundir.own_directory(run_dir, name)
 

@@ -21,7 +21,7 @@ from cnn.report.page import UPLOT, escaped, fill_template, percent, picture_url,
 from cnn.report.svg import reliability_svg
 from cnn.runs import rundir
 from cnn.runs.result import Result, load_images, load_result
-from cnn.training.steps import predict
+from cnn.training.border import predict
 
 FIGURE_BYTES = 700_000
 """Maximum size of all figures in a page."""

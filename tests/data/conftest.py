@@ -22,6 +22,7 @@ def offline(monkeypatch, tmp_path):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setattr(debian, "DEBIAN_DIRECTORY", tmp_path / "not installed")
     monkeypatch.setattr(debian, "DEBIAN_PACKAGE", "no-such-package")
     monkeypatch.setattr(cache, "MIN_FREE_BYTES", 0)

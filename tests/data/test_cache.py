@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from hashlib import sha256
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from cnn.data.cache import prepare
 from cnn.data.splits import Splits, data_digest, load_data
 from cnn.datasets import DATASETS
 from cnn.errors import DataError
+from tests.data.published import archives, write
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -134,6 +137,58 @@ def test_wrong_named_directory_is_an_error_despite_a_valid_cache(monkeypatch, in
     with pytest.raises(DataError, match="^FASHION_MNIST_DIR: .* is missing"):
         load_data(CONFIG)
     assert load_data(DataConfig(source=str(installed)))  # The option takes precedence.
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_torchvisions_root_is_read_and_reported(monkeypatch, idx_directory, tmp_path, capsys, by):
+    raw = tmp_path / "root" / "FashionMNIST" / "raw"
+    raw.parent.mkdir(parents=True)
+    idx_directory.rename(raw)
+    if by == "variable":
+        monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "root"))
+    config = DataConfig(source=str(tmp_path / "root")) if by == "option" else CONFIG
+    splits = load_data(config)
+    message = f"{tmp_path}/root is torchvision's root; reading fashion_mnist from {raw}\n"
+    assert capsys.readouterr() == ("", message)
+    assert_equal(splits, load_data(DataConfig(source=str(raw))))
+    assert capsys.readouterr() == ("", "")
+    flip_last_bit(raw / "t10k-labels-idx1-ubyte.gz")
+    with pytest.raises(DataError, match="FashionMNIST/raw/t10k-labels-idx1-ubyte.gz"):
+        load_data(config)
+
+
+@pytest.mark.parametrize("name", ["mnist", "kmnist"])
+def test_torchvisions_root_of_another_data_set(monkeypatch, tiny, tmp_path, name):
+    arrays = tiny(name)
+    files = archives(name, arrays)
+    raw = tmp_path / "root" / name.upper() / "raw"
+    raw.parent.mkdir(parents=True)
+    write(raw, files)
+    infos = {file: SimpleNamespace(filename=file, checksum=sha256(files[file]).hexdigest()) for file in files}
+    monkeypatch.setattr(tfds, "stock_builder", lambda name: SimpleNamespace(url_infos=infos))
+    loaded = load_data(DataConfig(name=name, source=str(tmp_path / "root")))
+    np.testing.assert_array_equal(loaded.test.images, arrays.test_images)
+
+
+def test_kerass_cache_fills_ours_without_a_network(monkeypatch, idx_directory, tmp_path, capsys):
+    keras = tmp_path / "keras" / "datasets" / "fashion-mnist"
+    keras.parent.mkdir(parents=True)
+    idx_directory.rename(keras)
+    expected = load_data(DataConfig(source=str(keras)))
+    assert_equal(load_data(CONFIG), expected)
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and f"getting fashion_mnist from Keras' cache {keras}, once" in err
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "gone"))
+    assert_equal(load_data(CONFIG), expected)
+
+
+def test_a_damaged_keras_cache_is_skipped_and_reported(idx_directory, tmp_path):
+    keras = tmp_path / "keras" / "datasets" / "fashion-mnist"
+    keras.parent.mkdir(parents=True)
+    idx_directory.rename(keras)
+    (keras / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
+    with pytest.raises(DataError, match="t10k-labels.*; TensorFlow Datasets cannot prepare fashion_mnist"):
+        load_data(CONFIG)
 
 
 # Damage, full disks, concurrent loads

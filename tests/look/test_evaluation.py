@@ -1,6 +1,9 @@
 """Evaluation as a command on a real run."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +39,56 @@ def test_a_run_on_other_images_is_refused(config, small, tmp_path, verb):
     with pytest.raises(cnn.RunDirError, match="run was trained on other images than those of fashion_mnist; cnn.load"):
         main([verb, str(tmp_path / "run")])
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+
+
+@pytest.fixture
+def read_only(config, small, tmp_path, monkeypatch):
+    """A finished run on a file system that is read-only, for root as well."""
+    run_dir, replace, mkdir = tmp_path / "run", os.replace, os.mkdir
+    monkeypatch.setattr("cnn.runs.result.load_data", lambda config: small)
+    cnn.fit(narrow(config, epochs=1), run_dir, small)
+
+    def refusing(function):
+        def call(*paths, **options):
+            if any(run_dir in Path(path).parents for path in paths if isinstance(path, (str, Path))):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            return function(*paths, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "replace", refusing(replace))
+    monkeypatch.setattr(os, "mkdir", refusing(mkdir))
+    return run_dir
+
+
+def test_a_read_only_run_is_evaluated_and_drawn_elsewhere(read_only, tmp_path, capsys):
+    before = sorted(path.name for path in read_only.rglob("*"))
+    with pytest.raises(cnn.RunDirError, match="figures: Read-only file system; fix that, or name .* with --output$"):
+        main(["evaluate", str(read_only)])
+    numbers = capsys.readouterr().out
+    assert "most confused" in numbers
+    with pytest.raises(cnn.RunDirError, match=r"Read-only file system; .*\[--output DIR\]"):
+        main(["look", str(read_only)])
+    capsys.readouterr()
+    main(["evaluate", str(read_only), "--output", str(tmp_path / "there")])
+    assert capsys.readouterr().out.startswith(numbers)
+    assert json.loads((tmp_path / "there" / "evaluation.json").read_text())["accuracy"]
+    main(["look", str(read_only), "--output", str(tmp_path / "there")])
+    main(["look", str(read_only), "--layer", "conv1", "--output", str(tmp_path / "there")])
+    for line in capsys.readouterr().out.splitlines():
+        assert Path(line).parent == tmp_path / "there" and Path(line).read_bytes().startswith(b"\x89PNG")
+    expected = {"embedding", "kernels_conv1_trained", "look_conv1_maps"}
+    assert expected <= {path.stem for path in (tmp_path / "there").iterdir()}
+    assert sorted(path.name for path in read_only.rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "look"])
+def test_an_output_that_cannot_be_a_directory_is_refused_before_anything_is_computed(tmp_path, verb):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(cnn.ConfigError, match="--output is '.*file', which is a file; name a directory"):
+        main([verb, "no run", "--output", str(tmp_path / "file")])
+    with pytest.raises(cnn.ConfigError, match="--output is '.*', which is in .*nowhere, which is not a directory"):
+        main([verb, "no run", "--output", str(tmp_path / "nowhere" / "there")])
 
 
 def test_a_confusion_matrix_must_be_square():

@@ -1,1 +1,0 @@
-"""One module an experiment: ``python -m experiments.fashion_cnn``."""
