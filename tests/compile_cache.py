@@ -6,6 +6,8 @@ import os
 import shutil
 import sys
 import tempfile
+import time
+from pathlib import Path
 
 import jax
 
@@ -14,6 +16,10 @@ from cnn.errors import DataError
 
 MAX_BYTES = 300_000_000
 """A larger directory is emptied: programs of code that has changed stay in it."""
+
+
+SETTLED_SECONDS = 20
+"""An entry that is this old is complete."""
 
 
 def claim_directory(worker: str) -> str:
@@ -31,12 +37,22 @@ def claim_directory(worker: str) -> str:
         programs = directory / "programs"
         if programs.exists() and sum(path.stat().st_size for path in programs.iterdir()) > MAX_BYTES:
             shutil.rmtree(programs)
+        programs.mkdir(exist_ok=True)
+        _link_programs(directory.parent, programs)
     except (OSError, DataError):
         return temporary_directory()
     for other in versions.parent.iterdir():
         if other != versions:
             shutil.rmtree(other, ignore_errors=True)
     return str(programs)
+
+
+def _link_programs(workers: Path, programs: Path) -> None:
+    """Adds to a directory what all workers compiled in earlier runs: a worker gets other test files in each run."""
+    for entry in workers.glob("*/programs/*"):
+        # A newer one may be half written.
+        if entry.stat().st_mtime < time.time() - SETTLED_SECONDS and not (programs / entry.name).exists():
+            os.link(entry, programs / entry.name)
 
 
 def temporary_directory() -> str:

@@ -1,5 +1,7 @@
 """The directory in which the tests keep what JAX compiles."""
 
+import os
+import time
 from pathlib import Path
 
 import jax
@@ -27,7 +29,14 @@ def test_directories_of_other_versions_and_large_ones_are_removed(monkeypatch, p
     (directory / "entry").write_text("large")
     monkeypatch.setattr(compile_cache, "MAX_BYTES", 4)
     assert compile_cache.claim_directory("gw8") == str(directory)
-    assert not directory.exists() and not other.exists()
+    assert not list(directory.iterdir()) and not other.exists()
+
+
+def test_a_worker_reads_what_others_have_compiled_in_earlier_runs(programs):
+    for name, age in (("settled", 60), ("half written", 0)):
+        (programs / name).write_text(name)
+        os.utime(programs / name, (time.time() - age,) * 2)
+    assert [path.name for path in Path(compile_cache.claim_directory("gw8")).iterdir()] == ["settled"]
 
 
 @pytest.mark.parametrize("home", ["/sys/cache", "file"])

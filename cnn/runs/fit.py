@@ -138,9 +138,18 @@ def fit(
                 check_transfer(config, train_images)
             rundir.write_config(run_dir, config, data_digest(splits), train_images, mesh.devices.ravel())
             on_device = replicate(splits, mesh)
-        create = partial(create_state, config, train_images, mesh)
-        run = Run(config, run_dir, check_lock, create, on_device, seconds, report, warn, track)
-        state = create()
+        run = Run(
+            config=config,
+            run_dir=run_dir,
+            check_lock=check_lock,
+            create_state=partial(create_state, config, train_images, mesh),
+            splits=on_device,
+            seconds=seconds,
+            report=report,
+            warn=warn,
+            track=track,
+        )
+        state = run.create_state()
         layers = layer_table(state)
         rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
         with open_checkpoints(run_dir) as checkpoints:
