@@ -36,10 +36,10 @@ wanted="$(cat pyproject.toml constraints.txt | cksum) $PWD
 $python"
 if [ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi
 again=
-if [ -f $stamp ]; then again=" anew (what you had installed there goes: install extras such as '.[cuda]' again)"; fi
+if [ -f $stamp ]; then again=" again (packages that you installed there are removed: install extras such as '.[cuda]' again)"; fi
 echo "setting up .venv$again with $("$python" --version), which takes a minute or two"
 rm -rf .venv
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-# Written last, so that an interrupted set-up is begun anew.
+# Written last, so that an interrupted set-up is repeated.
 echo "$wanted" > $stamp

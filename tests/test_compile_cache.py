@@ -35,7 +35,7 @@ def test_directories_of_other_versions_and_large_ones_are_removed(monkeypatch, p
 def test_a_worker_reads_what_others_have_compiled_in_earlier_runs(programs):
     for name, age in (("settled", 60), ("half written", 0)):
         (programs / name).write_text(name)
-        os.utime(programs / name, (time.time() - age,) * 2)
+        os.utime(programs / name, (time.time() - age, time.time() - age))
     assert [path.name for path in Path(compile_cache.claim_directory("gw8")).iterdir()] == ["settled"]
 
 
