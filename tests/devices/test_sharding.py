@@ -21,7 +21,7 @@ def results():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=230,
+        timeout=400,
     )
     assert worker.returncode == 0, worker.stderr
     return json.loads(worker.stdout)
