@@ -147,7 +147,7 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     check("counts", counts, ("K", "K"))
     figure = Figure(figsize=(0.75 * len(names) + 2.5, 0.6 * len(names) + 2))
     axes = figure.subplots()
-    # The correct ones are so many more that they would leave no colours for the others.
+    # Correct predictions dominate, and would leave no colours for the others.
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     most = max(wrong.max(), 1)
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=1.2 * most)
