@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from cnn.training.border import Jitted, padded
+from cnn.training.border import Jitted, call_padded, is_on_host, power_of_two
 from cnn.training.state import TrainState
 from cnn.training.steps import check_images, scale
 
@@ -46,7 +46,9 @@ def _feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[
 
 def _padded_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[str, Array]:
     check_images(state, images)
-    return padded(_feature_maps, state, images)
+    if not is_on_host(state, images):
+        return _feature_maps(state, images)
+    return call_padded(_feature_maps, state, images, power_of_two(len(images)))
 
 
 feature_maps = Jitted(_feature_maps, _padded_maps)

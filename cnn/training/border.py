@@ -57,11 +57,16 @@ class Jitted:
         return getattr(self._function, name)
 
 
+def power_of_two(count: int) -> int:
+    """Returns the smallest power of two that is at least a number; 0 for 0."""
+    return 1 << (count - 1).bit_length() if count else 0
+
+
 def padded_size(count: int, batch_size: int) -> int:
     """Returns the number of images that a number is padded to: a power of two, or ``batch_size`` times one."""
     if count <= batch_size:
-        return min(1 << (count - 1).bit_length(), batch_size) if count else 0
-    return batch_size << (-(-count // batch_size) - 1).bit_length()
+        return min(power_of_two(count), batch_size)
+    return batch_size * power_of_two(-(-count // batch_size))
 
 
 def pad(array_Nx: np.ndarray, size: int) -> np.ndarray:
@@ -76,12 +81,9 @@ def is_on_host(state: TrainState, *arrays: Any) -> bool:
     return all(isinstance(array, np.ndarray) for array in arrays) and not isinstance(state.step, Tracer)
 
 
-def padded(function: Any, state: TrainState, images: Any, *args: Any) -> Any:
-    """Returns what a function of images gives for each of them, called with a power of two of them."""
-    if not is_on_host(state, images):
-        return function(state, images, *args)
-    count = len(images)
-    outputs = function(state, pad(images, 1 << (count - 1).bit_length() if count else 0), *args)
+def call_padded(function: Callable[..., Any], state: TrainState, images_NxHxWxC: Any, size: int) -> Any:
+    """Returns what a function of a state and images gives for each image, called with them padded to a size."""
+    outputs, count = function(state, pad(images_NxHxWxC, size)), len(images_NxHxWxC)
     # By NumPy: JAX would compile a slice for each number.
     return jax.tree.map(lambda output: jnp.asarray(np.asarray(output)[:count]), outputs)
 
@@ -89,7 +91,6 @@ def padded(function: Any, state: TrainState, images: Any, *args: Any) -> Any:
 @partial(jax.jit, static_argnames="batch_size")
 def _predict_batches(state: TrainState, images_MxHxWxC: Array, batches: Array, *, batch_size: int) -> Array:
     """The probabilities [M, K] of the first batches; of the others, those of zero logits."""
-    steps.check_images(state, images_MxHxWxC)
     images = images_MxHxWxC.reshape(-1, batch_size, *images_MxHxWxC.shape[1:])
     logits_of = partial(steps.batch_logits, state.eval_state)
     classes = jax.eval_shape(logits_of, images[0]).shape[-1]
@@ -101,7 +102,6 @@ def _predict_batches(state: TrainState, images_MxHxWxC: Array, batches: Array, *
 @partial(jax.jit, static_argnames="batch_size")
 def _evaluate_batches(state: TrainState, split: Split, count: Array, *, batch_size: int) -> Metrics:
     """The metrics of the first ``count`` images, at least a batch of them."""
-    steps.check_input(state, split, batch_size)
 
     def body(index, metrics):
         return merge(metrics, steps.metrics_from(state, split, index * batch_size, count, batch_size))
@@ -113,11 +113,11 @@ def _predict(state: TrainState, images: Any, *, batch_size: int = 128) -> Any:
     steps.check_images(state, images)
     if not is_on_host(state, images):
         return steps.predict(state, images, batch_size=batch_size)
-    if len(images) <= batch_size:
-        return padded(partial(steps.predict, batch_size=batch_size), state, images)
-    batches, size = -(-len(images) // batch_size), padded_size(len(images), batch_size)
-    outputs = _predict_batches(state, pad(images, size), np.int32(batches), batch_size=batch_size)
-    return jnp.asarray(np.asarray(outputs)[: len(images)])
+    function = partial(steps.predict, batch_size=batch_size)
+    if len(images) > batch_size:
+        batches = np.int32(-(-len(images) // batch_size))
+        function = partial(_predict_batches, batches=batches, batch_size=batch_size)
+    return call_padded(function, state, images, padded_size(len(images), batch_size))
 
 
 def _evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Any:

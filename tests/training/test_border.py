@@ -34,6 +34,12 @@ def test_any_number_of_images_is_served_by_a_handful_of_programs(state, small):
     assert _programs(border._predict_batches) == _programs(border._evaluate_batches) == 2
 
 
+def test_a_batch_size_that_is_no_power_of_two_is_the_largest_padded_size(state, small):
+    assert border.padded_size(90, 100) == 100
+    images = small.train.images[:90]
+    np.testing.assert_allclose(cnn.predict(state, images, batch_size=100), cnn.predict(state, images), atol=1e-7)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 64, 100, 128, 129, 256, 300, 500])
 def test_padding_changes_no_prediction_and_no_count(state, small, count):
     images, labels = small.train.images[:count], small.train.labels[:count]
