@@ -1,5 +1,6 @@
 """The cache of verified arrays: filled once from local files or a download, read and checked by every later run."""
 
+import errno
 import io
 import json
 import os
@@ -7,8 +8,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cnn.data import debian, idx, tfds
 from cnn.data.idx import Arrays
 from cnn.datasets import DATASETS, DatasetName
 from cnn.errors import DataError, first_cause
+from cnn.text import read_json
 
 _METADATA = "metadata.json"
 
@@ -134,12 +136,15 @@ def _read_cache(name: DatasetName) -> tuple[Arrays, str] | None:
     if not os.path.exists(directory / _METADATA):
         return None
     try:
-        metadata = json.loads((directory / _METADATA).read_bytes())
+        metadata = read_json(directory / _METADATA)
         pinned = {field: file.sha256 for field, file in idx.IDX_FILES.items()}
         digests = pinned if name == "fashion_mnist" else metadata["sha256"]
         arrays = {}
         for field, shape in idx.array_shapes(name).items():
-            array = np.lib.format.open_memmap(directory / f"{field}.npy", mode="r")
+            path = directory / f"{field}.npy"
+            mapped = np.lib.format.open_memmap(path, mode="r")
+            # Read, as another program may cut the file, and touching a mapped page that is gone ends the process.
+            array = np.fromfile(path, mapped.dtype, mapped.size, offset=mapped.offset).reshape(mapped.shape)
             if array.dtype != np.uint8 or array.shape != shape or idx.array_digest(array) != digests[field]:
                 raise ValueError(f"{field}.npy differs from what was written")
             arrays[field] = array
@@ -150,12 +155,27 @@ def _read_cache(name: DatasetName) -> tuple[Arrays, str] | None:
 
 
 def _fill_cache(config: DataConfig, allow_apt: bool) -> str:
-    """Loads or downloads the data set into the cache and returns its source.
-
-    Each process works in its own directory and moves finished files, whose content depends only on the data, over
-    existing ones: two that start at the same time both succeed without a lock. The metadata is moved last.
-    """
+    """Loads or downloads the data set into the cache and returns its source."""
     directory = cache_directory(config.name)
+    with working_directory(directory) as work:
+        arrays, origin = _read_named(config) or _fetch(config.name, work, allow_apt)
+        digests = {field: idx.array_digest(array) for field, array in arrays._asdict().items()}
+        metadata = {"classes": DATASETS[config.name].class_names, "sha256": digests, "source": origin}
+        files = {f"{field}.npy": _npy(array) for field, array in arrays._asdict().items()}
+        files[_METADATA] = json.dumps(metadata, indent=2).encode() + b"\n"
+        for name, content in files.items():
+            (work / name).write_bytes(content)
+        publish(work, directory, list(files))
+    return origin
+
+
+@contextmanager
+def working_directory(directory: Path) -> Iterator[Path]:
+    """Gives a new directory inside of a cache directory, removed at the end.
+
+    Raises:
+      DataError: what an OSError in the block says about the cache.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for stale in directory.glob(".incomplete-*"):
@@ -165,24 +185,27 @@ def _fill_cache(config: DataConfig, allow_apt: bool) -> str:
                     shutil.rmtree(stale, ignore_errors=True)
         # The thread of an interrupted download may still write here when it is cleaned up.
         with tempfile.TemporaryDirectory(dir=directory, prefix=".incomplete-", ignore_cleanup_errors=True) as work:
-            arrays, origin = _read_named(config) or _fetch(config.name, Path(work), allow_apt)
-            digests = {field: idx.array_digest(array) for field, array in arrays._asdict().items()}
-            metadata = {"classes": DATASETS[config.name].class_names, "sha256": digests, "source": origin}
-            files = {f"{field}.npy": _npy(array) for field, array in arrays._asdict().items()}
-            files[_METADATA] = json.dumps(metadata, indent=2).encode() + b"\n"
-            for name, content in files.items():
-                with open(Path(work) / name, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            for name in files:
-                os.replace(Path(work) / name, directory / name)
+            yield Path(work)
     except OSError as error:
         raise DataError(
             f"cannot write the cache {directory}: {error.strerror or error}; "
             "set XDG_CACHE_HOME to a writable directory with free space"
         ) from None
-    return origin
+
+
+def publish(work: Path, directory: Path, names: Sequence[str]) -> None:
+    """Moves finished files of a working directory into a cache directory, in order: the metadata is the last.
+
+    Their content depends only on the data: two processes that start at the same time both succeed without a lock.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (directory / name).exists() and not (directory / name).is_file():
+            raise OSError(errno.EEXIST, f"{name} is not a regular file")
+        with open(work / name, "rb+") as file:
+            os.fsync(file.fileno())
+    for name in names:
+        os.replace(work / name, directory / name)
 
 
 def _npy(array: np.ndarray) -> bytes:

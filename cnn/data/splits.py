@@ -1,32 +1,27 @@
 """Images and labels as arrays in memory, verified and split."""
 
+import dataclasses
 import hashlib
-from typing import NamedTuple
+import os
+from typing import Any
 
 import numpy as np
 
-from cnn.config import DataConfig, ExperimentConfig, class_names
-from cnn.data.cache import load_arrays
+from cnn.config import DataConfig, ExperimentConfig
+from cnn.data.arrays import Split, Splits
+from cnn.data.cache import load_arrays, prepare
+from cnn.data.layouts import LAYOUTS, find_layout
+from cnn.data.own_images import load_own_images
 from cnn.errors import ConfigError, DataError
+from cnn.resolution import class_names, resolve
+from cnn.rules import FILE, INT32, checked, instance, require
+from cnn.text import shown
+
+MAX_CLASSES = 65_536
+"""Largest number of classes where the configuration does not say it: the labels do."""
 
 
-class Split(NamedTuple):
-    """Images with their labels."""
-
-    images: np.ndarray
-    """uint8 [N,H,W,C], 0 to 255."""
-    labels: np.ndarray
-    """int32 [N]."""
-
-
-class Splits(NamedTuple):
-    """A data set, split three ways."""
-
-    train: Split
-    val: Split
-    test: Split
-
-
+@checked(config=instance(DataConfig))
 def load_data(config: DataConfig) -> Splits:
     """Returns the training, validation and test images of a data set.
 
@@ -43,6 +38,13 @@ def load_data(config: DataConfig) -> Splits:
       ConfigError: ``val_fraction`` leaves no training image.
       DataError: the images cannot be found, downloaded, verified or cached.
     """
+    return load_named(config)[1]
+
+
+def load_named(config: DataConfig) -> tuple[DataConfig, Splits]:
+    """Returns a data set as ``load_data`` does, and its configuration with image size, channels and class names."""
+    if is_own(config):
+        return _load_own(config)
     if config.train_images < 1:
         raise ConfigError(
             f"--data.val_fraction is {config.val_fraction}, but must leave one of {config.val_images:,} images"
@@ -57,9 +59,71 @@ def load_data(config: DataConfig) -> Splits:
         val=Split(arrays.train_images[val], labels[val]),
         test=Split(np.array(arrays.test_images), arrays.test_labels.astype(np.int32)),
     )
+    (height, width, channels), names = config.published.image_shape, class_names(config)
     for name, split in zip(Splits._fields, splits, strict=True):
-        check_split(split, config.image_shape, len(class_names(config)), name)
-    return splits
+        check_split(split, config.published.image_shape, len(names), name)
+    return dataclasses.replace(config, image_size=(height, width), channels=channels, class_names=names), splits
+
+
+def is_own(config: DataConfig) -> bool:
+    """Returns whether the images are the user's own: the configuration says so, or its source has their layout.
+
+    Raises:
+      ConfigError: there is no source.
+      DataError: the source cannot be read.
+    """
+    if config.name == "images":
+        require(config.source is not None, "data.source", config.source, f"{LAYOUTS}, with --data.name images")
+        return True
+    return config.source is not None and find_layout(config.source) is not None
+
+
+def _load_own(config: DataConfig) -> tuple[DataConfig, Splits]:
+    own = load_own_images(
+        str(config.source),
+        config.image_size,
+        config.channels,
+        config.resize,
+        config.val_fraction,
+        config.test_fraction,
+        config.split_seed,
+    )
+    height, width, channels = own.train.images.shape[1:]
+    names, found = config.class_names or own.class_names, len(own.class_names)
+    require(len(names) == found, "data.class_names", config.class_names, f"the names of the {found} classes")
+    resolved = dataclasses.replace(
+        config, name="images", image_size=(height, width), channels=channels, class_names=names
+    )
+    return resolved, Splits(own.train, own.val, own.test)
+
+
+@checked(path=FILE)
+def load_images(path: str | os.PathLike, **fields: Any) -> tuple[Splits, tuple[str, ...]]:
+    """Returns one's own images, split, and the names of their classes.
+
+    Args:
+      path: a folder of class folders, or a CSV, npz or parquet file; docs/data.md lists the layouts.
+      **fields: of ``DataConfig``, such as ``image_size=(64, 64)``, ``channels=3``, ``resize="pad"``.
+
+    Raises:
+      UserError: the path has no layout, or images or labels cannot be used.
+    """
+    config, splits = load_named(DataConfig(name="images", source=os.fspath(path), **fields))
+    return splits, config.class_names
+
+
+def prepare_data(config: DataConfig) -> str:
+    """Fills the cache unless it is valid, and returns a line that says with what, and from where.
+
+    Raises:
+      UserError: the images cannot be found, downloaded, verified or cached.
+    """
+    if not is_own(config):
+        return prepare(config)
+    own, splits = load_named(config)
+    counts = ", ".join(f"{len(split.labels):,} {name}" for name, split in splits._asdict().items())
+    height, width, channels = own.image_shape
+    return f"images: {counts}, {len(own.class_names)} classes, {height} x {width} x {channels}, from {config.source}"
 
 
 def data_digest(splits: Splits) -> str:
@@ -71,7 +135,7 @@ def data_digest(splits: Splits) -> str:
     return digest.hexdigest()
 
 
-def check_split(split: Split, image_shape: tuple[int, int, int], classes: int, name: str) -> None:
+def check_split(split: Split, image_shape: tuple, classes: int, name: str) -> None:
     """Checks that a split can be trained or evaluated on.
 
     Args:
@@ -83,6 +147,8 @@ def check_split(split: Split, image_shape: tuple[int, int, int], classes: int, n
     Raises:
       DataError: images or labels have the wrong shape, dtype or range, or there are none.
     """
+    if not (hasattr(split.images, "dtype") and hasattr(split.labels, "dtype")):
+        raise DataError(f"{name} images and labels must be arrays, but are {shown(tuple(map(type, split)))}")
     images, labels = np.asarray(split.images), np.asarray(split.labels)
     if images.dtype != np.uint8 or images.shape[1:] != image_shape:
         shape = ", ".join(("N", *map(str, image_shape)))
@@ -103,21 +169,48 @@ def check_split(split: Split, image_shape: tuple[int, int, int], classes: int, n
         raise DataError(f"{name} label {invalid[0]} is {labels[invalid[0]]}, but must be from 0 to {classes - 1}")
 
 
-def check_splits(config: ExperimentConfig, splits: Splits) -> Splits:
-    """Returns the splits if the experiment can run on them.
+def load(config: ExperimentConfig, splits: Splits | None = None) -> tuple[ExperimentConfig, Splits]:
+    """Returns a configuration with what it leaves to its data, as ``resolve``, and the images that it trains on.
+
+    Args:
+      config: the configuration.
+      splits: the caller's images; by default those that the configuration names.
 
     Raises:
       UserError: images or labels do not match the configuration, or are fewer than a batch.
     """
-    known, classes = len(class_names(config.data)), config.model.classes
-    # Images that the user passes may have fewer classes.
-    if classes < known and any(np.max(split.labels, initial=0) >= classes for split in splits):
-        raise ConfigError(f"--model.classes is {config.model.classes}, but {config.data.name} has {known} classes")
+    if splits is None:
+        data, splits = load_named(config.data)
+        config = dataclasses.replace(config, data=data)
+    return check_splits(config, splits), splits
+
+
+def check_splits(config: ExperimentConfig, splits: Splits) -> ExperimentConfig:
+    """Returns the configuration with what it leaves to its images, if it can train on them.
+
+    The classes that it does not name are "class 0", "class 1", ... up to the largest label.
+
+    Raises:
+      UserError: images or labels do not match the configuration, or are fewer than a batch.
+    """
+    if not isinstance(splits, Splits) or not all(isinstance(split, Split) for split in splits):
+        raise DataError(f"splits are {shown(splits)}, but must be a cnn.Splits of three cnn.Split; load_data gives one")
+    resolved = config.data.image_size and config.data.channels
+    image_shape = config.data.image_shape if resolved else np.shape(splits.train.images)[1:]
+    named, classes = len(config.data.class_names), config.model.classes
     for name, split in splits._asdict().items():
-        check_split(split, config.data.image_shape, config.model.classes, name)
+        shape = image_shape if len(image_shape) == 3 and image_shape[2] in (1, 3) else ("H", "W", "1 or 3")
+        check_split(split, shape, max(named, classes) or MAX_CLASSES, name)
+    largest = max(int(np.max(split.labels)) for split in splits)
+    names = tuple(f"class {label}" for label in range(classes or max(largest + 1, 2)))
     count, batch_size = len(splits.train.labels), config.optim.batch_size
     if batch_size > count:
         raise ConfigError(
             f"--optim.batch_size is {batch_size}, but must be at most {count}, the number of training images"
         )
-    return splits
+    epochs, shift, side = config.train.epochs, config.augment.shift, max(image_shape[:2])
+    # Steps are counted in int32.
+    require(epochs <= (most := INT32 // -(-count // batch_size)), "train.epochs", epochs, f"at most {most:,} here")
+    require(shift <= side, "augment.shift", shift, f"at most {side}, the images' side")
+    counts = np.bincount(splits.train.labels, minlength=max(len(names), named)).tolist()
+    return resolve(config, image_shape, names, tuple(counts))

@@ -76,6 +76,23 @@ def test_any_size_is_fitted_into_the_shape(tmp_path, size):
     assert image.shape == (28, 28, 1) and (image == 30).all()
 
 
+def test_another_shape_is_cropped_padded_or_stretched(tmp_path):
+    """A wide image, light in its middle third."""
+    pixels = np.zeros((10, 30), np.uint8)
+    pixels[:, 10:20] = 200
+    (tmp_path / "wide.png").write_bytes(png(pixels))
+    crop, pad, stretch = (
+        image_files.decode_image(tmp_path / "wide.png", (10, 10, 1), False, resize).pixels[:, :, 0] > 100
+        for resize in ("crop", "pad", "stretch")
+    )
+    third = np.array([0, 0, 0, 1, 1, 1, 1, 0, 0, 0], bool)
+    assert crop.all()
+    np.testing.assert_array_equal(stretch, np.tile(third, (10, 1)))
+    # The whole image, ten by three pixels, in the middle of a margin.
+    assert not pad[:3].any() and not pad[7:].any()
+    np.testing.assert_array_equal(pad[5], third)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_non_image_gives_one_line_with_the_reason(tmp_path, name):
     content, message = HOSTILE[name]
@@ -98,7 +115,7 @@ def test_a_non_file_gives_one_line_with_the_reason(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for name, message in {
         "missing": "No such file",
-        ".": "a directory without an image file",
+        ".": "a directory",
         "fifo": "not a regular",
     }.items():
         with pytest.raises(cnn.DataError, match=message):

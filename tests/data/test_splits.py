@@ -4,11 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from cnn.config import DataConfig, class_names
+from cnn.config import DataConfig, ExperimentConfig, ModelConfig, OptimConfig
 from cnn.data import idx
-from cnn.data.splits import Split, check_split, data_digest, load_data
+from cnn.data.splits import Split, Splits, check_split, check_splits, data_digest, load, load_data
 from cnn.datasets import DATASETS
 from cnn.errors import ConfigError, DataError
+from cnn.resolution import class_names, dataset_name, korean_names
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -118,3 +119,55 @@ def test_valid_split_passes(dtype):
 def test_invalid_split_is_rejected_with_actual_and_expected(split, message):
     with pytest.raises(DataError, match=message):
         check_split(split, (28, 28, 1), 10, "val")
+
+
+def own(shape=(8, 6, 3), labels=(0, 1, 2)) -> Splits:
+    split = Split(np.zeros((len(labels), *shape), np.uint8), np.array(labels, np.int32))
+    return Splits(split, split, split)
+
+
+def test_size_channels_and_classes_are_those_of_the_images():
+    config = check_splits(ExperimentConfig(optim=OptimConfig(batch_size=3)), own())
+    assert config.data.image_shape == (8, 6, 3)
+    assert class_names(config.data) == ("class 0", "class 1", "class 2") and config.model.classes == 3
+    assert dataset_name(config.data) == "images" and korean_names(config.data) == ()
+
+
+def test_own_class_names_are_kept():
+    config = ExperimentConfig(data=DataConfig(class_names=("a", "b", "c", "d")), optim=OptimConfig(batch_size=3))
+    assert check_splits(config, own()).model.classes == 4
+    with pytest.raises(DataError, match="^train label 2 is 4, but must be from 0 to 3$"):
+        check_splits(config, own(labels=(0, 1, 4)))
+
+
+def test_a_published_data_set_fills_in_its_own_names(installed):
+    config, loaded = load(ExperimentConfig(optim=OptimConfig(batch_size=1)))
+    assert config.data.image_shape == (28, 28, 1) and class_names(config.data) == DATASETS["fashion_mnist"].class_names
+    assert config.model.classes == 10 and korean_names(config.data)[0] == "티셔츠"
+    assert data_digest(loaded) == data_digest(load_data(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("config", "splits", "message"),
+    [
+        (DataConfig(), own((8, 6)), r"^train images are uint8 \[3, 8, 6\], but must be uint8 \[N, H, W, 1 or 3\]"),
+        (
+            DataConfig(image_size=(8,), channels=3),
+            own(),
+            r"^train images are uint8 \[3, 8, 6, 3\], but must be .* 8, 8, 3\]",
+        ),
+        (
+            DataConfig(),
+            own()._replace(val=own((8, 8, 3)).val),
+            r"^val images are uint8 \[3, 8, 8, 3\], but must be .* 8, 6, 3\]",
+        ),
+    ],
+)
+def test_images_of_another_shape_are_rejected(config, splits, message):
+    with pytest.raises(DataError, match=message):
+        check_splits(ExperimentConfig(data=config, optim=OptimConfig(batch_size=3)), splits)
+
+
+def test_fewer_model_classes_than_the_data_has_are_rejected(installed):
+    with pytest.raises(ConfigError, match="^--model.classes is 9, but must be at least 10"):
+        load(ExperimentConfig(model=ModelConfig(classes=9), optim=OptimConfig(batch_size=1)))
