@@ -1,27 +1,43 @@
 """``python -m cnn <verb>``: each verb is one function of a module of the library."""
 
-import importlib
 import inspect
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16, exit_status, parse_options
+from cnn.cli import (
+    enable_compilation_cache,
+    enable_onednn_bfloat16,
+    exit_status,
+    import_family,
+    load_experiment,
+    parse_options,
+    refuse_idle,
+    split_experiment,
+)
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
 from cnn.exchange.exporting import FormatName
 from cnn.rules import integer, require
 from cnn.run import named_or_new, result_table
+from cnn.text import printable, shown
 
 
 def data(data: DataConfig) -> None:
     """Fetch, verify and cache a data set."""
-    from cnn.data.cache import prepare
+    from cnn.data.splits import prepare_data
 
-    print(prepare(data))
+    print(prepare_data(data))
 
 
-def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None, output: Path | None = None) -> None:
+def look(
+    run_dir: Path,
+    /,
+    layer: str | None = None,
+    image: Path | None = None,
+    output: Path | None = None,
+    experiment: str | None = None,
+) -> None:
     """Draw the figures of a finished run; with --layer or --image, one layer: its kernels, and its maps of an image.
 
     Args:
@@ -29,45 +45,53 @@ def look(run_dir: Path, /, layer: str | None = None, image: Path | None = None, 
         layer: Name of a layer, as in summary.txt. Default: the last one that has pixels.
         image: Image file, as of predict. Default: the first training image.
         output: Directory for the figures. Default: figures/ in the run's directory.
+        experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
-    from cnn.look.run_figures import draw_figures, draw_layer, figures_directory
+    import_family(experiment)
+    from cnn.look.run_figures import FIGURES, draw_figures, draw_layer, figures_directory
     from cnn.runs.result import load_result
 
     if layer is not None or image is not None:
         print(*draw_layer(run_dir, layer, image, output), sep="\n")
         return
-    figures_directory(run_dir, output)
+    figures_directory(run_dir, output, FIGURES)
     config, result = load_result(run_dir)
     print(*draw_figures(run_dir, config, result, output=output), sep="\n")
 
 
-def evaluate(run_dir: Path, /, output: Path | None = None) -> None:
+def evaluate(run_dir: Path, /, output: Path | None = None, experiment: str | None = None) -> None:
     """Evaluate the best network of a run: accuracy, confusion, calibration; writes evaluation.json and figures.
 
     Args:
         run_dir: Directory of the run.
         output: Directory for evaluation.json and the figures. Default: the run's.
+        experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
-    from cnn.look.evaluation import evaluate_run, format_evaluation
+    import_family(experiment)
+    from cnn.look.evaluation import FIGURES, evaluate_run, format_evaluation
     from cnn.look.run_figures import OUTPUT_HINT, figures_directory, write_figures
-    from cnn.runs import rundir
+    from cnn.runs import outputs, rundir
 
-    directory = figures_directory(run_dir, output)
+    directory, file = figures_directory(run_dir, output, FIGURES), (output or run_dir) / outputs.EVALUATION
+    if file.parent.is_dir():
+        outputs.check_file(file, "evaluation", [run_dir])
     values, drawings = evaluate_run(run_dir)
     # Before anything is written, as the run may be read-only.
     print(format_evaluation(values), flush=True)
-    figures, file = write_figures(directory, drawings), (output or run_dir) / "evaluation.json"
+    figures = write_figures(directory, drawings)
     rundir.write_json(file, values, OUTPUT_HINT)
     print(f"\nwrote {file}", *figures, sep="\n")
 
 
-def report(run_dirs: tuple[Path, ...], /, output: Path | None = None) -> None:
+def report(run_dirs: tuple[Path, ...], /, output: Path | None = None, experiment: str | None = None) -> None:
     """Write an HTML report of a run, with its curves, mistakes and layers; of several runs, a comparison.
 
     Args:
         run_dirs: Directories of finished runs; all others are compared with the first.
         output: The HTML file. Default: report.html in the run's directory, or comparison.html here.
+        experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
+    import_family(experiment)
     from cnn.report.comparison import write_comparison
     from cnn.report.report import write_report
 
@@ -93,7 +117,7 @@ def cost(arguments: list[str]) -> None:
     """
     import tyro
 
-    from cnn.look.cost import format_cost, step_cost
+    from cnn.look.cost import IDLE, format_cost, step_cost
 
     if {"-h", "--help"} & set(arguments[:1]):
         print(inspect.getdoc(cost))
@@ -109,6 +133,7 @@ def cost(arguments: list[str]) -> None:
             config: The experiment.
             profile: Directory for a trace of some steps, which Perfetto, chrome://tracing and XProf open.
         """
+        refuse_idle(experiment, config, IDLE)
         enable_onednn_bfloat16(config)
         print(format_cost(step_cost(config, profile=profile), f"a step of {name}, {config.optim.batch_size} images"))
         if profile:
@@ -117,23 +142,30 @@ def cost(arguments: list[str]) -> None:
     parse_options(measure, f"python -m cnn cost {name}", rest)()
 
 
-def verify(run_dir: Path, /) -> None:
+def verify(run_dir: Path, /, experiment: str | None = None) -> None:
     """Check the files and checkpoints of a run against their digests; exit status 1 if one is damaged.
 
     Args:
         run_dir: Directory of the run.
+        experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
-    from cnn.runs.verify import verify
+    import_family(experiment)
+    from cnn.runs.verify import damaged, verify
 
     problems = verify(run_dir)
     for name, problem in problems.items():
-        print(f"{name:20}  {problem or 'good'}")
-    if damaged := [name for name, problem in problems.items() if problem]:
-        raise DamagedError(f"damaged in {run_dir}: {', '.join(damaged)}")
+        print(f"{printable(name):20}  {problem or 'good'}")
+    if names := damaged(problems):
+        raise DamagedError(f"damaged in {run_dir}: {', '.join(names)}")
 
 
 def predict(
-    run_dir: Path, files: tuple[Path, ...], /, json: bool = False, invert: Literal["auto", "yes", "no"] = "auto"
+    run_dir: Path,
+    files: tuple[Path, ...],
+    /,
+    json: bool = False,
+    invert: Literal["auto", "yes", "no"] = "auto",
+    experiment: str | None = None,
 ) -> None:
     """Classify image files with the best network of a run; exit status 2, after all others, if one cannot be read.
 
@@ -142,7 +174,9 @@ def predict(
         files: PNG, JPEG, WebP, BMP, GIF or TIFF files, or directories of them; - for standard input.
         json: Print a JSON object for each.
         invert: Whether to invert dark and light; auto decides by each image's border, as the data is light on dark.
+        experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
+    import_family(experiment)
     from cnn.data.image_files import FORMATS, image_files
     from cnn.look.prediction import predict_files
 
@@ -159,14 +193,16 @@ def predict(
         raise DataError(f"{which} could not be read; the lines above say why")
 
 
-def export(run_dir: Path, /, format: FormatName, output: Path | None = None) -> None:
+def export(run_dir: Path, /, format: FormatName, output: Path | None = None, experiment: str | None = None) -> None:
     """Export the best network of a run to a file that can be read, or run, without this project.
 
     Args:
         run_dir: Directory of the run.
         format: safetensors holds the weights; stablehlo and onnx the network too, from pixels to probabilities.
         output: The file. Default: export/model.FORMAT in the run's directory.
+        experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
+    import_family(experiment)
     from cnn.exchange.exporting import export_run
 
     print(export_run(run_dir, format, output))
@@ -210,48 +246,24 @@ def sweep(arguments: list[str]) -> None:
     options = {name: grid.pop(name, default) for name, default in (("seeds", [1]), ("run_dir", [None]))}
     for name, values in options.items():
         if len(values) != 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {values}, but must be one value")
+            raise ConfigError(f"--{name.replace('_', '-')} is {shown(values)}, but must be one value")
     (seeds,), (run_dir,) = options.values()
-    several = integer(1)
+    several = integer(1, sweeps.MAX_RUNS)
     require(several.holds(seeds), "seeds", seeds, several.allowed)
     default = Path("runs", config.name, f"sweep-{'-'.join(grid) or 'seeds'}")
     directory = default if run_dir is None else Path(run_dir)
+    if idle := [field for field in grid if field.startswith("log.")]:
+        raise ConfigError(f"--{idle[0]} has no effect in a sweep, whose runs draw and log nothing; leave it out")
     variants = sweeps.variants(config, grid)
     enable_onednn_bfloat16(*(variant.config for variant in variants))
-    print(f"{len(variants)} combinations, {seeds} seeds each, in {directory}", flush=True)
+    print(f"{len(variants)} combinations, {seeds} seeds each, in {printable(directory)}", flush=True)
     enable_compilation_cache()
     try:
         tried = sweeps.sweep(config, grid, range(seeds), directory, report=lambda line: print(line, flush=True))
     except KeyboardInterrupt:
-        print(f"stopped; the same command with --run-dir {directory} resumes", file=sys.stderr)
+        print(f"stopped; the same command with --run-dir {printable(directory)} resumes", file=sys.stderr)
         raise
-    print(f"\n{sweeps.table(tried)}\nwrote {directory}/table.md and sweep.json")
-
-
-def split_experiment(arguments: list[str]) -> tuple[str, ExperimentConfig, list[str]]:
-    """Returns the name and configuration of the experiment that a command line starts with, and its other arguments.
-
-    Raises:
-      ConfigError: it does not start with one.
-    """
-    if not arguments or arguments[0].startswith("-"):
-        raise ConfigError("no experiment is named; name its module first, such as experiments.fashion_cnn")
-    return arguments[0], load_experiment(arguments[0]), arguments[1:]
-
-
-def load_experiment(name: str) -> ExperimentConfig:
-    """Returns the CONFIG of an experiment's module.
-
-    Raises:
-      ConfigError: there is no such module, or it has none.
-    """
-    try:
-        config = getattr(importlib.import_module(name), "CONFIG", None)
-    except ImportError as error:
-        raise ConfigError(f"cannot import {name!r} ({error}); name a module such as experiments.fashion_cnn") from None
-    if not isinstance(config, ExperimentConfig):
-        raise ConfigError(f"{name!r} has no CONFIG; name a module such as experiments.fashion_cnn")
-    return config
+    print(f"\n{sweeps.table(tried)}\nwrote {printable(directory)}/table.md and sweep.json")
 
 
 VERBS = {
@@ -281,7 +293,8 @@ def main(arguments: list[str]) -> None:
     elif verb in VERBS:
         parse_options(VERBS[verb], f"python -m cnn {verb}", rest)()
     else:
-        raise UserError(f"{verb!r} is not a verb of python -m cnn; the verbs are {', '.join(VERBS | EXPERIMENT_VERBS)}")
+        verbs = ", ".join(VERBS | EXPERIMENT_VERBS)
+        raise UserError(f"{shown(verb)} is not a verb of python -m cnn; the verbs are {verbs}")
 
 
 if __name__ == "__main__":

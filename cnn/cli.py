@@ -1,14 +1,17 @@
 """Shared by all commands: options, exit status, compiler settings."""
 
 import contextlib
+import errno
 import functools
+import importlib
 import io
+import logging
 import os
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -17,6 +20,8 @@ from cnn.config import ExperimentConfig
 from cnn.data.cache import cache_directory
 from cnn.devices.signals import owns_process
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
+from cnn.serialization import config_fields
+from cnn.text import one_line, printable, reason, shown
 
 
 def parse_options(function: Callable[..., None], program: str, arguments: list[str]) -> Callable[[], None]:
@@ -47,6 +52,70 @@ def parse_options(function: Callable[..., None], program: str, arguments: list[s
         raise UserError(f"{_first_message(errors.getvalue())}; --help lists what is allowed") from None
 
 
+_NEEDS = {
+    "optim.adam_learning_rate": (lambda config: config.optim.name == "muon", "with --optim.name muon"),
+    "optim.warmup": (
+        lambda config: config.optim.schedule in ("warmup_cosine", "one_cycle"),
+        "with --optim.schedule warmup_cosine or one_cycle",
+    ),
+}
+"""When an option has an effect, as a condition and in words."""
+
+
+def refuse_idle(experiment: ExperimentConfig, config: ExperimentConfig, idle: tuple[str, ...] = ()) -> None:
+    """Raises ConfigError if an option that the command line changes has no effect.
+
+    Args:
+      experiment: the configuration without the options.
+      config: the configuration with them.
+      idle: options, or beginnings of them, that have no effect on the command.
+    """
+    before = config_fields(experiment)
+    for name, value in config_fields(config).items():
+        if value != before[name]:
+            if name.startswith(idle):
+                raise ConfigError(f"--{name} has no effect here; leave it out")
+            has_effect, when = _NEEDS.get(name, (bool, ""))
+            if not has_effect(config):
+                raise ConfigError(f"--{name} has an effect only {when}; name that, or leave it out")
+
+
+def split_experiment(arguments: list[str]) -> tuple[str, ExperimentConfig, list[str]]:
+    """Returns the name and configuration of the experiment that a command line starts with, and its other arguments.
+
+    Raises:
+      ConfigError: it does not start with one.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError("no experiment is named; name its module first, such as experiments.fashion_cnn")
+    return arguments[0], load_experiment(arguments[0]), arguments[1:]
+
+
+def import_family(experiment: str | None) -> None:
+    """Imports the module of an experiment, so that a run finds its network; only the user's word does that."""
+    if experiment is not None:
+        load_experiment(experiment)
+
+
+def load_experiment(name: str) -> ExperimentConfig:
+    """Returns the CONFIG of an experiment's module.
+
+    Raises:
+      ConfigError: there is no such module, or it has none.
+    """
+    hint = "name a module such as experiments.fashion_cnn"
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"{shown(name)} is not the name of a module; {hint}")
+    try:
+        config = getattr(importlib.import_module(name), "CONFIG", None)
+    # It runs the user's code, which may even end the process.
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"cannot import {shown(name)} ({type(error).__name__}: {reason(error)}); {hint}") from error
+    if not isinstance(config, ExperimentConfig):
+        raise ConfigError(f"{shown(name)} has no CONFIG; {hint}")
+    return config
+
+
 def _first_message(box: str) -> str:
     """Returns the message in the box that tyro draws around it, on one line, without the colours of a terminal."""
     lines = []
@@ -60,37 +129,102 @@ def _first_message(box: str) -> str:
 
 def exit_status(command: Callable[[], None]) -> int:
     """Runs a command and returns its exit status; an error that the user can fix is a line on stderr, no traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        # A file name may hold characters that the terminal cannot show.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _open_streams()
     # A command only writes files. A notebook exports its own backend to all that it starts, installed there or not.
     os.environ["MPLBACKEND"] = "agg"
-    try:
-        with owns_process():
-            command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (FloatingPointError, DamagedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        return 128 + getattr(stop, "number", signal.SIGINT)
-    except BrokenPipeError:
-        # The reader of our output has gone; the interpreter must not try to write the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        # For example, the disk is full that our output is redirected to.
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except Exception:
-        if not (problem := _missing_platform()):
-            raise
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    with _quiet_libraries():
+        try:
+            with owns_process():
+                check_settings()
+                command()
+                sys.stdout.flush()
+        except KeyboardInterrupt as stop:
+            return 128 + getattr(stop, "number", signal.SIGINT)
+        except BrokenPipeError:
+            # The reader of our output has gone.
+            _discard_output()
+            return 1
+        except Exception as error:
+            message, status = _explained(error)
+            if not status:
+                raise
+            with contextlib.suppress(OSError):
+                print(f"error: {message}", file=sys.stderr, flush=True)
+            # For example, the disk is full that our output is redirected to.
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _discard_output()
+            return status
     return 0
+
+
+def _open_streams() -> None:
+    """Makes the standard streams show any name, and opens those that are closed on nothing.
+
+    The next file to be opened would take the number of a closed one, and get what is written there.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8"))
+        elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            # A file name may hold characters that the terminal cannot show.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Redirects standard output to nothing: at exit, the interpreter must not try to write the rest."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Hides what libraries log and warn of, which a user of a command cannot mend, unless Python's -W asks for it."""
+    warnings.filterwarnings("default", category=UserWarning, module=r"cnn\.", append=True)
+    warnings.filterwarnings("ignore", append=True)
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+
+
+_MEMORY = "out of memory", "use a smaller network or --optim.batch_size, or end other programs"
+
+_LIMITS = {
+    "out of memory": _MEMORY,
+    "resource_exhausted": _MEMORY,
+    "cannot allocate memory": _MEMORY,
+    "too many open files": ("too many open files", "allow more, such as by ulimit -n 1024"),
+    "can't start new thread": ("too many threads", "allow more, such as by ulimit -u"),
+    "no space left on device": ("no space left", "free some of the disk"),
+}
+"""By what an error says that comes from a limit of the machine, in lower case: the problem and the hint."""
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Returns the line that reports an error, and the exit status: 2 for the user's input, 0 for a bug."""
+    if isinstance(error, UserError):
+        return str(error), 2
+    if isinstance(error, (FloatingPointError, DamagedError)):
+        return one_line(error), 1
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return one_line(f"{printable(error.filename or '', 100)}: {error.strerror}; use a shorter name"), 2
+    cause = error
+    while cause is not None:
+        text = "out of memory" if isinstance(cause, MemoryError) else str(cause).lower()
+        for words, (problem, hint) in _LIMITS.items():
+            if words in text:
+                return one_line(f"{problem} ({type(cause).__name__}: {reason(cause)}); {hint}"), 1
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError):
+        return one_line(f"{type(error).__name__}: {error}"), 1
+    if problem := _missing_platform():
+        return one_line(problem), 2
+    return "", 0
 
 
 def _missing_platform() -> str:
@@ -101,9 +235,31 @@ def _missing_platform() -> str:
     try:
         jax.devices()
     except Exception as error:
-        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
-        return f"{', '.join(named)}, but must be a platform that JAX finds, such as cpu; change or unset it{reason}"
+        return (
+            f"{', '.join(named)}, but must be a platform that JAX finds, such as cpu; change or unset it "
+            f"({reason(error)})"
+        )
     return ""
+
+
+_REFUSED = {
+    "jax_disable_jit": (True,),
+    "jax_no_tracing": (True,),
+    "jax_numpy_dtype_promotion": ("strict",),
+    "jax_numpy_rank_promotion": ("raise",),
+    **dict.fromkeys(
+        ("jax_transfer_guard", *(f"jax_transfer_guard_{way}" for way in ("host_to_device", "device_to_host"))),
+        ("disallow", "disallow_explicit"),
+    ),
+}
+"""Settings of JAX that make it refuse what training needs."""
+
+
+def check_settings() -> None:
+    """Raises ConfigError if the environment sets one of JAX's settings so that no command can work."""
+    for name, values in _REFUSED.items():
+        if (value := getattr(jax.config, name, None)) in values:
+            raise ConfigError(f"{name.upper()} is {value!r}, by which JAX refuses what training needs; unset it")
 
 
 def enable_compilation_cache() -> None:

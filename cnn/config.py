@@ -10,12 +10,16 @@ import typing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from cnn.datasets import DATASETS, DatasetName
-from cnn.errors import ConfigError
-from cnn.models import AnyModelConfig
+from cnn.datasets import DATASETS, Dataset, DatasetName
 from cnn.models.cnn import ModelConfig
+from cnn.models.family import Family
 from cnn.rules import (
+    CLASS_NAMES,
+    CONCENTRATION,
+    COUNTS,
+    DEGREES,
     FRACTION,
+    IMAGE_SIZE,
     MULTIPLIERS,
     NAMES,
     NOT_NEGATIVE,
@@ -24,6 +28,7 @@ from cnn.rules import (
     PROBABILITY,
     RATE,
     SEED,
+    SHARE,
     Checked,
     integer,
     require,
@@ -37,28 +42,70 @@ class DataConfig(Checked):
     group = "data"
 
     name: DatasetName = "fashion_mnist"
-    """Data set, by its name in TensorFlow Datasets."""
+    """Data set, by its name in TensorFlow Datasets; images for one's own, in --data.source."""
     source: Annotated[str | None, PATH] = None
-    """Directory with the published files (for Fashion-MNIST, the four idx files); else found or downloaded."""
+    """Directory with the published files (for Fashion-MNIST, the four idx files), else found or downloaded; or own
+    images: a directory of class directories, or CSV, npz or parquet files."""
+    image_size: Annotated[tuple[int, ...], IMAGE_SIZE] = ()
+    """Height and width, or one number for both, that own images are resized to; by default all have one size."""
+    channels: Literal[0, 1, 3] = 0
+    """1 reads own images as grey, 3 as colour; 0 as they are."""
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    """How own images of another shape are resized: cut at the longer sides, padded at the shorter, or stretched."""
+    class_names: Annotated[tuple[str, ...], CLASS_NAMES] = ()
+    """Names of the classes by label; by default those of the data."""
+    class_counts: Annotated[tuple[int, ...], COUNTS] = ()
+    """Training images of each class, by label; by default counted."""
     val_fraction: Annotated[float, FRACTION] = 0.2
     """Fraction of the training images held out for validation."""
+    test_fraction: Annotated[float, FRACTION] = 0.2
+    """Fraction of own images held out for the test, where none are set apart."""
     split_seed: Annotated[int, SEED] = 42
     """Seed of the permutation that selects the validation images."""
+    device_memory: Annotated[int, integer(0, 2**24)] = 0
+    """MiB of the device for the images, of which more are read from disk as needed; 0 for what it has to spare."""
+
+    def __post_init__(self):
+        """Raises ConfigError for a value that is not allowed."""
+        super().__post_init__()
+        if len(self.image_size) == 1:
+            # One number for both is the same configuration as two.
+            object.__setattr__(self, "image_size", self.image_size * 2)
+
+    @property
+    def published(self) -> Dataset:
+        """The data set of this name.
+
+        Raises:
+          ConfigError: the images are the user's own, and not loaded yet.
+        """
+        own = "images, of which nothing is known before they are loaded"
+        require(
+            self.name in DATASETS, "data.name", self.name, f"one of {', '.join(DATASETS)}; these are one's own {own}"
+        )
+        return DATASETS[self.name]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the shape of the images is known: they are published, or have been loaded."""
+        return self.source is None and self.name in DATASETS or bool(self.image_size and self.channels)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
-        return DATASETS[self.name].image_shape
+        if self.image_size and self.channels:
+            return self.image_size[0], self.image_size[-1], self.channels
+        return self.published.image_shape
 
     @property
     def val_images(self) -> int:
-        """Number of validation images, rounded up as scikit-learn does."""
-        return math.ceil(DATASETS[self.name].train_images * self.val_fraction)
+        """Number of validation images of a published data set, rounded up as scikit-learn does."""
+        return math.ceil(self.published.train_images * self.val_fraction)
 
     @property
     def train_images(self) -> int:
-        """Number of images left for training."""
-        return DATASETS[self.name].train_images - self.val_images
+        """Number of images of a published data set left for training."""
+        return self.published.train_images - self.val_images
 
 
 @dataclass(frozen=True)
@@ -89,6 +136,8 @@ class OptimConfig(Checked):
     """Clip gradients to this global norm; 0 disables clipping."""
     label_smoothing: Annotated[float, RATE] = 0.0
     """Fraction of each target distributed evenly over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced weights an image's loss by N / (K * images of its class), so that all classes count the same."""
     average_decay: Annotated[float, RATE] = 0.0
     """Decay of the exponential moving average (EMA) of the parameters used for evaluation; 0 disables it."""
     batch_size: Annotated[int, integer(1)] = 32
@@ -103,21 +152,29 @@ class OptimConfig(Checked):
 
 @dataclass(frozen=True)
 class AugmentConfig(Checked):
-    """Augmentation of the training images; ``cnn/training/augment.py`` describes and cites each method."""
+    """Augmentation of the training images; ``augment.py`` and ``photos.py`` of ``cnn/training/`` cite each method."""
 
     group = "augment"
 
-    shift: Annotated[int, integer(0)] = 0
+    crop: Annotated[float, SHARE] = 0.0
+    """Random resized crop: keep a part of each image, at least this share of its area; 0 and 1 disable it."""
+    rotate: Annotated[float, DEGREES] = 0.0
+    """Rotate each image by up to this many degrees in either direction."""
+    colour: Annotated[float, PROBABILITY] = 0.0
+    """Change brightness, contrast and saturation by up to this factor above or below 1, and the hue; 0.4 is usual."""
+    trivial: bool = False
+    """TrivialAugment: one of 14 operations on geometry or colour for each image, at a random strength."""
+    shift: Annotated[int, integer(0, 4096)] = 0
     """Shift by up to this many pixels in each direction."""
     flip: bool = False
     """Mirror each image left to right with probability 1/2."""
-    cutout: Annotated[int, integer(0)] = 0
+    cutout: Annotated[int, integer(0, 4096)] = 0
     """Side of the square that is set to zero, in pixels."""
     erase: Annotated[float, PROBABILITY] = 0.0
     """Probability that a rectangle of an image is replaced by noise."""
-    mixup: Annotated[float, NOT_NEGATIVE] = 0.0
+    mixup: Annotated[float, CONCENTRATION] = 0.0
     """Blend each image with another by a weight drawn from Beta(mixup, mixup); 0 disables it."""
-    cutmix: Annotated[float, NOT_NEGATIVE] = 0.0
+    cutmix: Annotated[float, CONCENTRATION] = 0.0
     """Paste a rectangle of another image, its share of the area drawn from Beta(cutmix, cutmix); 0 disables it."""
 
     test_time: bool = False
@@ -128,6 +185,8 @@ class AugmentConfig(Checked):
         super().__post_init__()
         varied = self.flip or self.shift
         require(bool(varied or not self.test_time), "augment.test_time", self.test_time, "false without flip or shift")
+        alone = not (self.trivial and (self.rotate or self.colour))
+        require(alone, "augment.trivial", self.trivial, "false with rotate or colour, which it includes")
 
 
 @dataclass(frozen=True)
@@ -154,10 +213,12 @@ class TrainConfig(Checked):
 
     group = "train"
 
-    epochs: Annotated[int, integer(1)] = 20
+    epochs: Annotated[int, integer(1, 100_000)] = 20
     """Maximum number of epochs."""
     patience: Annotated[int, integer(0)] = 2
     """Stop when the validation loss has not improved for this many epochs."""
+    monitor: Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"] = "val_loss"
+    """What the best epoch and early stopping are chosen by."""
     seed: Annotated[int, SEED] = 0
     """Seed of the initial parameters, the order of the images, and dropout."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
@@ -174,6 +235,8 @@ class TrainConfig(Checked):
         super().__post_init__()
         steps = self.checkpoint_steps
         require(not (self.fused and steps), "train.checkpoint_steps", steps, "0 with --train.fused")
+        is_loss = self.monitor == "val_loss"
+        require(is_loss or not self.fused, "train.monitor", self.monitor, "val_loss with --train.fused")
 
 
 @dataclass(frozen=True)
@@ -182,9 +245,9 @@ class MeshConfig(Checked):
 
     group = "mesh"
 
-    data: Annotated[int, integer(0)] = 0
+    data: Annotated[int, integer(0, 65_536)] = 0
     """Number of shards of a batch (data parallelism); 0 uses all devices."""
-    model: Annotated[int, integer(1)] = 1
+    model: Annotated[int, integer(1, 65_536)] = 1
     """Number of shards of parameters and optimizer state, by features (model parallelism), for wide models."""
 
 
@@ -207,7 +270,7 @@ class ExperimentConfig:
     name: str = "fashion_cnn"
     """Name of the experiment; its runs are in runs/<name>/."""
     data: DataConfig = field(default_factory=DataConfig)
-    model: AnyModelConfig = field(default_factory=ModelConfig)
+    model: Family = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
@@ -220,80 +283,13 @@ class ExperimentConfig:
         plain = isinstance(self.name, str) and self.name.replace("_", "").replace("-", "").isalnum()
         require(plain, "name", self.name, "letters, digits, - and _")
         for group in dataclasses.fields(self)[1:]:
-            value, kinds = getattr(self, group.name), _field_types(type(self), group.name)
+            value, kinds = getattr(self, group.name), field_types(type(self), group.name)
             require(isinstance(value, kinds), group.name, value, f"a {' or '.join(kind.__name__ for kind in kinds)}")
-        self.model.check_images(self.data.image_shape)
+        if self.data.is_known:
+            self.model.check_images(self.data.image_shape)
 
 
-def _field_types(cls: type, name: str) -> tuple[Any, ...]:
+def field_types(cls: type, name: str) -> tuple[Any, ...]:
     """Returns the type of a field, or all types of a union."""
     kind = typing.get_type_hints(cls)[name]
     return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-
-
-def config_fields(config: ExperimentConfig) -> dict[str, Any]:
-    """Returns the values of a configuration by option name, such as ``optim.batch_size``."""
-    groups = dataclasses.asdict(config)
-    del groups["name"]
-    return {f"{group}.{name}": value for group, fields in groups.items() for name, value in fields.items()}
-
-
-def from_dict(values: Any, cls: Any = ExperimentConfig, prefix: str = "") -> Any:
-    """Returns the configuration that ``dataclasses.asdict`` was given; missing fields take their defaults.
-
-    Args:
-      values: the result of ``dataclasses.asdict``, perhaps read from JSON.
-      cls: the dataclass to construct.
-      prefix: path of ``values`` within the configuration, for messages.
-
-    Raises:
-      ConfigError: a field is unknown, or its value is not allowed.
-    """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{prefix or 'the configuration'} is {values!r}, but must be an object with named fields")
-    names = [f.name for f in dataclasses.fields(cls)]
-    unknown = sorted(set(values) - set(names))
-    if unknown:
-        raise ConfigError(f"unknown field {prefix}{unknown[0]}; the fields are {', '.join(names)}")
-    fields = {}
-    for name, value in values.items():
-        kinds = _field_types(cls, name)
-        if dataclasses.is_dataclass(kinds[0]):
-            value = from_dict(value, _select_family(kinds, value), f"{prefix}{name}.")
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**fields)
-
-
-def _select_family(kinds: tuple[Any, ...], values: Any) -> Any:
-    """Returns the dataclass that the ``family`` of the values names; the first one without it."""
-    families: dict[str, Any] = {getattr(kind, "family", ""): kind for kind in kinds}
-    if len(kinds) == 1 or not isinstance(values, dict):
-        return kinds[0]
-    family = values.get("family", kinds[0].family)
-    require(family in families, "model.family", family, f"one of {', '.join(families)}")
-    return families[family]
-
-
-def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Returns ``"optim.batch_size 32 -> 64"`` for each field in which two configurations differ."""
-    if type(old) is not type(new):
-        return [f"{prefix}family {old.family} -> {new.family}"]
-    changes = []
-    for f in dataclasses.fields(old):
-        before, after = getattr(old, f.name), getattr(new, f.name)
-        if dataclasses.is_dataclass(before):
-            changes += differences(before, after, f"{prefix}{f.name}.")
-        elif before != after:
-            changes.append(f"{prefix}{f.name} {before} -> {after}")
-    return changes
-
-
-def class_names(config: DataConfig) -> tuple[str, ...]:
-    """Returns the English names of the classes, by label."""
-    return DATASETS[config.name].class_names
-
-
-def model_class_names(config: ExperimentConfig) -> tuple[str, ...]:
-    """Returns a name for each class of the model, which may have more than its data."""
-    names = class_names(config.data)
-    return names + tuple(f"class {label}" for label in range(len(names), config.model.classes))

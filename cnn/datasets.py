@@ -20,7 +20,8 @@ class Dataset(NamedTuple):
     """Korean names, by label; () if there are none."""
 
 
-DatasetName = Literal["fashion_mnist", "mnist", "kmnist", "cifar10"]
+DatasetName = Literal["fashion_mnist", "mnist", "kmnist", "cifar10", "images"]
+"""Of a published data set; "images" are the user's own."""
 
 DATASETS: dict[DatasetName, Dataset] = {
     "fashion_mnist": Dataset(
@@ -47,4 +48,4 @@ DATASETS: dict[DatasetName, Dataset] = {
         ("cifar", "Cifar10"),
     ),
 }
-"""One entry per data set."""
+"""One entry per published data set."""

@@ -1,12 +1,13 @@
 import dataclasses
 import json
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cnn
-from cnn.config import differences, from_dict
+from cnn.serialization import differences, from_dict
 
 CONFIGS = st.builds(
     cnn.ExperimentConfig,
@@ -14,7 +15,7 @@ CONFIGS = st.builds(
     data=st.builds(
         cnn.DataConfig,
         name=st.sampled_from(["fashion_mnist", "mnist", "kmnist", "cifar10"]),
-        source=st.none() | st.text(),
+        source=st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
         val_fraction=st.floats(0, 1, exclude_min=True, exclude_max=True),
         split_seed=st.integers(0, 2**32 - 1),
     ),
@@ -65,6 +66,19 @@ def test_missing_fields_take_their_defaults():
         (cnn.OptimConfig, {"batch_size": 0}, "--optim.batch_size is 0"),
         (cnn.OptimConfig, {"batch_size": 32.0}, "--optim.batch_size is 32.0"),
         (cnn.OptimConfig, {"batch_size": True}, "--optim.batch_size is True"),
+        (cnn.OptimConfig, {"batch_size": 2**31}, "must be an integer from 1 to 2,147,483,647"),
+        (cnn.OptimConfig, {"batch_size": 10**5000}, "--optim.batch_size is a value of type int that cannot be printed"),
+        (cnn.OptimConfig, {"learning_rate": 10**400}, "but must be a finite number above 0"),
+        (cnn.OptimConfig, {"learning_rate": 1e39}, "--optim.learning_rate is 1e+39"),
+        (cnn.OptimConfig, {"learning_rate_multipliers": ("conv*=1e400",)}, "must be layer names or patterns"),
+        (cnn.OptimConfig, {"learning_rate_multipliers": ("a\nb=1",)}, r"('a\nb=1',), but must be layer names"),
+        (cnn.AugmentConfig, {"mixup": 1e-300}, "--augment.mixup is 1e-300, but must be 0, or from 0.001 to 1000"),
+        (cnn.ViTConfig, {"blocks": 10**6}, "--model.blocks is 1000000, but must be an integer from 1 to 200"),
+        (cnn.ResNetConfig, {"blocks": (1,) * 9}, "must be 1 to 8 integers from 1 to 200"),
+        (cnn.DenseConfig, {"features": 3}, "--model.features is 3"),
+        (cnn.DataConfig, {"source": "a\0b"}, "the path of a directory"),
+        (cnn.DataConfig, {"source": "\ud800"}, "the path of a directory, in UTF-8"),
+        (cnn.TransferConfig, {"source": "x", "layers": ("\ud800",)}, "layer names or patterns"),
         (cnn.OptimConfig, {"learning_rate": -1e-3}, "--optim.learning_rate is -0.001"),
         (cnn.OptimConfig, {"learning_rate": float("nan")}, "--optim.learning_rate is nan"),
         (cnn.OptimConfig, {"name": "adamw2"}, "one of adam, sgd, muon"),
@@ -79,7 +93,11 @@ def test_missing_fields_take_their_defaults():
         (cnn.ModelConfig, {"dropout_rate": 1}, "below 1"),
         (cnn.ModelConfig, {"dense_features": 0}, "--model.dense_features is 0"),
         (cnn.ModelConfig, {"classes": 1}, "--model.classes is 1"),
-        (cnn.DenseConfig, {"features": (100, 0)}, "--model.features is (100, 0), but must be integers of at least 1"),
+        (
+            cnn.DenseConfig,
+            {"features": (100, 0)},
+            "is (100, 0), but must be 0 to 200 integers from 1 to 65,536",
+        ),
         (cnn.TrainConfig, {"epochs": 0}, "--train.epochs is 0"),
         (cnn.TrainConfig, {"patience": -1}, "--train.patience is -1"),
         (cnn.TrainConfig, {"seed": 2**32}, "--train.seed is 4294967296"),
@@ -109,6 +127,7 @@ def test_invalid_value_is_a_one_line_error(cls, fields, message):
         ({"optim": {"lr": 1}}, "unknown field optim.lr; the fields are name, learning_rate"),
         ([], "must be an object"),
         ({"optim": 3}, "optim. is 3"),
+        ({"model": {"family": ["cnn"]}}, r"--model.family is \['cnn'\], but must be one of cnn, dense"),
         ({"model": {"family": "transformer"}}, "--model.family is 'transformer', but must be one of cnn, dense"),
         ({"model": {"family": "dense", "conv1_features": 3}}, "unknown field model.conv1_features"),
         ({"optim": {"batch_size": "32"}}, "--optim.batch_size is '32'"),
@@ -117,3 +136,22 @@ def test_invalid_value_is_a_one_line_error(cls, fields, message):
 def test_invalid_json_is_rejected(values, message):
     with pytest.raises(cnn.ConfigError, match=message):
         from_dict(values)
+
+
+NUMBERS = [
+    (cls, name)
+    for cls in (
+        *(cnn.DataConfig, cnn.OptimConfig, cnn.AugmentConfig, cnn.TrainConfig, cnn.MeshConfig),
+        *(cnn.ModelConfig, cnn.DenseConfig, cnn.AlexNetConfig, cnn.ResNetConfig, cnn.EfficientNetConfig, cnn.ViTConfig),
+    )
+    for name, kind in get_type_hints(cls).items()
+    if kind in (int, float, tuple[int, ...])
+]
+
+
+@pytest.mark.parametrize(("cls", "name"), NUMBERS)
+def test_every_number_has_a_maximum(cls, name):
+    for number in (10**39, 10**5000):
+        for value in (number, (number,)):
+            with pytest.raises(cnn.ConfigError):
+                cls(**{name: value})

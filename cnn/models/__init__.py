@@ -7,5 +7,5 @@ from cnn.models.efficientnet import EfficientNetConfig
 from cnn.models.resnet import ResNetConfig
 from cnn.models.vit import ViTConfig
 
-AnyModelConfig = ModelConfig | DenseConfig | AlexNetConfig | ResNetConfig | EfficientNetConfig | ViTConfig
-"""The configurations of the model families."""
+SHIPPED = ModelConfig, DenseConfig, AlexNetConfig, ResNetConfig, EfficientNetConfig, ViTConfig
+"""The configurations of the model families; one's own need no entry anywhere."""

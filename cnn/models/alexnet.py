@@ -1,24 +1,26 @@
 """AlexNet for small images: A. Krizhevsky et al., ImageNet Classification with Deep CNNs, NeurIPS 2012, section 3."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import flax.linen as nn
 from jax import Array
 
 from cnn.models.family import Family
 from cnn.models.layers import Conv, Dense, Dropout, Flatten, MaxPool
-from cnn.rules import RATE, integer
+from cnn.rules import RATE, WIDTH, integer
 
 
 @dataclass(frozen=True)
 class AlexNetConfig(Family):
     """Five convolutions and three dense layers."""
 
-    family: Literal["alexnet"] = "alexnet"
-    features: Annotated[int, integer(3)] = 24
+    family = "alexnet"
+    smallest_side = 8
+
+    features: Annotated[int, integer(3, 24_576)] = 24
     """Kernels of the first convolution; the others have 8/3, 4, 4 and 8/3 times as many, as in the paper."""
-    dense_features: Annotated[int, integer(1)] = 256
+    dense_features: Annotated[int, WIDTH] = 256
     """Units of each of the two hidden dense layers."""
     dropout_rate: Annotated[float, RATE] = 0.5
     """Dropout rate of the hidden units."""

@@ -1,26 +1,28 @@
 """The chapter's convolutional network: Conv-Pool-Conv-Pool-Dense-Dropout-Dense."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import flax.linen as nn
 from jax import Array
 
 from cnn.models.family import Family
 from cnn.models.layers import Conv, Dense, Dropout, Flatten, MaxPool
-from cnn.rules import RATE, integer
+from cnn.rules import RATE, WIDTH
 
 
 @dataclass(frozen=True)
 class ModelConfig(Family):
     """The chapter's network: Conv-Pool-Conv-Pool-Dense-Dropout-Dense."""
 
-    family: Literal["cnn"] = "cnn"
-    conv1_features: Annotated[int, integer(1)] = 32
+    family = "cnn"
+    smallest_side = 4
+
+    conv1_features: Annotated[int, WIDTH] = 32
     """Kernels of the first convolution."""
-    conv2_features: Annotated[int, integer(1)] = 64
+    conv2_features: Annotated[int, WIDTH] = 64
     """Kernels of the second convolution."""
-    dense_features: Annotated[int, integer(1)] = 100
+    dense_features: Annotated[int, WIDTH] = 100
     """Units of the hidden dense layer."""
     dropout_rate: Annotated[float, RATE] = 0.4
     """Dropout rate of the hidden units."""

@@ -1,7 +1,7 @@
 """Dense networks; without hidden layers, softmax regression."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import flax.linen as nn
 from jax import Array
@@ -15,8 +15,9 @@ from cnn.rules import RATE, integers
 class DenseConfig(Family):
     """A dense network; without hidden layers, softmax regression."""
 
-    family: Literal["dense"] = "dense"
-    features: Annotated[tuple[int, ...], integers(1)] = (100,)
+    family = "dense"
+
+    features: Annotated[tuple[int, ...], integers(1, 65_536)] = (100,)
     """Units of each hidden layer."""
     dropout_rate: Annotated[float, RATE] = 0.0
     """Dropout rate of the last hidden layer's units."""

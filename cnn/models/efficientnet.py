@@ -1,7 +1,7 @@
 """EfficientNet for small images: M. Tan and Q. V. Le, EfficientNet, arXiv:1905.11946, section 4."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ from jax import Array
 
 from cnn.models.family import Family
 from cnn.models.layers import Add, BatchNorm, Conv, Dense, DepthwiseConv, Dropout, GlobalAveragePool, Scale
-from cnn.rules import RATE, integer, integers
+from cnn.rules import BLOCKS, RATE, integer, integers
 
 # Squeeze and excitation reduces the channels between blocks to a quarter.
 SQUEEZE = 4
@@ -19,12 +19,13 @@ SQUEEZE = 4
 class EfficientNetConfig(Family):
     """Inverted residual blocks with depthwise convolutions, and with squeeze and excitation."""
 
-    family: Literal["efficientnet"] = "efficientnet"
-    features: Annotated[tuple[int, ...], integers(1, min_length=1)] = (16, 24, 40, 80)
+    family = "efficientnet"
+
+    features: Annotated[tuple[int, ...], integers(1, 65_536, 1, 8)] = (16, 24, 40, 80)
     """Channels between the blocks of each stage; each stage after the first halves the image size."""
-    blocks: Annotated[int, integer(1)] = 2
+    blocks: Annotated[int, BLOCKS] = 2
     """Blocks of each stage after the first, which has one."""
-    expansion: Annotated[int, integer(1)] = 4
+    expansion: Annotated[int, integer(1, 64)] = 4
     """Expansion ratio of the inverted residual blocks after the first."""
     dropout_rate: Annotated[float, RATE] = 0.2
     """Dropout rate of the last layer's inputs."""

@@ -1,7 +1,7 @@
 """Residual networks for small images: K. He et al., Deep Residual Learning, arXiv:1512.03385, section 4.2."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import flax.linen as nn
 from jax import Array
@@ -15,10 +15,11 @@ from cnn.rules import integer, integers
 class ResNetConfig(Family):
     """A residual network; each stage after the first halves the image size and doubles the features."""
 
-    family: Literal["resnet"] = "resnet"
-    blocks: Annotated[tuple[int, ...], integers(1, min_length=1)] = (3, 3, 3)
+    family = "resnet"
+
+    blocks: Annotated[tuple[int, ...], integers(1, 200, 1, 8)] = (3, 3, 3)
     """Blocks of two convolutions in each stage; (n, n, n) gives a ResNet of 6 n + 2 layers."""
-    features: Annotated[int, integer(1)] = 16
+    features: Annotated[int, integer(1, 512)] = 16
     """Kernels of each convolution in the first stage."""
 
     def module(self) -> nn.Module:

@@ -1,30 +1,31 @@
 """Vision transformer for small images: A. Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv:2010.11929."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import flax.linen as nn
 from jax import Array
 
 from cnn.models.family import Family
 from cnn.models.layers import Add, Attention, Conv, Dense, Dropout, GlobalAveragePool, LayerNorm, PositionEmbedding
-from cnn.rules import RATE, integer, require
+from cnn.rules import BLOCKS, RATE, WIDTH, integer, require
 
 
 @dataclass(frozen=True)
 class ViTConfig(Family):
     """A vision transformer: self-attention between the patches of an image."""
 
-    family: Literal["vit"] = "vit"
-    patch_size: Annotated[int, integer(1)] = 4
+    family = "vit"
+
+    patch_size: Annotated[int, integer(1, 4096)] = 4
     """Side of a patch, in pixels; leftover rows and columns are dropped."""
-    features: Annotated[int, integer(1)] = 64
+    features: Annotated[int, WIDTH] = 64
     """Features of a token; a multiple of ``heads``."""
-    blocks: Annotated[int, integer(1)] = 6
+    blocks: Annotated[int, BLOCKS] = 6
     """Number of blocks of attention and two dense layers."""
-    heads: Annotated[int, integer(1)] = 4
+    heads: Annotated[int, WIDTH] = 4
     """Number of attention heads."""
-    expansion: Annotated[int, integer(1)] = 2
+    expansion: Annotated[int, integer(1, 64)] = 2
     """Ratio of the hidden units of a block's dense layers to ``features``."""
     dropout_rate: Annotated[float, RATE] = 0.1
     """Dropout rate of the outputs of attention and dense layers, before the shortcut is added."""

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ import cnn
 from cnn.__main__ import load_experiment
 from cnn.training.metrics import merge, zero_metrics
 from cnn.training.state import abstract_state
-from tests.helpers import assert_same
+from tests.helpers import assert_same, shrink
 
 PARAMETERS = {
     # 784 * 10 weights and 10 biases.
@@ -34,24 +35,26 @@ PARAMETERS = {
 }
 
 
-FEWER_BLOCKS = {
-    "resnet20": {"blocks": (1, 1, 1)},
+SHRUNK = {
+    "alexnet": {"features": 12, "dense_features": 64},
+    "fashion_full": {"conv1_features": 8, "conv2_features": 16, "dense_features": 32},
+    "resnet20": {"blocks": (1, 1, 1), "features": 4},
     "efficientnet": {"blocks": 1, "features": (8, 16)},
-    "vit": {"blocks": 1},
+    "vit": {"blocks": 1, "features": 16},
 }
-"""Deep networks compile slowly, and more of the same blocks test nothing new."""
+"""Deep networks compile slowly, wide ones train slowly, and more of the same blocks test nothing new."""
 
 
 def _shrunk(experiment):
-    """The shipped experiment, with fewer blocks, smaller batches and fewer epochs."""
+    """The shipped experiment, with a smaller network, smaller batches and fewer epochs."""
     config = load_experiment(f"experiments.{experiment}")
-    model = dataclasses.replace(config.model, **FEWER_BLOCKS.get(experiment, {}))
-    optim, train = dataclasses.replace(config.optim, batch_size=32), dataclasses.replace(config.train, epochs=3)
+    model = dataclasses.replace(config.model, **SHRUNK.get(experiment, {}))
+    optim, train = dataclasses.replace(config.optim, batch_size=8), dataclasses.replace(config.train, epochs=14)
     return dataclasses.replace(config, model=model, optim=optim, train=train)
 
 
 # The step alone compiles faster than the loop of an epoch.
-def _train_epoch(state, split, batch_size=32):
+def _train_epoch(state, split, batch_size):
     """Returns the state and the mean loss of the images; the last batch is padded and masked, as in train_epoch."""
     total = zero_metrics()
     for start in range(0, len(split.labels), batch_size):
@@ -72,10 +75,10 @@ def test_experiments_have_the_known_number_of_parameters(experiment, parameters)
 # fashion_best is resnet20 with one more block; fashion_cnn and fashion_fast have the network of fashion_full.
 @pytest.mark.parametrize("experiment", sorted(PARAMETERS.keys() - {"fashion_best", "fashion_cnn", "fashion_fast"}))
 def test_loss_decreases_and_every_layer_is_captured(experiment, small):
-    config = _shrunk(experiment)
-    state, losses = cnn.create_state(config, 500), []
+    config, few = _shrunk(experiment), shrink(small, 20).train
+    state, losses = cnn.create_state(config, 20), []
     for _ in range(config.train.epochs):
-        state, loss = _train_epoch(state, small.train)
+        state, loss = _train_epoch(state, few, batch_size=8)
         losses.append(loss)
     assert losses[-1] < 0.9 * losses[0]
     maps = cnn.feature_maps(state, small.test.images[:2])
@@ -129,6 +132,7 @@ TINY = cnn.ResNetConfig(blocks=(1,), features=4)
 
 def test_running_statistics_are_saved_and_restored(config, small, tmp_path):
     optim = dataclasses.replace(config.optim, average_decay=0.9)
+    small = shrink(small, 70)
     result = cnn.fit(dataclasses.replace(config, model=TINY, optim=optim), tmp_path, small)
     loaded, _ = cnn.load_best(tmp_path)
     assert loaded.batch_stats["norm"]["mean"].any()
@@ -142,7 +146,7 @@ def test_skipped_update_keeps_the_running_statistics(config, small):
     state = cnn.create_state(skips)
     before = jax.tree.map(np.asarray, state.batch_stats)
     # A label that is out of range makes the loss NaN.
-    state, _ = cnn.train_step(state, cnn.Batch(small.train.images[:8], np.full(8, 10)))
+    state, _ = cnn.train_step(state, cnn.Batch(small.train.images[:8], jnp.full(8, 10)))
     assert_same(state.batch_stats, before)
     state, _ = cnn.train_step(state, cnn.Batch(small.train.images[:8], small.train.labels[:8]))
     assert (state.batch_stats["norm"]["mean"] != before["norm"]["mean"]).any()
