@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn.intervals import accuracy_interval
+from cnn.training.confusion import balanced_accuracy, macro_f1
 
 BINS = 15
 """Of confidence, as in Guo et al."""
@@ -119,6 +120,8 @@ def evaluation(probabilities_NxK: np.ndarray, labels_N: np.ndarray, names: Seque
         "images": count,
         "accuracy": correct / count,
         "accuracy_interval": list(accuracy_interval(correct, count)),
+        "balanced_accuracy": balanced_accuracy(confusion),
+        "macro_f1": macro_f1(confusion),
         "top2_accuracy": float(in_top2_N.mean()),
         "nll": negative_log_likelihood(probabilities_NxK, labels_N),
         "ece": reliability(probabilities_NxK, labels_N).error,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, random
 
 from cnn.config import AugmentConfig
+from cnn.training.photos import colour, crop, rotate, trivial
 
 ERASED_AREA = (0.02, 1 / 3)
 """Smallest and largest share of the image that random erasing replaces, as in the paper."""
@@ -113,7 +114,16 @@ def tta_views(images_BxHxWxC: Array, config: AugmentConfig) -> Array:
 
 def augment(key: Array, images_BxHxWxC: Array, targets_BxK: Array, config: AugmentConfig) -> tuple[Array, Array]:
     """Returns the images and targets after the augmentations of the configuration, if any."""
-    keys = random.split(key, 6)
+    # The first keys are the same, however many follow.
+    keys = random.split(key, 10)
+    if config.crop:
+        images_BxHxWxC = crop(keys[6], images_BxHxWxC, config.crop)
+    if config.rotate:
+        images_BxHxWxC = rotate(keys[7], images_BxHxWxC, config.rotate)
+    if config.colour:
+        images_BxHxWxC = colour(keys[8], images_BxHxWxC, config.colour)
+    if config.trivial:
+        images_BxHxWxC = trivial(keys[9], images_BxHxWxC)
     if config.shift:
         images_BxHxWxC = shift(keys[0], images_BxHxWxC, config.shift)
     if config.flip:

@@ -6,7 +6,7 @@ the host to a power of two, beyond a batch to a batch times a power of two; of t
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,10 @@ from jax import Array, lax
 from jax.core import Tracer
 
 from cnn.data.splits import Split
-from cnn.errors import DataError, UserError
+from cnn.devices.sharding import unaliased
+from cnn.errors import ConfigError, DataError, UserError
+from cnn.rules import INT32
+from cnn.text import shown
 from cnn.training import steps
 from cnn.training.metrics import Metrics, merge, zero_metrics
 from cnn.training.state import TrainState
@@ -24,26 +27,37 @@ from cnn.training.state import TrainState
 class Jitted:
     """A jitted function of a state, called as ``call`` says; ``lower``, ``trace`` and all else are the function's."""
 
-    def __init__(self, function: Any, call: Callable[..., Any] | None = None):
-        """Takes the jitted function, and how it is called if not as it is."""
-        self._function, self._call = function, call or function
+    def __init__(
+        self,
+        function: Any,
+        call: Callable[..., Any] | None = None,
+        data: type[tuple] | None = None,
+        check: Callable[..., None] | None = None,
+    ):
+        """Takes the jitted function, how it is called if not as it is, and how its arguments are checked.
+
+        Args:
+          function: the jitted function.
+          call: called in its place.
+          data: the type of the images and labels among its arguments.
+          check: called with its other arguments; raises UserError.
+        """
+        self._function, self._call, self._data, self._check_others = function, call or function, data, check
         self.__doc__, self.__name__ = function.__doc__, function.__name__.lstrip("_")
 
     def __call__(self, state: TrainState, *args: Any, **kwargs: Any) -> Any:
         """Calls the function.
 
         Raises:
-          UserError: the state's buffers were donated to an earlier step.
-          DataError: as of the function, with the dtype that the caller's arrays have.
+          UserError: the state's buffers were donated to an earlier step, or another argument is wrong.
+          DataError: images or labels do not fit the state, with the dtype that the caller's arrays have.
         """
+        self._check(state, *args, **kwargs)
+        if self._data is not None:
+            # It may still compute when the caller writes the next images into the same array; call_padded waits.
+            args, kwargs = jax.tree.map(unaliased, (args, kwargs))
         try:
             return self._call(state, *args, **kwargs)
-        except DataError:
-            # In a program, JAX has made float32 of float64, and int32 of int64.
-            for data in (*args, *kwargs.values()):
-                if isinstance(data, steps.Batch | Split):
-                    steps.check_input(state, data)
-            raise
         except (RuntimeError, ValueError) as error:
             if any(leaf.is_deleted() for leaf in jax.tree.leaves(state) if isinstance(leaf, Array)):
                 raise UserError(
@@ -52,9 +66,49 @@ class Jitted:
                 ) from error
             raise
 
+    def _check(self, state: Any, *args: Any, batch_size: Any = 1, **kwargs: Any) -> None:
+        """Raises UserError for an argument that JAX would convert, or refuse in words of its own."""
+        if not isinstance(state, TrainState):
+            kind = type(state).__name__
+            raise UserError(f"{self.__name__} is given a {kind} as state; cnn.create_state or cnn.load_best makes one")
+        if not is_count(batch_size, 1):
+            raise ConfigError(f"batch_size is {shown(batch_size)}, but must be an integer of at least 1")
+        if self._data is not None:
+            given = [data for data in (*args, *kwargs.values()) if isinstance(data, self._data)]
+            if not given:
+                raise DataError(f"{self.__name__} is given no cnn.{self._data.__name__}; make one of images and labels")
+            check_data(state, given[0])
+        if self._check_others is not None:
+            self._check_others(*args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         """Returns an attribute of the jitted function."""
         return getattr(self._function, name)
+
+
+def is_count(value: object, minimum: int) -> bool:
+    """Whether a value is an integer, Python's or NumPy's, of at least a minimum, and of 32 bits."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(minimum <= value <= INT32)
+
+
+def check_data(state: TrainState, data: Any) -> None:
+    """Raises DataError unless a batch or split fits a state, and JAX takes its labels and mask as they are.
+
+    JAX converts integers to int32, by which a label can become that of another class, and sums a mask of numbers.
+    """
+    labels_N, mask_N, classes = data.labels, getattr(data, "mask", None), cast(Any, state.spec.model).config.classes
+    if not hasattr(labels_N, "dtype"):
+        raise DataError(f"labels are a {type(labels_N).__name__}, but must be an array, integers [N]")
+    steps.check_input(state, data)
+    if mask_N is not None and (getattr(mask_N, "dtype", None) != np.bool_ or np.shape(mask_N) != labels_N.shape):
+        raise DataError(f"mask is {shown(mask_N)}, but must be an array, bool {list(labels_N.shape)}")
+    if isinstance(labels_N, np.ndarray):
+        # Of the images that count.
+        wrong_N = (labels_N < 0) | (labels_N >= classes)
+        wrong_N = wrong_N & mask_N if isinstance(mask_N, np.ndarray) else wrong_N
+        if wrong_N.any():
+            index = wrong_N.argmax()
+            raise DataError(f"label {index} is {labels_N[index]}, but must be from 0 to {classes - 1}")
 
 
 def power_of_two(count: int) -> int:
@@ -84,6 +138,8 @@ def is_on_host(state: TrainState, *arrays: Any) -> bool:
 def call_padded(function: Callable[..., Any], state: TrainState, images_NxHxWxC: Any, size: int) -> Any:
     """Returns what a function of a state and images gives for each image, called with them padded to a size."""
     outputs, count = function(state, pad(images_NxHxWxC, size)), len(images_NxHxWxC)
+    if count == size:
+        return jax.block_until_ready(outputs)
     # By NumPy: JAX would compile a slice for each number.
     return jax.tree.map(lambda output: jnp.asarray(np.asarray(output)[:count]), outputs)
 
@@ -131,6 +187,14 @@ def _evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Any:
     return _evaluate_batches(state, Split(images, labels), np.int32(count), batch_size=batch_size)
 
 
-train_step, eval_step = Jitted(steps.train_step), Jitted(steps.eval_step)
-train_epoch, train_steps = Jitted(steps.train_epoch), Jitted(steps.train_steps)
-evaluate, predict = Jitted(steps.evaluate, _evaluate), Jitted(steps.predict, _predict)
+def _check_steps(metrics: Any, split: Any, steps: Any, **batch_size: Any) -> None:
+    if not isinstance(metrics, Metrics):
+        raise ConfigError(f"metrics are {shown(metrics)}, but must be a cnn.Metrics")
+    if not isinstance(steps, Array) and not is_count(steps, 0):
+        raise ConfigError(f"steps is {shown(steps)}, but must be an integer of at least 0")
+
+
+train_step, eval_step = (Jitted(function, data=steps.Batch) for function in (steps.train_step, steps.eval_step))
+train_epoch = Jitted(steps.train_epoch, data=Split)
+train_steps = Jitted(steps.train_steps, data=Split, check=_check_steps)
+evaluate, predict = Jitted(steps.evaluate, _evaluate, Split), Jitted(steps.predict, _predict)

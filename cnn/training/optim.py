@@ -99,6 +99,29 @@ def make_optimizer(
     return optax.apply_if_finite(optimizer, NON_FINITE_STEPS) if skip_non_finite else optimizer
 
 
+def class_weights(config: OptimConfig, counts: tuple[int, ...]) -> tuple[float, ...]:
+    """Returns the weight of an image's loss by its class, as scikit-learn's "balanced"; () for equal weights.
+
+    Args:
+      config: its ``class_weights`` is used.
+      counts: training images of each class; a class without any has weight 0.
+
+    Raises:
+      ConfigError: the weights follow from the counts, which are not known.
+    """
+    if config.class_weights == "none":
+        return ()
+    allowed = "none where the images of each class have not been counted, as cnn.fit does"
+    require(counts != (), "optim.class_weights", config.class_weights, allowed)
+    return tuple(sum(counts) / (len(counts) * count) if count else 0.0 for count in counts)
+
+
+def loss_targets(targets_BxK: Array, smoothing: float, weights: tuple[float, ...]) -> Array:
+    """Returns smoothed targets, whose cross-entropy is weighted by class, or by the mean of mixed ones."""
+    smoothed = optax.smooth_labels(targets_BxK, smoothing)
+    return smoothed * (targets_BxK @ jnp.asarray(weights))[:, None] if weights else smoothed
+
+
 def nan_unless_finite(grads: Any, loss: Array, opt_state: Any) -> Any:
     """Returns the gradients, NaN if the loss is not finite and non-finite updates are skipped.
 

@@ -14,8 +14,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from cnn.config import AugmentConfig, ExperimentConfig, OptimConfig
+from cnn.devices.memory import require_memory
 from cnn.devices.sharding import shard_features
-from cnn.training.optim import make_optimizer, total_steps
+from cnn.resolution import resolve
+from cnn.rules import checked, instance, integer, optional
+from cnn.training.optim import class_weights, make_optimizer, total_steps
 
 
 class Stream(IntEnum):
@@ -40,6 +43,8 @@ class Spec(NamedTuple):
     image_shape: tuple[int, int, int]
     optim: OptimConfig
     augment: AugmentConfig
+    class_weights: tuple[float, ...] = ()
+    """Of an image's loss in training, by its class; () for equal weights."""
     mesh: Mesh | None = None
     """The devices that the work is sharded over; None for one device."""
 
@@ -69,6 +74,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 def make_spec(config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None) -> Spec:
     """Returns the static part of an experiment's states; arguments as of ``create_state``."""
+    config = resolve(config)
     # A constant rate does not depend on the number of steps, so another number of epochs compiles nothing.
     steps = 0 if config.optim.schedule == "constant" else total_steps(config, train_images)
     return Spec(
@@ -77,10 +83,12 @@ def make_spec(config: ExperimentConfig, train_images: int | None = None, mesh: M
         image_shape=config.data.image_shape,
         optim=config.optim,
         augment=config.augment,
+        class_weights=class_weights(config.optim, config.data.class_counts),
         mesh=mesh if mesh and mesh.size > 1 else None,
     )
 
 
+@checked(config=instance(ExperimentConfig), train_images=optional(integer(1)), mesh=optional(instance(Mesh, "a mesh")))
 def create_state(config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None) -> TrainState:
     """Returns the state before the first step.
 
@@ -90,13 +98,17 @@ def create_state(config: ExperimentConfig, train_images: int | None = None, mesh
         data set.
       mesh: the devices that the state and the work of its steps are sharded over; by default JAX's first device.
     """
-    state = initial_state(np.uint32(config.train.seed), make_spec(config, train_images, mesh))
+    seed, spec = np.uint32(config.train.seed), make_spec(config, train_images, mesh)
+    # On a CPU, XLA waits for ever if it cannot allocate a parameter.
+    require_memory(initial_state.eval_shape(seed, spec), "the training state")
+    state = initial_state(seed, spec)
     return jax.device_put(state, mesh.devices.item()) if mesh and mesh.size == 1 else state
 
 
 def abstract_state(config: ExperimentConfig, train_images: int | None = None) -> TrainState:
     """Returns the shapes and dtypes of ``create_state``; nothing is computed."""
-    return jax.eval_shape(partial(initial_state, spec=make_spec(config, train_images)), np.uint32(0))
+    shapes = initial_state.eval_shape(np.uint32(0), make_spec(config, train_images))
+    return require_memory(shapes, "the training state")
 
 
 # Compiled once for all states of an experiment. The argument is the seed, not its key, as all processes know the seed.

@@ -18,7 +18,7 @@ from cnn.devices.sharding import shard_batch, shard_features
 from cnn.errors import ConfigError, DataError
 from cnn.training.augment import augment, tta_views
 from cnn.training.metrics import Metrics, batch_metrics, merge, zero_metrics
-from cnn.training.optim import keep_if_finite, nan_unless_finite
+from cnn.training.optim import keep_if_finite, loss_targets, nan_unless_finite
 from cnn.training.state import Stream, TrainState, stream_key
 
 
@@ -104,7 +104,7 @@ def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tu
     inputs_BxHxWxC, targets_BxK, labels_B, mask_B = _arrays(state, batch)
     augment_key = stream_key(state.key, Stream.AUGMENT, state.step)
     inputs_BxHxWxC, targets_BxK = augment(augment_key, inputs_BxHxWxC, targets_BxK, state.spec.augment)
-    targets_BxK = optax.smooth_labels(targets_BxK, state.spec.optim.label_smoothing)
+    targets_BxK = loss_targets(targets_BxK, state.spec.optim.label_smoothing, state.spec.class_weights)
     # After augmentation, so that it draws the same for an image on any number of devices, and mixes in no padding.
     inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(
         (inputs_BxHxWxC, targets_BxK, labels_B, mask_B), state.spec.mesh
@@ -196,11 +196,19 @@ def _train_batches(state, metrics, split, first, last, batch_size):
     count = len(split.labels)
     order_SxB = epoch_order(state.key, state.step // math.ceil(count / batch_size), count, batch_size)
 
+    def batch_at(index):
+        mask_B = None if count % batch_size == 0 else index * batch_size + jnp.arange(batch_size) < count
+        return Batch(split.images[order_SxB[index]], split.labels[order_SxB[index]], mask_B)
+
+    return run_steps(state, metrics, batch_at, first, last)
+
+
+def run_steps(state, metrics, batch_at, first, last):
+    """Runs the steps ``first`` to ``last - 1`` of an epoch, each on the batch that ``batch_at`` returns, in a loop."""
+
     def body(index, carry):
         state, metrics = carry
-        mask_B = None if count % batch_size == 0 else index * batch_size + jnp.arange(batch_size) < count
-        batch = Batch(split.images[order_SxB[index]], split.labels[order_SxB[index]], mask_B)
-        state, step_metrics = _train_step(state, batch)
+        state, step_metrics = _train_step(state, batch_at(index))
         return state, merge(metrics, step_metrics)
 
     state, metrics = lax.fori_loop(first, last, body, (state, metrics))

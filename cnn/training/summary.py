@@ -1,5 +1,7 @@
 """The layer table: shapes, parameters and FLOPs of each layer."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any, NamedTuple
 
@@ -7,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.rules import checked, instance
 from cnn.training.state import TrainState
 from cnn.training.steps import apply_model
 
@@ -37,6 +40,25 @@ def _flops(kind: str, layer_params: dict, output_shape: tuple[int, ...]) -> int:
     return prod(output_shape[1:]) * (2 * terms + ("bias" in layer_params))
 
 
+@contextmanager
+def intercept_methods(interceptor: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, calls Flax's methods through a function, as ``nn.intercept_methods`` does.
+
+    Flax removes its interceptor in an assert statement, which ``python -O`` leaves out; this one does nothing then.
+    """
+    active = True
+
+    def intercepted(call, args, kwargs, context):
+        return interceptor(call, args, kwargs, context) if active else call(*args, **kwargs)
+
+    with nn.intercept_methods(intercepted):
+        try:
+            yield
+        finally:
+            active = False
+
+
+@checked(state=instance(TrainState))
 def layer_table(state: TrainState) -> list[LayerRow]:
     """Returns a row per named layer, in the order of computation; the network is traced, but not run."""
     rows = []
@@ -58,7 +80,7 @@ def layer_table(state: TrainState) -> list[LayerRow]:
             )
         return outputs
 
-    with nn.intercept_methods(record):
+    with intercept_methods(record):
         inputs = jax.ShapeDtypeStruct((1, *state.spec.image_shape), jnp.float32)
         jax.eval_shape(lambda state, inputs_BxHxWxC: apply_model(state, state.params, inputs_BxHxWxC), state, inputs)
     return rows

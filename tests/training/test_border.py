@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import cnn
 from cnn.training import border, steps
+from cnn.training.metrics import make_metrics
 
 
 @given(st.integers(0, 100_000), st.sampled_from([1, 32, 100, 128]))
@@ -90,3 +91,75 @@ def test_wrong_images_and_a_donated_state_are_named(config, small, call):
     cnn.train_step(state, cnn.Batch(small.val.images[:32], small.val.labels[:32]))
     with pytest.raises(cnn.UserError, match="was donated to an earlier step; use the state which that step returned"):
         call(state, small.val)
+
+
+IMAGES, LABELS = np.zeros((4, 28, 28, 1), np.uint8), np.arange(4, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (cnn.Batch(IMAGES, LABELS + np.int64(2**32)), "label 0 is 4294967296, but must be from 0 to 9"),
+        (cnn.Batch(IMAGES, LABELS.astype(np.uint32) - 1), "label 0 is 4294967295, but must be from 0 to 9"),
+        (cnn.Batch(IMAGES, LABELS - 1), "label 0 is -1, but must be from 0 to 9"),
+        (cnn.Batch(IMAGES, LABELS.tolist()), "labels are a list, but must be an array"),  # pyright: ignore
+        (
+            cnn.Batch(IMAGES, LABELS, np.ones(4, np.int32)),
+            r"mask is array.*, but must be an array, bool",
+        ),
+        (cnn.Batch(IMAGES, LABELS, np.ones((4, 1), bool)), r"but must be an array, bool \[4\]"),
+        (cnn.Batch(IMAGES, LABELS, [True] * 4), r"mask is \[True, True, True, True\], but must be an array"),  # pyright: ignore
+        (cnn.Split(IMAGES, LABELS), "is given no cnn.Batch; make one of images and labels"),
+        (None, "is given no cnn.Batch"),
+    ],
+)
+def test_a_batch_that_jax_would_convert_is_refused(state, batch, message):
+    for function in (cnn.train_step, cnn.eval_step):
+        with pytest.raises(cnn.DataError, match=message):
+            function(state, batch)
+
+
+def test_a_label_of_padding_may_be_anything(state):
+    masked = cnn.Batch(IMAGES, np.array([0, 1, 2, -1], np.int32), np.array([True, True, True, False]))
+    assert cnn.eval_step(state, masked).count == 3
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "16", None, 10**400])
+def test_a_number_of_steps_or_images_that_is_none_is_refused(state, value):
+    split, metrics = cnn.Split(IMAGES, LABELS), make_metrics(0, 0, 0)
+    for call in (
+        lambda: cnn.train_epoch(state, split, batch_size=value),
+        lambda: cnn.evaluate(state, split, batch_size=value),
+        lambda: cnn.predict(state, IMAGES, batch_size=value),
+    ):
+        with pytest.raises(cnn.ConfigError, match="batch_size is .*, but must be an integer"):
+            call()
+    if value != 0:
+        with pytest.raises(cnn.ConfigError, match="steps is .*, but must be an integer"):
+            cnn.train_steps(state, metrics, split, value, batch_size=2)
+
+
+def test_arguments_of_another_kind_are_named(config, state, small, tmp_path):
+    # To a type checker, these calls are wrong.
+    untyped: Any = cnn
+    calls = {
+        "splits are": lambda: untyped.fit(config, tmp_path / "run", []),
+        "report is 3": lambda: untyped.fit(config, tmp_path / "run", small, report=3),
+        "track is 'x'": lambda: untyped.fit(config, tmp_path / "run", small, track="x"),
+        "config is None": lambda: untyped.fit(None, tmp_path / "run", small),
+        r"run_dir is 'a\\x00b'": lambda: untyped.fit(config, "a\0b", small),
+        "run_dir is ''": lambda: untyped.load_best(""),
+        "invert is 'no'": lambda: untyped.read_image("x.png", invert="no"),
+        r"shape is \(28,\)": lambda: untyped.read_image("x.png", (28,)),
+        r"patterns is \[\]": lambda: untyped.take_layers(state, state, []),
+        "seeds are 3": lambda: untyped.fit_seeds(config, 3),
+        "seeds are range": lambda: untyped.fit_seeds(config, range(10**9)),
+        "grid is": lambda: untyped.sweep(config, {"optim.learning_rate": 0.1}, [0], tmp_path),
+        "state is": lambda: untyped.layer_table(state.params),
+        "as state": lambda: untyped.predict(state.params, small.test.images),
+        "metrics are": lambda: untyped.train_steps(state, 0, small.train, 1, batch_size=32),
+    }
+    for message, call in calls.items():
+        with pytest.raises(cnn.UserError, match=message):
+            call()
+    assert list(tmp_path.iterdir()) == []

@@ -178,6 +178,6 @@ def test_empty_split_and_batch_size_zero_are_refused(state, small):
 
 @pytest.mark.parametrize("label", [-1, 10])
 def test_label_out_of_range_makes_the_metrics_nan(state, small, label):
-    batch = cnn.Batch(small.train.images[:2], np.array([0, label], np.int32))
+    batch = cnn.Batch(small.train.images[:2], jnp.array([0, label]))
     metrics = cnn.eval_step(state, batch)
     assert np.isnan(metrics.loss) and np.isnan(metrics.accuracy)
