@@ -3,16 +3,27 @@
 import importlib
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
+
+from cnn.text import listed, one_line, reason
 
 
 class UserError(Exception):
     """Wrong user input. The message is one line: the value, what is allowed, a hint."""
 
+    def __init__(self, message: object = ""):
+        """Stores the message on one line, names and values in it escaped, at most 300 characters."""
+        super().__init__(one_line(message))
+
 
 class ConfigError(UserError):
     """A field of the configuration has a value that is not allowed."""
+
+
+class FamilyError(ConfigError):
+    """The network of a configuration is of a family that has not been imported."""
 
 
 class DataError(UserError):
@@ -26,6 +37,10 @@ class RunDirError(UserError):
 class DamagedError(Exception):
     """A checkpoint is damaged. The message is one line, with a hint."""
 
+    def __init__(self, message: object = ""):
+        """Stores the message as ``UserError`` does."""
+        super().__init__(one_line(message))
+
 
 class Stopped(KeyboardInterrupt):
     """A signal was received; the interrupted run has been saved."""
@@ -37,10 +52,31 @@ class Stopped(KeyboardInterrupt):
 
 
 def first_cause(error: BaseException) -> str:
-    """Returns the first line of the root cause: the first exception of the chain that led to this one."""
+    """Returns the root cause in a few words: the reason of the first exception of the chain that led to this one."""
     while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
+    return reason(error)
+
+
+def jax_error(error: Exception) -> Exception:
+    """Returns the error of importing JAX in one line, if the environment has settings of JAX, as it may refuse one.
+
+    If nobody catches it, the process ends with that line and exit status 2.
+    """
+    settings = [name for name in os.environ if name.startswith("JAX_")]
+    if not settings:
+        return error
+    sys.excepthook = report_and_exit
+    return UserError(f"JAX does not start ({reason(error)}); change or unset {listed(settings)}")
+
+
+def report_and_exit(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """A ``sys.excepthook``: prints a user's error on one line and ends with exit status 2."""
+    if not isinstance(error, UserError):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def import_extra(package: str) -> Any:
@@ -62,9 +98,3 @@ def install_command(extra: str) -> str:
         return f"pip install 'fashion-cnn[{extra}]'"
     place = Path() if Path.cwd() == clone else clone
     return f"pip install -c {place / 'constraints.txt'} -e '{place}[{extra}]'"
-
-
-def printable(path: str | os.PathLike) -> str:
-    """Returns a file name on one line, with unprintable bytes escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

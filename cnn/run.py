@@ -12,13 +12,17 @@ from typing import Annotated, Any
 
 import jax
 
-from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16, exit_status, parse_options
+from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16, exit_status, parse_options, refuse_idle
 from cnn.config import ExperimentConfig
 from cnn.data.splits import Splits
 from cnn.devices.processes import is_primary, join_processes, leave
 from cnn.devices.sharding import make_mesh, usable_cores
-from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped
-from cnn.runs import rundir
+from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped, report_and_exit
+from cnn.runs import outputs, rundir
+from cnn.text import one_line, printable, reason
+
+# An experiment, which imports this, is constructed before it calls main(): a wrong value in it is one line, too.
+sys.excepthook = report_and_exit
 
 
 def main(config: ExperimentConfig, splits: Splits | None = None) -> None:
@@ -29,6 +33,8 @@ def main(config: ExperimentConfig, splits: Splits | None = None) -> None:
       splits: images to use instead of those that the configuration names.
     """
     import tyro
+
+    defaults = config
 
     def experiment(
         config: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = config,
@@ -50,6 +56,7 @@ def main(config: ExperimentConfig, splits: Splits | None = None) -> None:
             processes: Number of processes.
             process_index: Index of this process, from 0.
         """
+        refuse_idle(defaults, config)
         cluster = coordinator, processes, process_index
         if distributed:
             if run_dir is None:
@@ -75,6 +82,7 @@ def default_run_dir(name: str, root: Path = Path("runs")) -> Path:
     parent, time_utc = root / name, datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     if not parent.resolve().is_relative_to(root.resolve()):
         raise RunDirError(f"{parent} leads out of {root}, to {parent.resolve()}; name it with --run-dir")
+    outputs.check_new_run(parent / time_utc)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         path, number = parent / time_utc, 1
@@ -95,6 +103,7 @@ def named_or_new(run_dir: Path | None, name: str) -> Iterator[Path]:
     if run_dir is not None:
         yield run_dir
         return
+    made = [path for path in (Path("runs", name), Path("runs")) if not path.exists()]
     run_dir = default_run_dir(name)
     try:
         yield run_dir
@@ -102,7 +111,8 @@ def named_or_new(run_dir: Path | None, name: str) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             if os.listdir(run_dir) == [rundir.LOCK]:
                 (run_dir / rundir.LOCK).unlink()
-            run_dir.rmdir()
+            for path in (run_dir, *made):
+                path.rmdir()
 
 
 def run(config: ExperimentConfig, run_dir: Path, splits: Splits | None = None) -> None:
@@ -118,7 +128,9 @@ def run(config: ExperimentConfig, run_dir: Path, splits: Splits | None = None) -
     print(result_table(result.summary), flush=True)
     if config.log.figures and "figures" not in result.summary["seconds"]:
         _draw(config, run_dir, result, splits)
-    print(f"run directory: {run_dir}")
+    elif config.log.figures and not (run_dir / rundir.REPORT).exists():
+        write_page(run_dir, splits)
+    print(f"run directory: {printable(run_dir)}")
 
 
 def _fit(config: ExperimentConfig, run_dir: Path, splits: Splits | None, finished: bool) -> Any:
@@ -127,21 +139,21 @@ def _fit(config: ExperimentConfig, run_dir: Path, splits: Splits | None, finishe
     from cnn.runs.fit import fit
 
     devices = make_mesh(config.mesh, config.train.device).devices.ravel()
-    _say(f"{config.name} on {device_name(devices)}, run directory {run_dir}")
+    _say(f"{config.name} on {device_name(devices)}, run directory {printable(run_dir)}")
     if (run_dir / rundir.HISTORY).exists() and not finished:
-        _say(f"found an unfinished run; its epochs so far: {run_dir / rundir.HISTORY}")
+        _say(f"found an unfinished run; its epochs so far: {printable(run_dir / rundir.HISTORY)}")
     try:
         with tracked(config, run_dir, splits, warn) as track, progress(config.train.epochs) as report:
             return fit(config, run_dir, splits, report, warn, track)
     except KeyboardInterrupt as stop:
         reached = str(stop) if isinstance(stop, Stopped) and str(stop) else "stopped"
-        _say(f"{reached}; the same command with --run-dir {run_dir} resumes it", sys.stderr)
+        _say(one_line(f"{reached}; the same command with --run-dir {run_dir} resumes it"), sys.stderr)
         raise
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
         raise DamagedError(
-            f"this process or another has failed ({str(error).splitlines()[0]}); start all again"
+            f"this process or another has failed ({reason(error)}); start all again"
         ) from error
 
 
@@ -149,13 +161,18 @@ def _draw(config: ExperimentConfig, run_dir: Path, result: Any, splits: Splits |
     """Draws the figures, notes the seconds that took, and writes the report."""
     from cnn.look.run_figures import draw_figures
 
-    _say(f"drawing {run_dir / rundir.FIGURES}")
+    _say(f"drawing {printable(run_dir / rundir.FIGURES)}")
     start = time.perf_counter()
+    # With what it had left to its data, such as the names of the classes.
+    config = rundir.read_description(run_dir)["config"]
     draw_figures(run_dir, config, result, splits)
     seconds = {**result.summary["seconds"], "figures": time.perf_counter() - start}
     # The run has released its directory, and another may have taken its place meanwhile.
     if rundir.read_result(run_dir) == result.summary:
-        rundir.write_json(run_dir / rundir.RESULT, {**result.summary, "seconds": seconds})
+        # If it is killed before there is a new one, the same command writes it.
+        with contextlib.suppress(OSError):
+            (run_dir / rundir.REPORT).unlink()
+        rundir.write_result(run_dir, {**result.summary, "seconds": seconds})
         write_page(run_dir, splits)
 
 
@@ -163,12 +180,11 @@ def write_page(run_dir: Path, splits: Splits | None = None) -> None:
     """Writes report.html, or warns: the run is complete without it."""
     from cnn.report.report import write_report
 
-    _say(f"writing {run_dir / rundir.REPORT}")
+    _say(f"writing {printable(run_dir / rundir.REPORT)}")
     try:
         write_report(run_dir, splits=splits)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warn(f"the report is not written: {reason}; python -m cnn report {run_dir} tries again")
+        warn(f"the report is not written: {reason(error)}; python -m cnn report {run_dir} tries again")
 
 
 def _say(line: str, stream: Any = None) -> None:
@@ -179,7 +195,7 @@ def _say(line: str, stream: Any = None) -> None:
 
 def warn(line: str) -> None:
     """Prints a problem that does not stop the run."""
-    _say(f"warning: {line}", sys.stderr)
+    _say(f"warning: {one_line(line)}", sys.stderr)
 
 
 def device_name(devices: Any) -> str:

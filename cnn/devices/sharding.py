@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from cnn.config import MeshConfig
 from cnn.devices.processes import to_host
 from cnn.errors import ConfigError, install_command
+from cnn.rules import Rule, checked, instance
 
 
 # jaxlib carries no types, so jax.Device is Any to a type checker.
@@ -35,6 +36,7 @@ def find_devices(kind: str) -> list[Any]:
         ) from error
 
 
+@checked(config=instance(MeshConfig), kind=Rule(lambda kind: isinstance(kind, str) and kind != "", "a kind of device"))
 def make_mesh(config: MeshConfig, kind: str = "auto") -> Mesh:
     """Returns the mesh, with axes ``data`` and ``model``, of the devices of a kind in all processes.
 
@@ -52,8 +54,22 @@ def make_mesh(config: MeshConfig, kind: str = "auto") -> Mesh:
     return jax.make_mesh((data, config.model), ("data", "model"), (AxisType.Auto,) * 2, devices=devices[:size])
 
 
+def unaliased(array: Any) -> Any:
+    """Returns a copy of a NumPy array that its owner may write to; anything else as it is, such as a file mapped "r".
+
+    On a CPU, JAX may read a NumPy array where it lies, even after the call has returned (jax-ml/jax#37830).
+    """
+    owner = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return np.array(array)
+        owner = owner.base
+    return array
+
+
 def replicate(arrays: Any, mesh: Mesh) -> Any:
-    """Returns host arrays, equal in all processes, replicated on every device of the mesh."""
+    """Returns host arrays, equal in all processes, replicated on every device of the mesh; not aliases of them."""
+    arrays = jax.tree.map(unaliased, arrays)
     if mesh.size == 1:
         return jax.device_put(arrays, mesh.devices.item())
     replicated = NamedSharding(mesh, P())

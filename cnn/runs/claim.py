@@ -10,7 +10,7 @@ from pathlib import Path
 from cnn.config import ExperimentConfig
 from cnn.devices.processes import is_primary, primary_first
 from cnn.errors import RunDirError
-from cnn.runs import rundir
+from cnn.runs import outputs, rundir
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def lock(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], None]
     Raises:
       RunDirError: it holds something else, or a run of another configuration, is in use, or cannot be written to.
     """
-    made = not run_dir.exists()
+    made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
     lock = None
 
     def check():
@@ -41,7 +41,8 @@ def lock(run_dir: Path, config: ExperimentConfig) -> Iterator[Callable[[], None]
             with suppress(OSError):
                 if made and _is_held(lock, run_dir) and os.listdir(run_dir) == [rundir.LOCK]:
                     (run_dir / rundir.LOCK).unlink()
-                    run_dir.rmdir()
+                    for path in made:
+                        path.rmdir()
             os.close(lock)
 
 
@@ -63,6 +64,7 @@ def _check_held(lock: int | None, run_dir: Path) -> None:
 def _locked(run_dir: Path, config: ExperimentConfig) -> int:
     """Returns the descriptor of a lock that ends with the process, however that ends."""
     hint = "name another directory with --run-dir"
+    outputs.check_new_run(run_dir)
     try:
         rundir.check_entries(run_dir, config)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -89,8 +91,7 @@ def _hold(lock: int, run_dir: Path, hint: str) -> None:
     except BlockingIOError as error:
         holder = os.read(lock, 200).decode(errors="replace") or "another process"
         raise RunDirError(f"{run_dir} is in use by {holder}; wait for it, or {hint}") from error
-    for name in (rundir.CONFIG, rundir.HISTORY, rundir.KERNELS, rundir.RESULT, rundir.SUMMARY, rundir.TRANSFER):
-        for unfinished in run_dir.glob(f".{name}.*"):
-            unfinished.unlink(missing_ok=True)
+    if (content := os.read(lock, 200)) and not content.startswith(rundir.LOCKED):
+        raise RunDirError(f"{run_dir / rundir.LOCK} is not what a run writes; {hint}")
     os.ftruncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    os.pwrite(lock, rundir.LOCKED + f"{os.getpid()} on {socket.gethostname()}".encode(), 0)

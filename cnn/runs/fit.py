@@ -11,17 +11,22 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from cnn.config import ExperimentConfig
-from cnn.data.splits import Splits, check_splits, data_digest, load_data
+from cnn.data.splits import Splits, data_digest, load
 from cnn.devices import signals
+from cnn.devices.memory import fitting
 from cnn.devices.processes import primary_first, to_host
-from cnn.devices.sharding import make_mesh, on_one_device, replicate
+from cnn.devices.sharding import make_mesh, on_one_device
 from cnn.errors import DamagedError, RunDirError, Stopped
-from cnn.runs import claim, rundir
-from cnn.runs.checkpoint import check_best, load_best_of, load_latest, open_checkpoints, save
+from cnn.rules import FILE, FUNCTION, checked, instance
+from cnn.runs import claim, derived, rundir, streaming
+from cnn.runs.checkpoint import check_best, check_longer, load_best_of, load_latest, open_checkpoints, save
 from cnn.runs.divergence import diverged, first_divergence, is_finite
+from cnn.runs.monitor import class_scores, monitored
 from cnn.runs.result import Result, load_result
+from cnn.runs.streaming import evaluate_split
 from cnn.runs.transfer import apply_transfer, check_transfer
 from cnn.training.early_stopping import EarlyStopper, should_stop, update_stopper
 from cnn.training.fused import epoch_metrics, train_fused
@@ -40,12 +45,13 @@ class Run(NamedTuple):
 
     config: ExperimentConfig
     run_dir: Path
+    mesh: Mesh
     check_lock: Callable[[], None]
     """Raises RunDirError if the directory is another run's by now."""
     create_state: Callable[[], TrainState]
     """Makes the random state before the first step, which steps donate."""
     splits: Splits
-    """On the devices."""
+    """On the devices, or if they have no room for them, on the host."""
     seconds: dict[str, float]
     """Spent so far, by phase."""
     report: Callable[[dict[str, Any]], None]
@@ -94,6 +100,7 @@ def saved_progress(progress: Progress, epoch_steps: int, seconds: dict[str, floa
 #    If all are damaged, or another run is in the directory, that is an error: nothing is trained over it.
 # 3. With --transfer.source, layers of that run's best state replace random ones.
 # 4. From random parameters.
+@checked(config=instance(ExperimentConfig), run_dir=FILE, report=FUNCTION, warn=FUNCTION, track=FUNCTION)
 def fit(
     config: ExperimentConfig,
     run_dir: str | Path,
@@ -120,6 +127,7 @@ def fit(
     Raises:
       UserError: configuration, images or directory cannot be used; found before anything is compiled.
       FloatingPointError: a loss is not finite; the best checkpoint is kept, which a fused run has only at its end.
+      MemoryError: the network does not fit into memory.
       DamagedError: all checkpoints of the directory are damaged, or that of the best epoch is.
       Stopped: a signal was received, and the run is saved.
     """
@@ -132,22 +140,25 @@ def fit(
     with claim.lock(run_dir, config) as check_lock:
         with timed(seconds, "data"):
             with primary_first():
-                splits = check_splits(config, splits or load_data(config.data))
+                config, splits = load(config, splits)
             train_images = len(splits.train.labels)
             if not (run_dir / rundir.CONFIG).exists():
                 check_transfer(config, train_images)
+            check_longer(run_dir)
             rundir.write_config(run_dir, config, data_digest(splits), train_images, mesh.devices.ravel())
-            on_device = replicate(splits, mesh)
+            placed = streaming.place(config, splits, mesh)
         run = Run(
             config=config,
             run_dir=run_dir,
+            mesh=mesh,
             check_lock=check_lock,
             create_state=partial(create_state, config, train_images, mesh),
-            splits=on_device,
+            splits=placed,
             seconds=seconds,
-            report=report,
+            # Copies: what a callback does to its row must not change the run.
+            report=lambda row: report({**row}),
             warn=warn,
-            track=track,
+            track=lambda row, state: track({**row}, state),
         )
         state = run.create_state()
         layers = layer_table(state)
@@ -239,6 +250,7 @@ def _train_epochs(
                 val_metrics = jax.block_until_ready(evaluate_val(state, splits.val))
             _check_finite(run, train, checkpoints, state, progress)
             row = epoch_row(run, len(progress.history) + 1, progress.metrics, val_metrics, progress.spent)
+            row |= class_scores(config.train.monitor, state, splits.val)
             progress = _next_epoch(run, progress, row)
             run.check_lock()
             _save_kernels(run, layer, state, row["epoch"])
@@ -252,14 +264,16 @@ def _train_epochs(
 def _compile(run: Run, state: TrainState, progress: Progress) -> tuple[Any, Any]:
     with timed(run.seconds, "compile"):
         train, val, batch_size = run.splits.train, run.splits.val, run.config.optim.batch_size
+        if streaming.is_streamed(train):
+            return streaming.streamed_training(run.config, train, run.mesh, state, progress.metrics), evaluate_split
         steps = train_steps.lower(state, progress.metrics, train, np.int32(1), batch_size=batch_size)
-        return steps.compile(), evaluate.lower(state, val).compile()
+        return fitting(steps.compile()), fitting(evaluate.lower(state, val).compile())
 
 
 def _next_epoch(run: Run, progress: Progress, row: dict[str, Any]) -> Progress:
     """Returns the progress after an epoch."""
     add_seconds(run.seconds, progress.spent)
-    stopper = update_stopper(progress.stopper, row["epoch"], row["val_loss"])
+    stopper = update_stopper(progress.stopper, row["epoch"], monitored(run.config.train.monitor, row))
     return Progress([*progress.history, row], stopper, zero_metrics(), {})
 
 
@@ -276,13 +290,15 @@ def _save_kernels(run: Run, layer: str | None, state: TrainState, epoch: int) ->
         kernels = to_host(state.eval_state.params[layer]["kernel"])
         # No run stops for a picture; if the disk is full, the checkpoint that follows says what is lost.
         with suppress(RunDirError, OSError):
-            rundir.write_kernels(run.run_dir, epoch, kernels)
+            derived.write_kernels(run.run_dir, epoch, kernels)
 
 
 def _stopping_notice(progress: Progress) -> str:
     """Returns what is printed at the first signal; a segment is the longest that it can take."""
     within = (
-        f"{progress.history[-1]['seconds'] / CALLS_AN_EPOCH:.0f} s" if progress.history else "an eighth of an epoch"
+        f"{max(progress.history[-1]['seconds'] / CALLS_AN_EPOCH, 1):.0f} s"
+        if progress.history
+        else "an eighth of an epoch"
     )
     return f"stopping: the run is saved within about {within}; a second signal stops without saving"
 
@@ -306,7 +322,7 @@ def _train_fused(run: Run, state: TrainState, progress: Progress, checkpoints: A
     config, splits = run.config, run.splits
     limits = {"epochs": config.train.epochs, "patience": config.train.patience, "batch_size": config.optim.batch_size}
     with timed(run.seconds, "compile"):
-        program = train_fused.lower(state, splits.train, splits.val, **limits).compile()
+        program = fitting(train_fused.lower(state, splits.train, splits.val, **limits).compile())
     with timed(run.seconds, "train"):
         result = jax.block_until_ready(program(state, splits.train, splits.val))
     share = {"train": run.seconds["train"] / int(result.epochs)}
@@ -345,7 +361,7 @@ def epoch_row(run: Run, epoch: int, train: Metrics, val: Metrics, spent: dict[st
 def _finish(run: Run, best: TrainState, progress: Progress, parameters: int) -> Result:
     """Evaluates the best state on the test images and writes result.json."""
     with timed(run.seconds, "eval"):
-        test = jax.device_get(evaluate(best, run.splits.test))
+        test = jax.device_get(evaluate_split(best, run.splits.test))
         tta_test = jax.device_get(evaluate_views(best, run.splits.test)) if run.config.augment.test_time else None
     if not is_finite(test):
         raise diverged("on the test images", "the checkpoints are kept")
@@ -353,6 +369,7 @@ def _finish(run: Run, best: TrainState, progress: Progress, parameters: int) -> 
     summary = {
         "best_epoch": progress.stopper.best_epoch,
         "stopped_epoch": len(progress.history),
+        "stopped_by": "patience" if should_stop(progress.stopper, run.config.train.patience) else "epochs",
         "val_loss": best_row["val_loss"],
         "val_accuracy": best_row["val_accuracy"],
         **metrics_dict("test", test),
@@ -361,8 +378,7 @@ def _finish(run: Run, best: TrainState, progress: Progress, parameters: int) -> 
         "seconds": run.seconds,
     }
     run.check_lock()
-    rundir.write_json(run.run_dir / rundir.RESULT, summary)
-    return Result(on_one_device(best), progress.history, summary)
+    return Result(on_one_device(best), progress.history, rundir.write_result(run.run_dir, summary))
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import Any
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.data.splits import Splits, data_digest, load_data
 from cnn.errors import RunDirError
+from cnn.rules import FILE, checked
 from cnn.runs import rundir
-from cnn.runs.checkpoint import load_best
+from cnn.runs.checkpoint import load_best_with_progress
 from cnn.training.state import TrainState
 
 
@@ -24,20 +25,44 @@ class Result:
     """As in result.json: best_epoch, stopped_epoch, val_loss, test_accuracy, seconds by phase, ..."""
 
 
+@checked(run_dir=FILE)
 def load_result(run_dir: str | Path) -> tuple[ExperimentConfig, Result]:
     """Returns the configuration and the result of a finished run.
 
     Raises:
-      RunDirError: the directory holds no run, or an unfinished one.
+      RunDirError: the directory holds no run, or an unfinished one, or its files do not agree with each other.
+      DamagedError: the checkpoint is damaged.
     """
     run_dir = Path(run_dir)
-    state, config = load_best(run_dir)
+    state, config, progress = load_best_with_progress(run_dir)
     summary = rundir.read_result(run_dir)
     if summary is None:
         raise RunDirError(
             f"{run_dir} holds an unfinished run; repeat its command with --run-dir {run_dir} to resume it"
         )
-    return config, Result(state, rundir.read_history(run_dir), summary)
+    history = rundir.read_history(run_dir)
+    if history != progress["history"]:
+        raise RunDirError(
+            f"the epochs of {run_dir / rundir.HISTORY} are not those of the latest checkpoint; {rundir.RESULT_HINT}"
+        )
+    if differing := differing_fields(summary, progress):
+        raise RunDirError(
+            f"{run_dir / rundir.RESULT} differs from the latest checkpoint in {differing[0]}; {rundir.RESULT_HINT}"
+        )
+    return config, Result(state, history, summary)
+
+
+def differing_fields(summary: dict[str, Any], progress: dict[str, Any]) -> list[str]:
+    """Returns the names of the fields of a result that differ from the progress of the run's latest checkpoint."""
+    history, best = progress["history"], progress["stopper"]["best_epoch"]
+    # Imported weights have no epochs.
+    row = history[best - 1] if history else summary
+    expected = {
+        "best_epoch": best,
+        "stopped_epoch": len(history),
+        **{name: row[name] for name in ("val_loss", "val_accuracy")},
+    }
+    return [name for name, value in expected.items() if summary[name] != value]
 
 
 def load_images(run_dir: Path, config: DataConfig | None = None) -> Splits:

@@ -3,19 +3,20 @@
 import dataclasses
 import json
 import math
-import os
 import platform
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cnn.config import ExperimentConfig, differences, from_dict
+from cnn.config import ExperimentConfig
 from cnn.devices.processes import is_primary
 from cnn.devices.sharding import usable_cores
 from cnn.errors import ConfigError, RunDirError
+from cnn.resolution import class_names, resolve, resolve_as
+from cnn.runs import identity
+from cnn.runs.files import replacing
+from cnn.serialization import differences, from_dict
+from cnn.text import read_json, read_json_lines, reason, shown
 
 CONFIG = "config.json"
 HISTORY = "metrics.jsonl"
@@ -29,10 +30,12 @@ SUMMARY = "summary.txt"
 TRANSFER = "transfer.txt"
 DAMAGED = "damaged"
 LOCK = ".lock"
+LOCKED = b"process "
+"""Beginning of the lock's content."""
 
 # Runs that differ only in these are the same run: where the images are, on which and how many devices it runs, how
 # often it saves, and what is drawn at the end.
-_IRRELEVANT = ("data.source", "log.", "mesh.", "train.checkpoint_steps", "train.device")
+_IRRELEVANT = ("data.device_memory", "data.source", "log.", "mesh.", "train.checkpoint_steps", "train.device")
 
 _RESULT = {
     **dict.fromkeys(("best_epoch", "stopped_epoch", "params"), int),
@@ -46,6 +49,7 @@ _ROW = {
 }
 
 
+RESULT_HINT = f"restore a copy, or remove {RESULT}, and the command that made the run writes it again"
 RESUME_HINT = "fix that, and the same command resumes from the last checkpoint"
 
 
@@ -62,16 +66,10 @@ def write_bytes(path: Path, content: bytes, hint: str = RESUME_HINT) -> None:
     """
     if not is_primary():
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise RunDirError(f"cannot write {path}: {error.strerror}; {hint}") from error
 
 
@@ -85,41 +83,28 @@ def write_history(run_dir: Path, history: list[dict[str, Any]]) -> None:
     write_text(run_dir / HISTORY, "".join(json.dumps(row, allow_nan=False) + "\n" for row in history))
 
 
-def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
-    """Adds a line to kernels.jsonl: the kernels [H, W, C_in, C_out] of the first convolution after an epoch.
-
-    Written before the epoch's checkpoint. A run that resumes from an earlier one finds surplus lines, and replaces them
-    by the same ones; so the kernels need no place in a checkpoint.
-    """
-    if is_primary():
-        path = run_dir / KERNELS
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:epoch] if path.exists() else []
-        write_text(path, "\n".join([*lines, json.dumps({"epoch": epoch, "kernels": kernels.tolist()})]) + "\n")
-
-
-def read_kernels(run_dir: Path) -> dict[int, np.ndarray]:
-    """Returns the kernels of kernels.jsonl by epoch, 0 for those before training; {} if the run kept none.
-
-    Raises:
-      RunDirError: the file is damaged.
-    """
-    path = run_dir / KERNELS
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-        kernels = {int(row["epoch"]): np.asarray(row["kernels"], np.float32) for row in rows}
-        if kernels and np.stack(list(kernels.values())).ndim != 5:
-            raise ValueError("its kernels do not have four axes")
-        return kernels
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunDirError(f"cannot read {path}: {error}; restore a copy, or remove it and its picture") from error
-
-
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
-        raise RunDirError(f"cannot read {path}: {reason}; name a directory that a run has written") from error
+        raise RunDirError(f"cannot read {path}: {reason(error)}; name a directory that a run has written") from error
+
+
+def _read_config(run_dir: Path) -> dict[str, Any]:
+    """The values in config.json, of which nothing is checked but that there is a configuration."""
+    values = _read_json(run_dir / CONFIG)
+    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
+        raise RunDirError(f"{run_dir / CONFIG} is not what a run writes; name a directory that a run has written")
+    return values
+
+
+def read_identity(run_dir: Path) -> identity.Identity:
+    """Returns which run a directory holds.
+
+    Raises:
+      RunDirError: its config.json is missing or damaged.
+    """
+    return identity.identify(_read_config(run_dir))
 
 
 def read_description(run_dir: Path) -> dict[str, Any]:
@@ -128,17 +113,23 @@ def read_description(run_dir: Path) -> dict[str, Any]:
     Raises:
       RunDirError: there is none, or it is damaged.
     """
-    values = _read_json(run_dir / CONFIG)
-    if not isinstance(values, dict) or "config" not in values:
-        raise RunDirError(f"{run_dir / CONFIG} is not what a run writes; name a directory that a run has written")
+    values = _read_config(run_dir)
     try:
-        description = {**values, "config": from_dict(values["config"])}
+        description = {**values, "config": _with_data(from_dict(values["config"]))}
     except ConfigError as error:
         raise RunDirError(f"{run_dir / CONFIG}: {error}") from error
     _check_fields(
         run_dir / CONFIG, values, {"versions": dict, "devices": dict, "data_sha256": str, "train_images": int}
     )
     return description
+
+
+def _with_data(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns a run's configuration with image size and class names, which runs have not always written."""
+    known, classes = len(class_names(config.data)), config.model.classes
+    # Fewer classes than the data set of that name: the images were the caller's.
+    names = tuple(f"class {label}" for label in range(classes)) if 0 < classes < known else ()
+    return resolve(config, names=names)
 
 
 def _check_fields(path: Path, values: Any, types: dict[str, type]) -> Any:
@@ -157,26 +148,46 @@ def _check_fields(path: Path, values: Any, types: dict[str, type]) -> Any:
     for name, kind in types.items():
         if not fits(values.get(name), kind):
             raise RunDirError(
-                f"{path}: {name} is {values.get(name, 'missing')!r}, but a run writes a {kind.__name__}; "
+                f"{path}: {name} is {shown(values.get(name, 'missing'))}, but a run writes a {kind.__name__}; "
                 "restore a copy, or name another directory"
             )
     return values
 
 
+def write_result(run_dir: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes result.json with digests of it and of config.json, and returns what it holds."""
+    result = identity.sign(result, _read_config(run_dir))
+    write_json(run_dir / RESULT, result)
+    return result
+
+
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Returns the content of result.json; None if the run is not finished."""
+    """Returns the content of result.json; None if the run is not finished.
+
+    Raises:
+      RunDirError: it is damaged, or was changed, or is of another run.
+    """
     path = run_dir / RESULT
-    return _check_fields(path, _read_json(path), _RESULT) if path.exists() else None
+    if not path.exists():
+        return None
+    result, values = _check_fields(path, _read_json(path), _RESULT), _read_config(run_dir)
+    if is_recorded(run_dir, result) and (other := identity.differing_digest(result, values)):
+        raise RunDirError(f"{path} is not what was written: it does not agree with {other}; {RESULT_HINT}")
+    return result
+
+
+def is_recorded(run_dir: Path, result: dict[str, Any]) -> bool:
+    """Returns whether a result has digests, which is so unless it may be older than they are."""
+    return identity.is_signed(result, _read_config(run_dir))
 
 
 def read_history(run_dir: Path) -> list[dict[str, Any]]:
     """Returns the rows of metrics.jsonl."""
     path = run_dir / HISTORY
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [_check_fields(path, row, _ROW) for row in rows]
+        return [_check_fields(path, row, _ROW) for row in read_json_lines(path)]
     except (OSError, ValueError) as error:
-        raise RunDirError(f"cannot read {run_dir / HISTORY}: {error}; name a run that has finished an epoch") from error
+        raise RunDirError(f"cannot read {path}: {reason(error)}; name a run that has finished an epoch") from error
 
 
 def own_directory(run_dir: Path, name: str) -> Path:
@@ -201,7 +212,7 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
         raise RunDirError(f"cannot use {run_dir}: {error.strerror}; {hint}") from error
     if CONFIG in entries:
         saved = read_description(run_dir)["config"]
-        changed = [text for text in differences(saved, config) if not text.startswith(_IRRELEVANT)]
+        changed = [text for text in differences(saved, resolve_as(config, saved)) if not text.startswith(_IRRELEVANT)]
         if saved.train.epochs < config.train.epochs and len(changed) == 1:
             _check_more_epochs(run_dir, saved, hint)
         elif changed:
@@ -243,14 +254,24 @@ def check_images(run_dir: Path, data_sha256: str) -> None:
         raise RunDirError(f"{run_dir} holds a run on other images; name another directory with --run-dir")
 
 
-def write_config(run_dir: Path, config: ExperimentConfig, data_sha256: str, train_images: int, devices: Any) -> None:
-    """Writes config.json: the configuration, versions, devices and data of the run; a resumed run keeps its own.
+def write_config(
+    run_dir: Path,
+    config: ExperimentConfig,
+    data_sha256: str,
+    train_images: int,
+    devices: Any,
+    imported: dict[str, str] | None = None,
+) -> None:
+    """Writes config.json: configuration, versions, devices and data of the run, and the file of weights if imported.
+
+    A resumed run keeps its own.
 
     Raises:
-      RunDirError: the run uses other images.
+      RunDirError: the run uses other images, or is an import of another file that was cut short.
     """
     if (run_dir / CONFIG).exists():
         check_images(run_dir, data_sha256)
+        check_import(run_dir, imported)
         _raise_epochs(run_dir, config.train.epochs)
         return
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -265,8 +286,26 @@ def write_config(run_dir: Path, config: ExperimentConfig, data_sha256: str, trai
         },
         "data_sha256": data_sha256,
         "train_images": train_images,
+        identity.ID: identity.new_id(),
+        **({"imported": imported} if imported else {}),
     }
     write_json(run_dir / CONFIG, description)
+
+
+def is_import_cut_short(run_dir: Path) -> bool:
+    """Returns whether the directory holds weights of which the import was not finished."""
+    return bool(_read_config(run_dir).get("imported")) and not (run_dir / RESULT).exists()
+
+
+def check_import(run_dir: Path, imported: dict[str, str] | None = None) -> None:
+    """Raises RunDirError for an import that was cut short, but of the given file: the same command starts it again."""
+    saved = _read_config(run_dir).get("imported")
+    if is_import_cut_short(run_dir) and saved != imported:
+        file = shown(saved.get("file")) if isinstance(saved, dict) else "weights"
+        raise RunDirError(
+            f"{run_dir} holds an import of {file} that was cut short; repeat the command python -m cnn import with it, "
+            "or name another directory with --run-dir"
+        )
 
 
 def _raise_epochs(run_dir: Path, epochs: int) -> None:

@@ -9,16 +9,20 @@ import numpy as np
 from jax import Array, lax
 
 from cnn.config import ExperimentConfig
-from cnn.data.splits import Splits, check_splits, load_data
-from cnn.devices.sharding import find_devices
+from cnn.data.splits import Splits, load
+from cnn.devices.sharding import find_devices, unaliased
 from cnn.errors import ConfigError
 from cnn.intervals import Estimate, estimate
-from cnn.rules import SEED
+from cnn.rules import SEED, checked, instance, require
 from cnn.runs.divergence import diverged
+from cnn.text import listed, shown
 from cnn.training.fused import train_fused
 from cnn.training.metrics import metrics_dict
-from cnn.training.state import TrainState, initial_state, make_spec
+from cnn.training.state import TrainState, abstract_state, initial_state, make_spec
 from cnn.training.steps import evaluate
+
+MAX_RUNS = 1000
+"""Maximum number of seeds, and of combinations of a sweep."""
 
 
 class SeedsResult(NamedTuple):
@@ -33,11 +37,15 @@ class SeedsResult(NamedTuple):
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises ConfigError unless there is at least one seed and all are different integers from 0 to 2**32 - 1."""
-    if not seeds or len(set(seeds)) < len(seeds) or not all(map(SEED.holds, seeds)):
-        raise ConfigError(f"seeds are {list(seeds)}, but must be different integers from 0 to 2**32 - 1, at least one")
+    """Raises ConfigError unless there are 1 to ``MAX_RUNS`` seeds, different integers from 0 to 2**32 - 1."""
+    several = isinstance(seeds, Sequence) and not isinstance(seeds, str | bytes) and 1 <= len(seeds) <= MAX_RUNS
+    if not several or not all(map(SEED.holds, seeds)) or len(set(seeds)) < len(seeds):
+        raise ConfigError(
+            f"seeds are {shown(seeds)}, but must be different integers from 0 to 2**32 - 1, 1 to {MAX_RUNS:,} of them"
+        )
 
 
+@checked(config=instance(ExperimentConfig))
 def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | None = None) -> SeedsResult:
     """Trains an experiment with each of the seeds, in one XLA call, and returns the best state of each.
 
@@ -50,6 +58,7 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
 
     Raises:
       UserError: configuration, seeds or images cannot be used.
+      MemoryError: the network does not fit into memory.
       FloatingPointError: the loss of some seed is not finite.
     """
     check_seeds(seeds)
@@ -57,8 +66,12 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
         raise ConfigError(
             f"--transfer.source is {config.transfer.source!r}, but seeds in one call start from random parameters"
         )
+    monitor = config.train.monitor
+    require(monitor == "val_loss", "train.monitor", monitor, "val_loss with seeds in one call")
     device = find_devices(config.train.device)[0]
-    checked = check_splits(config, splits or load_data(config.data))
+    config, checked = load(config, splits)
+    checked = jax.tree.map(unaliased, checked)
+    abstract_state(config, len(checked.train.labels))
     spec = make_spec(config, len(checked.train.labels))
 
     @jax.jit
@@ -84,7 +97,7 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
     finite = finite & np.isfinite(test.loss)
     if not finite.all():
         lost = [seed for seed, is_finite in zip(seeds, finite, strict=True) if not is_finite]
-        raise diverged(f"with seeds {lost}", "nothing of them is kept")
+        raise diverged(f"with seeds {listed(lost)}", "nothing of them is kept")
     rows = [
         {
             "seed": seed,

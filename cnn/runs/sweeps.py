@@ -5,20 +5,27 @@ import dataclasses
 import itertools
 import json
 import math
+import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnn.config import ExperimentConfig, from_dict
-from cnn.data.splits import Splits, check_splits, data_digest, load_data
+from cnn.config import ExperimentConfig
+from cnn.data.splits import Splits, check_splits, data_digest, load_named
 from cnn.devices.sharding import find_devices, make_mesh
 from cnn.errors import ConfigError, RunDirError
 from cnn.intervals import Estimate, estimate
-from cnn.runs import rundir
+from cnn.rules import FILE, FUNCTION, GRID, YES_NO, checked, instance, optional
+from cnn.runs import outputs, rundir
 from cnn.runs.fit import fit
-from cnn.runs.seeds import check_seeds, fit_seeds
+from cnn.runs.seeds import MAX_RUNS, check_seeds, fit_seeds
 from cnn.runs.transfer import check_transfer
+from cnn.serialization import from_dict
+from cnn.text import parse_json, printable, read_json, shown
+
+TABLE, SWEEP, SEEDS = "table.md", "sweep.json", "seeds.json"
 
 NUMBERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
 ROW = (*NUMBERS, "best_epoch", "stopped_epoch", "tta_test_loss", "tta_test_accuracy")
@@ -67,6 +74,8 @@ def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> lis
         raise ConfigError(f"{min(fixed)} cannot be compared; --seeds sets the number of seeds")
     if empty := [field for field, values in grid.items() if not len(values)]:
         raise ConfigError(f"--{empty[0]} has no value; name some, such as --augment.flip true false")
+    if (count := math.prod(map(len, grid.values()))) > MAX_RUNS:
+        raise ConfigError(f"the values have {count:,} combinations, but at most {MAX_RUNS:,} are tried; name fewer")
     for values in itertools.product(*grid.values()):
         changes, changed = dict(zip(grid, values, strict=True)), dataclasses.asdict(config)
         for field, value in changes.items():
@@ -79,11 +88,12 @@ def variants(config: ExperimentConfig, grid: Mapping[str, Sequence[Any]]) -> lis
             group[name] = value
         combinations.append(Variant(changes, from_dict(changed), []))
     names = [variant.name for variant in combinations]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
         raise ConfigError(f"{twice[0]} is given twice; name each value once")
     return combinations
 
 
+@checked(config=instance(ExperimentConfig), grid=GRID, directory=FILE, report=FUNCTION, together=optional(YES_NO))
 def sweep(
     config: ExperimentConfig,
     grid: Mapping[str, Sequence[Any]],
@@ -105,8 +115,8 @@ def sweep(
       directory: for the runs and the table.
       splits: images to use instead of those that the configuration names.
       report: called with a line for each finished run.
-      together: train the seeds of a variant in one call, without run directories, transfer and test-time augmentation;
-        by default on an accelerator, unless a variant needs one of them.
+      together: train the seeds of a variant in one call, without run directories, transfer, test-time augmentation
+        and monitor; by default on an accelerator, unless a variant needs one of them.
 
     Raises:
       UserError: configuration, images or directory cannot be used; a wrong value is found before the first run.
@@ -116,17 +126,27 @@ def sweep(
     if together is None:
         on_cpu = find_devices(config.train.device)[0].platform == "cpu"
         together = not on_cpu and not any(
-            variant.config.transfer.source or variant.config.augment.test_time for variant in tried
+            variant.config.transfer.source
+            or variant.config.augment.test_time
+            or variant.config.train.monitor != "val_loss"
+            for variant in tried
         )
     # Variants of the same data share its arrays.
-    images = cache(lambda data: splits or load_data(data))
+    images = cache(lambda data: load_named(data) if splits is None else (data, splits))
+    resolved = []
     for variant in tried:
-        checked = check_splits(variant.config, images(variant.config.data))
-        make_mesh(variant.config.mesh, variant.config.train.device)
-        check_transfer(variant.config, len(checked.train.labels))
-    for variant in tried:
-        place, data = directory / variant.name, images(variant.config.data)
-        rows = _together(variant, seeds, place, data) if together else _in_turn(variant, seeds, place, data)
+        data, loaded = images(variant.config.data)
+        config = check_splits(dataclasses.replace(variant.config, data=data), loaded)
+        make_mesh(config.mesh, config.train.device)
+        check_transfer(config, len(loaded.train.labels))
+        resolved.append((variant._replace(config=config), loaded))
+    for variant, loaded in resolved:
+        _check_place(variant, seeds, directory / variant.name, data_digest(loaded) if together else None)
+    outputs.check_beginning(directory / TABLE, table(tried).splitlines()[0])
+    outputs.check_beginning(directory / SWEEP, '{\n  "variants": [')
+    for variant, loaded in resolved:
+        place = directory / variant.name
+        rows = _together(variant, seeds, place, loaded) if together else _in_turn(variant, seeds, place, loaded)
         for row in rows:
             variant.rows.append(row)
             report(f"{variant.name}  seed {row['seed']}  {_outcome(row)}")
@@ -134,10 +154,41 @@ def sweep(
     return tried
 
 
+def _check_place(variant: Variant, seeds: Sequence[int], place: Path, digest: str | None) -> None:
+    """Raises RunDirError if a variant's directory holds other runs; ``digest`` is that of its images in one call."""
+    outputs.check_new_run(place / "run")
+    if digest is None:
+        for seed in seeds:
+            rundir.check_entries(place / f"seed-{seed}", _with_seed(variant.config, seed))
+    elif os.path.lexists(path := place / SEEDS):
+        saved, expected = _saved_seeds(path), _description(variant, seeds, digest)
+        if saved is None or any(saved[name] != expected[name] for name in ("config", "data_sha256")):
+            raise RunDirError(f"{path} is of another configuration or data; name another directory with --run-dir")
+
+
+def _with_seed(config: ExperimentConfig, seed: int) -> ExperimentConfig:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
+
+
+def _description(variant: Variant, seeds: Sequence[int], digest: str) -> dict[str, Any]:
+    """What the seeds of one call follow from, as JSON has it."""
+    values = {"config": dataclasses.asdict(variant.config), "seeds": list(seeds), "data_sha256": digest}
+    return json.loads(json.dumps(values))
+
+
+def _saved_seeds(path: Path) -> dict[str, Any] | None:
+    """The content of a file of the seeds of one call; None if it is not what ``_together`` writes, or there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        saved = read_json(path)
+        if isinstance(saved, dict) and {"config", "seeds", "data_sha256", "rows"} <= saved.keys():
+            return saved
+    return None
+
+
 def _in_turn(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits):
     """Each seed by ``fit``, which resumes unfinished runs."""
     for seed in seeds:
-        config = dataclasses.replace(variant.config, train=dataclasses.replace(variant.config.train, seed=seed))
+        config = _with_seed(variant.config, seed)
         try:
             summary = fit(config, place / f"seed-{seed}", splits).summary
         except FloatingPointError as error:
@@ -152,14 +203,10 @@ def _in_turn(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits
 
 def _together(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits):
     """All seeds in one call, or one call each if one of them diverges; their rows in a file."""
-    path, digest = place / "seeds.json", data_digest(splits)
-    expected = json.loads(
-        json.dumps({"config": dataclasses.asdict(variant.config), "seeds": list(seeds), "data_sha256": digest})
-    )
-    with contextlib.suppress(OSError, ValueError):
-        saved = json.loads(path.read_text())
-        if isinstance(saved, dict) and {name: saved.get(name) for name in expected} == expected:
-            return saved["rows"]
+    path, expected = place / SEEDS, _description(variant, seeds, data_digest(splits))
+    saved = _saved_seeds(path)
+    if saved is not None and {name: saved[name] for name in expected} == expected:
+        return saved["rows"]
     _make(place)
     try:
         rows = fit_seeds(variant.config, seeds, splits).rows
@@ -216,12 +263,12 @@ def _interval(value: Estimate) -> str:
 def write(directory: Path, tried: Sequence[Variant]) -> None:
     """Writes table.md, and sweep.json with every row, to a directory."""
     _make(directory)
-    rundir.write_text(directory / "table.md", table(tried))
+    rundir.write_text(directory / TABLE, table(tried))
     described = [
         {"changes": variant.changes, "config": dataclasses.asdict(variant.config), "rows": variant.rows}
         for variant in tried
     ]
-    rundir.write_json(directory / "sweep.json", {"variants": described})
+    rundir.write_json(directory / SWEEP, {"variants": described})
 
 
 def parse_grid(arguments: Sequence[str]) -> dict[str, list[Any]]:
@@ -239,10 +286,10 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[Any]]:
         if argument.startswith("--"):
             field, values = argument[2:].replace("-", "_"), []
             if field in grid:
-                raise ConfigError(f"--{field} is given twice; name it once, with all of its values")
+                raise ConfigError(f"--{printable(field)} is given twice; name it once, with all of its values")
             grid[field] = values
         elif values is None:
-            raise ConfigError(f"{argument!r} has no field before it; start with one, such as --augment.flip")
+            raise ConfigError(f"{shown(argument)} has no field before it; start with one, such as --augment.flip")
         else:
             values.append(argument if field == "run_dir" else _value(argument))
     return grid
@@ -250,6 +297,6 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[Any]]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+        return parse_json(text.lower() if text.lower() in ("true", "false") else text)
     except ValueError:
         return text

@@ -9,8 +9,13 @@ import numpy as np
 
 from cnn.config import ExperimentConfig, TransferConfig
 from cnn.errors import ConfigError
-from cnn.runs.checkpoint import differing_leaves, load_best
+from cnn.rules import NAMES, Rule, checked, instance
+from cnn.runs.checkpoint import load_best
+from cnn.runs.digests import differing_leaves
+from cnn.text import listed
 from cnn.training.state import TrainState, abstract_state
+
+_PATTERNS = Rule(lambda value: isinstance(value, list | tuple) and NAMES.holds(tuple(value)), NAMES.allowed)
 
 
 def match_layers(state: TrainState, source: TrainState, patterns: Sequence[str]) -> list[str]:
@@ -27,7 +32,7 @@ def match_layers(state: TrainState, source: TrainState, patterns: Sequence[str])
     names = list(state.params)
     if idle := [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]:
         raise ConfigError(
-            f"--transfer.layers has {idle[0]!r}, which matches no layer; the layers are {', '.join(names)}"
+            f"--transfer.layers has {idle[0]!r}, which matches no layer; the layers are {listed(names)}"
         )
     layers = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     available, expected = (_shapes(_leaves(one, layers)) for one in (source, state))
@@ -36,6 +41,7 @@ def match_layers(state: TrainState, source: TrainState, patterns: Sequence[str])
     return layers
 
 
+@checked(state=instance(TrainState), source=instance(TrainState), patterns=_PATTERNS)
 def take_layers(state: TrainState, source: TrainState, patterns: Sequence[str]) -> tuple[TrainState, str]:
     """Returns the state with some layers' parameters and running statistics from another, and a report.
 
@@ -82,16 +88,16 @@ def _shapes(tree: dict) -> dict[str, str]:
 
 
 def check_transfer(config: ExperimentConfig, train_images: int) -> None:
-    """Checks the layers that a configuration names, before anything is written or compiled.
+    """Checks the layers that a configuration names, and its size, before anything is written or compiled.
 
     Raises:
+      MemoryError: the network does not fit into memory.
       UserError: a pattern matches no layer, or the other run, or one of its layers, is missing.
       DamagedError: its best checkpoint is damaged.
     """
-    if config.transfer.source is not None or config.optim.learning_rate_multipliers:
-        state = abstract_state(config, train_images)
-        if config.transfer.source is not None:
-            match_layers(state, load_best(config.transfer.source)[0].eval_state, config.transfer.layers)
+    state = abstract_state(config, train_images)
+    if config.transfer.source is not None:
+        match_layers(state, load_best(config.transfer.source)[0].eval_state, config.transfer.layers)
 
 
 def apply_transfer(state: TrainState, config: TransferConfig) -> tuple[TrainState, str]:

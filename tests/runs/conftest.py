@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -25,7 +26,13 @@ def four_epochs(config) -> cnn.ExperimentConfig:
 
 
 @pytest.fixture(scope="session")
-def _runs(four_epochs, small, tmp_path_factory) -> Runs:
+def _trained() -> dict[bool, Runs]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def _runs(four_epochs, small, tmp_path_factory, _trained) -> Runs:
+    """Trained once, and once more where XLA optimizes as the module's programs are, as tests compare the bits."""
     run_dir = tmp_path_factory.mktemp("runs")
     finished, interrupted = run_dir / "finished", run_dir / "interrupted"
 
@@ -33,22 +40,25 @@ def _runs(four_epochs, small, tmp_path_factory) -> Runs:
         if row["epoch"] == 3:
             shutil.copytree(finished, interrupted)
 
-    return Runs(finished, interrupted, cnn.fit(four_epochs, finished, small, report))
+    little = bool(jax.config.read("jax_disable_most_optimizations"))
+    if little not in _trained:
+        _trained[little] = Runs(finished, interrupted, cnn.fit(four_epochs, finished, small, report))
+    return _trained[little]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(_runs) -> Path:
     """The directory of a run of four epochs; no test changes it."""
     return _runs.finished
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def result(_runs) -> cnn.Result:
     """The result of that run."""
     return _runs.result
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def expected(finished) -> Any:
     """The outcome of that run."""
     return outcome(finished)

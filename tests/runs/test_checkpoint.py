@@ -77,10 +77,14 @@ def test_load_best_without_a_checkpoint_is_refused(finished, tmp_path):
         cnn.load_best(tmp_path)
 
 
-def test_another_model_optimizer_or_dtype_is_refused_with_the_differing_leaves(interrupted, config):
+def test_another_model_optimizer_or_dtype_is_refused_with_the_differing_leaves(monkeypatch, interrupted, config):
+    # A short name, as a message is cut.
+    monkeypatch.chdir(interrupted.parent)
+    run_dir = Path(interrupted.name)
+
     def message(**fields):
         like = cnn.create_state(dataclasses.replace(narrow(config), **fields))
-        with checkpoint.open_checkpoints(interrupted) as checkpoints, pytest.raises(cnn.RunDirError) as error:
+        with checkpoint.open_checkpoints(run_dir) as checkpoints, pytest.raises(cnn.RunDirError) as error:
             checkpoint.load_latest(checkpoints, like)
         return str(error.value)
 
@@ -241,7 +245,7 @@ def test_stale_checkpoints_are_removed_on_resume(monkeypatch, interrupted, expec
             raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(checkpoint, "_remove", remove)
+        patch.setattr(checkpoint, "remove", remove)
         cnn.fit(four_epochs, interrupted, small)
     # The last epoch is saved, so that nothing more will be.
     assert len(list((interrupted / "checkpoints").iterdir())) == 3
@@ -253,7 +257,7 @@ def test_stale_checkpoints_are_removed_on_resume(monkeypatch, interrupted, expec
 
 
 def test_verify_reports_what_is_intact_and_what_is_damaged(interrupted, capsys):
-    names = ["config.json", "metrics.jsonl", "kernels.jsonl", *(f"checkpoints/{epoch * STEPS}" for epoch in (2, 3))]
+    names = ["config.json", "metrics.jsonl", "kernels.jsonl", "summary.txt", *(f"checkpoints/{2 * STEPS}", BEST)]
     assert verification.verify(interrupted) == dict.fromkeys(names, "")
     flip_a_bit(largest_file(interrupted / "checkpoints" / str(2 * STEPS)))
     (interrupted / "metrics.jsonl").write_text("{}\n")

@@ -57,6 +57,43 @@ def test_a_directory_with_other_content_is_refused_and_left_as_it_is(config, sma
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_run_inside_of_a_run_is_refused_and_leaves_no_directory(finished, config, small, tmp_path):
+    run_dir, link = Path(shutil.copytree(finished, tmp_path / "run")), tmp_path / "link"
+    link.symlink_to(run_dir / "figures")
+    (run_dir / "figures").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for inner in (run_dir / "inner", run_dir / "checkpoints" / "a" / "b", link / "inner"):
+        with pytest.raises(cnn.RunDirError, match=f"{inner} is inside of the run {run_dir}; name another"):
+            cnn.fit(config, inner, small)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_that_is_refused_leaves_none_of_the_directories_that_it_made(config, small, tmp_path, monkeypatch):
+    def refuse(config, splits):
+        raise cnn.DataError("no images")
+
+    monkeypatch.setattr("cnn.runs.fit.load", refuse)
+    with pytest.raises(cnn.DataError, match="no images"):
+        cnn.fit(config, tmp_path / "a" / "b", small)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_another_program_is_refused_and_kept(config, small, tmp_path):
+    (tmp_path / ".lock").write_text("another program's")
+    with pytest.raises(cnn.RunDirError, match="lock is not what a run writes; name another directory"):
+        cnn.fit(config, tmp_path, small)
+    assert (tmp_path / ".lock").read_text() == "another program's"
+
+
+def test_a_run_keeps_the_files_that_others_have_put_into_its_directory(interrupted, four_epochs, small):
+    names = ".config.json.swp", "notes.txt", "checkpoints/notes.txt", "checkpoints/mine/a.txt", "checkpoints/2024/a.txt"
+    for name in (*names, "figures/model.txt"):
+        (interrupted / name).parent.mkdir(parents=True, exist_ok=True)
+        (interrupted / name).write_text("mine")
+    assert len(cnn.fit(four_epochs, interrupted, small).history) == 4
+    assert all((interrupted / name).read_text() == "mine" for name in names)
+
+
 def test_a_run_directory_that_cannot_be_made_is_refused(config, small, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(cnn.RunDirError, match="Not a directory"):

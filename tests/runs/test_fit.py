@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import cnn
 from cnn.look.run_figures import figures, write_figures
-from cnn.runs import rundir
+from cnn.runs import derived
 from cnn.training.early_stopping import EarlyStopper, should_stop, update_stopper
 from tests.helpers import NARROW, assert_same, narrow
 
@@ -123,7 +123,7 @@ def test_labels_out_of_range_are_refused(config, small, tmp_path, label):
 
 def test_a_network_of_more_classes_than_the_data_is_trained_and_drawn(config, small, tmp_path):
     wide = dataclasses.replace(config, model=dataclasses.replace(NARROW, classes=12))
-    drawings = figures(wide, cnn.fit(wide, tmp_path, small), small, rundir.read_kernels(tmp_path))
+    drawings = figures(wide, cnn.fit(wide, tmp_path, small), small, derived.read_kernels(tmp_path))
     assert len(drawings) == 11
     # Those that name the classes.
     assert len(write_figures(tmp_path, {name: drawings[name] for name in ("sample", "probabilities")})) == 2

@@ -6,7 +6,7 @@ import pytest
 
 import cnn
 from cnn.runs import rundir
-from tests.helpers import Interrupted, interrupt_after, narrow
+from tests.helpers import Interrupted, flip_a_bit, interrupt_after, largest_file, narrow
 from tests.torture import outcome
 
 
@@ -29,6 +29,20 @@ def test_a_stopped_run_trains_longer(config, small, tmp_path):
         _train(config, tmp_path / "longer", small, 2, report=interrupt_after(1))
     _train(config, tmp_path / "longer", small, 3)
     assert outcome(tmp_path / "longer") == outcome(tmp_path / "planned")
+
+
+def test_a_finished_run_keeps_its_result_if_its_best_checkpoint_is_damaged(config, small, tmp_path):
+    _train(config, tmp_path, small, 1)
+    (tmp_path / "summary.txt").unlink()
+    (tmp_path / "summary.txt").mkdir()
+    with pytest.raises(cnn.RunDirError, match="summary.txt is not a regular file"):
+        _train(config, tmp_path, small, 3)
+    (tmp_path / "summary.txt").rmdir()
+    (step,) = (tmp_path / "checkpoints").iterdir()
+    flip_a_bit(largest_file(step))
+    with pytest.raises(cnn.DamagedError, match="was the best"):
+        _train(config, tmp_path, small, 3)
+    assert (tmp_path / "result.json").exists()
 
 
 def test_a_run_that_early_stopping_ended_stays_as_it_is(config, small, tmp_path):

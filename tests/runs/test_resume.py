@@ -37,7 +37,6 @@ def test_a_run_interrupted_between_epochs_resumes_bitwise(result, expected, four
     resumed = cnn.fit(four_epochs, tmp_path / "run", small)
     assert_same((resumed.state.params, resumed.state.opt_state), (result.state.params, result.state.opt_state))
     assert without_times(resumed.history) == without_times(result.history)
-    assert without_times(resumed.summary) == without_times(result.summary)
     assert outcome(tmp_path / "run") == expected
 
 

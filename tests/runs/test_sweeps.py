@@ -86,7 +86,7 @@ def test_a_diverged_seed_in_one_call_does_not_lose_the_others(config, small, tmp
 
 def test_images_are_loaded_once_for_all_combinations(config, small, tmp_path, monkeypatch):
     loaded = []
-    monkeypatch.setattr(sweeps, "load_data", lambda data: loaded.append(data) or small)
+    monkeypatch.setattr(sweeps, "load_named", lambda data: loaded.append(data) or (data, small))
     monkeypatch.setattr(sweeps, "_in_turn", lambda *arguments: [])
     monkeypatch.setattr(sweeps, "write", lambda directory, found: None)
     grid = {"optim.learning_rate": [0.1, 0.2], "data.split_seed": [1, 2]}
@@ -112,6 +112,28 @@ def test_an_unusable_directory_is_refused_before_training(config, small, tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(cnn.RunDirError, match="cannot use"):
         cnn.sweep(narrow(config, epochs=1), {}, [0], tmp_path / "file", small, together=together)
+
+
+def test_a_sweep_never_writes_over_what_it_has_not_written(config, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "fit", None)
+    monkeypatch.setattr(sweeps, "fit_seeds", None)
+
+    def refused(name, message, content, together=False):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+        with pytest.raises(cnn.RunDirError, match=message):
+            cnn.sweep(narrow(config), {"train.patience": [1]}, [0], tmp_path, small, together=together)
+        assert (tmp_path / name).read_text() == content
+        (tmp_path / name).unlink()
+
+    refused("table.md", "table.md is not of this command", "my table")
+    refused("table.md", "table.md is not of this command", "| augment.flip | n | val loss |")
+    refused("sweep.json", "sweep.json is not of this command", '{"mine": 1}')
+    refused("train.patience=1/seed-0/notes.txt", "seed-0 holds something else .notes.txt.", "mine")
+    refused("train.patience=1/seeds.json", "seeds.json is of another configuration or data", "mine", together=True)
+    other = json.dumps({"config": {}, "seeds": [0], "data_sha256": "", "rows": []})
+    refused("train.patience=1/seeds.json", "seeds.json is of another configuration or data", other, together=True)
+    refused(".lock", "seed-0 is inside of the run|run is inside of the run", "process 1 on elsewhere")
 
 
 @pytest.mark.parametrize("seeds", [[], [0, 0], [0, -1], [True]])

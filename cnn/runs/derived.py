@@ -1,0 +1,76 @@
+"""Files of a run that no run is resumed from: checkpoints keep their digests. One of them holds kernels by epoch."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from cnn.devices.processes import is_primary
+from cnn.errors import RunDirError
+from cnn.runs import rundir
+from cnn.runs.digests import bytes_digest
+from cnn.text import read_json_lines, read_regular, reason
+
+DERIVED = rundir.SUMMARY, rundir.TRANSFER, rundir.KERNELS
+
+
+def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
+    """Adds a line to kernels.jsonl: the kernels [H, W, C_in, C_out] of the first convolution after an epoch.
+
+    Written before the epoch's checkpoint. A run that resumes from an earlier one finds surplus lines, and replaces them
+    by the same ones; so the kernels need no place in a checkpoint.
+    """
+    if is_primary():
+        path = run_dir / rundir.KERNELS
+        lines = read_regular(path).decode(errors="replace").splitlines()[:epoch] if path.is_file() else []
+        rundir.write_text(path, "\n".join([*lines, json.dumps({"epoch": epoch, "kernels": kernels.tolist()})]) + "\n")
+
+
+def derived_digest(run_dir: Path, name: str, epochs: int | None = None) -> str | None:
+    """Returns the digest of one of the files that are ``DERIVED``; None if there is none.
+
+    Args:
+      run_dir: directory of the run.
+      name: of the file.
+      epochs: without the kernels after later epochs: a killed process may have written more than it has saved.
+
+    Raises:
+      RunDirError: the file cannot be read.
+    """
+    try:
+        content = read_regular(run_dir / name)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunDirError(f"cannot read {run_dir / name}: {reason(error)}; restore a copy") from error
+    if name == rundir.KERNELS and epochs is not None:
+        content = b"".join(content.splitlines(keepends=True)[: epochs + 1])
+    return bytes_digest(content)
+
+
+def derived_digests(run_dir: Path, epochs: int) -> dict[str, str]:
+    """Returns the digests of the files that are ``DERIVED`` and can be read: no run stops for them."""
+    digests = {}
+    for name in DERIVED:
+        with suppress(RunDirError):
+            digests[name] = derived_digest(run_dir, name, epochs)
+    return {name: digest for name, digest in digests.items() if digest}
+
+
+def read_kernels(run_dir: Path) -> dict[int, np.ndarray]:
+    """Returns the kernels of kernels.jsonl by epoch, 0 for those before training; {} if the run kept none.
+
+    Raises:
+      RunDirError: the file is damaged.
+    """
+    path = run_dir / rundir.KERNELS
+    try:
+        rows = read_json_lines(path) if path.exists() else []
+        kernels = {int(row["epoch"]): np.asarray(row["kernels"], np.float32) for row in rows}
+        if kernels and np.stack(list(kernels.values())).ndim != 5:
+            raise ValueError("its kernels do not have four axes")
+        return kernels
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        hint = "restore a copy, or remove it and its picture"
+        raise RunDirError(f"cannot read {path}: {reason(error)}; {hint}") from error
