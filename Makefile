@@ -1,5 +1,5 @@
 # Each target is a command that works without make. PYTHON=/path/to/python names another Python for the environment.
-.PHONY: setup data train browser test lint format peers bench ladder tutorial torture clean
+.PHONY: setup data train browser test lint format peers bench ladder tutorial torture fuzz clean
 export PYTHON
 
 setup: ## make .venv/ with all that is needed
@@ -57,6 +57,9 @@ tutorial: data ## docs/tutorial/tutorial.ipynb, made of the .py beside it and ru
 
 torture: data ## kill training 200 times at random moments, and compare what it comes to; ten minutes
 	.venv/bin/python -m tests.torture 200
+
+fuzz: setup ## 20,000 drawn bad inputs: command lines, damaged runs, wrong values; some half an hour on two idle cores
+	.venv/bin/python -m tests.fuzz --examples 20000
 
 format: setup ## put the code into the one format
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .

@@ -8,7 +8,7 @@ rounding errors: in float64, where these are a billion times smaller at first, a
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 
@@ -20,13 +20,13 @@ from experiments.fashion_cnn import CONFIG
 
 def epoch(config: cnn.ExperimentConfig, splits: cnn.Splits, devices: int, dtype: str) -> dict[str, Any]:
     """Returns the metrics of an epoch of training and validation on a number of devices, with the layers in a dtype."""
-    model = dataclasses.replace(config.model)
-    config = dataclasses.replace(config, model=model)
-    # Not an option of runs, which would have to enable JAX's 64-bit types for it.
-    object.__setattr__(model, "dtype", dtype)
     with jax.enable_x64(dtype == "float64"):
         mesh = cnn.make_mesh(cnn.MeshConfig(devices))
         state = cnn.create_state(config, len(splits.train.labels), mesh)
+        model = dataclasses.replace(cast(Any, state.spec.model).config)
+        # Not an option of runs, which would have to enable JAX's 64-bit types for it.
+        object.__setattr__(model, "dtype", dtype)
+        state = state.replace(spec=state.spec._replace(model=model.module()))
         images = sharding.replicate(splits, mesh)
         state, train = cnn.train_epoch(state, images.train, batch_size=config.optim.batch_size)
         val = cnn.evaluate(state, images.val)

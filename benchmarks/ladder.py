@@ -17,7 +17,8 @@ import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
 from cnn.__main__ import load_experiment
 from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16
-from cnn.config import ExperimentConfig, differences, from_dict
+from cnn.config import ExperimentConfig
+from cnn.serialization import differences, from_dict
 from cnn.devices.sharding import find_devices
 from cnn.look.cost import step_cost
 from cnn.runs.sweeps import NUMBERS, ROW

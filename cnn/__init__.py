@@ -6,6 +6,13 @@ import os
 # and would warn whenever it loads a cached program.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from cnn.errors import jax_error
+
+try:
+    import jax  # noqa: F401
+except Exception as error:
+    raise jax_error(error) from None
+
 from cnn.config import (
     AugmentConfig,
     DataConfig,
@@ -15,10 +22,9 @@ from cnn.config import (
     OptimConfig,
     TrainConfig,
     TransferConfig,
-    class_names,
 )
 from cnn.data.image_files import read_image
-from cnn.data.splits import Split, Splits, load_data
+from cnn.data.splits import Split, Splits, load_data, load_images
 from cnn.devices.sharding import make_mesh
 from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
 from cnn.exchange.exporting import load_safetensors
@@ -29,6 +35,7 @@ from cnn.models.dense import DenseConfig
 from cnn.models.efficientnet import EfficientNetConfig
 from cnn.models.resnet import ResNetConfig
 from cnn.models.vit import ViTConfig
+from cnn.resolution import class_names
 from cnn.runs.checkpoint import load_best
 from cnn.runs.fit import fit
 from cnn.runs.result import Result, load_result
@@ -79,6 +86,7 @@ __all__ = [
     "layer_table",
     "load_best",
     "load_data",
+    "load_images",
     "load_result",
     "load_safetensors",
     "make_mesh",

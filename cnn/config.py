@@ -104,8 +104,8 @@ class DataConfig(Checked):
 
     @property
     def train_images(self) -> int:
-        """Number of images of a published data set left for training."""
-        return self.published.train_images - self.val_images
+        """Number of training images, if they have been counted or are those that a published data set leaves."""
+        return sum(self.class_counts) or self.published.train_images - self.val_images
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def class_names(config: DataConfig) -> tuple[str, ...]:
 def model_class_names(config: ExperimentConfig) -> tuple[str, ...]:
     """Returns a name for each class of the model, which may have more than its data."""
     names = class_names(config.data)
-    return names + tuple(f"class {label}" for label in range(len(names), config.model.classes))
+    return names + unnamed(config.model.classes)[len(names) :]
 
 
 def dataset_name(config: DataConfig) -> DatasetName:
@@ -29,6 +29,11 @@ def korean_names(config: DataConfig) -> tuple[str, ...]:
     """Returns the Korean names of the classes, by label; () if there are none."""
     name = dataset_name(config)
     return DATASETS[name].korean_names if name in DATASETS else ()
+
+
+def unnamed(classes: int) -> tuple[str, ...]:
+    """Returns what classes without names are called, by label."""
+    return tuple(f"class {label}" for label in range(classes))
 
 
 def resolve(
@@ -49,8 +54,10 @@ def resolve(
       ConfigError: the names of the classes are more than the model has, or it cannot take such images.
     """
     height, width, channels = image_shape or config.data.image_shape
-    names = config.data.class_names or names or class_names(config.data)
-    classes = config.model.classes or len(names)
+    names, published = config.data.class_names or names, class_names(config.data)
+    classes = config.model.classes or len(names or published)
+    # Fewer classes than the published data set of that name: the images are the caller's.
+    names = names or (published if classes >= len(published) else unnamed(classes))
     require(len(names) <= classes, "model.classes", classes, f"at least {len(names)}, the number of the data's classes")
     data = dataclasses.replace(
         config.data,

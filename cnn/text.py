@@ -1,9 +1,11 @@
 """Text that others have written: names and values printed on one line, regular files, and JSON, all with limits."""
 
+import itertools
 import json
 import math
 import os
 import stat
+import unicodedata
 from typing import Any
 
 LINE = 300
@@ -43,6 +45,24 @@ def _escape(character: str) -> str:
 def one_line(message: object) -> str:
     """Returns a message on one line of at most ``LINE`` characters, unprintable characters escaped."""
     return printable(str(message).strip(), LINE)
+
+
+def columns(text: str) -> int:
+    """Returns the width of a text, in columns of a terminal: a wide character, such as one of Hangul, takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Returns a text of at most ``limit`` columns: of a longer one, its beginning and its end."""
+    if columns(text) <= limit:
+        return text
+    end = limit // 3
+    return f"{_cut(text, limit - end - 1)}…{_cut(text[::-1], end)[::-1]}"
+
+
+def _cut(text: str, limit: int) -> str:
+    """The beginning of a text, of at most ``limit`` columns."""
+    return text[: sum(width <= limit for width in itertools.accumulate(map(columns, text)))]
 
 
 def shown(value: object) -> str:

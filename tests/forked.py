@@ -1,6 +1,7 @@
 """Processes forked from one that has imported everything and computed nothing: importing takes half of their time."""
 
 import atexit
+import gc
 import importlib
 import multiprocessing
 import os
@@ -68,6 +69,8 @@ def _run(module: str, arguments: tuple[str, ...], environment: dict[str, str], o
     os.dup2(err.fileno(), 2)
     out.close()
     err.close()
+    # As in tests/conftest.py.
+    gc.freeze()
     # Those of the forkserver may have been files, which can be sought in.
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
     os.environ.clear()

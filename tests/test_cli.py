@@ -1,14 +1,22 @@
 """Messages that depend on the terminal and on how the package was installed; directories that the program names."""
 
+import dataclasses
+import errno
+import logging
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import jax
 import pytest
 
 import cnn
+from cnn import __main__ as verbs
 from cnn import cli, errors, run
+from cnn.__main__ import load_experiment
 from cnn.look.tracking import tracked
 from tests.helpers import ROOT, narrow
 
@@ -92,7 +100,8 @@ def test_two_runs_of_the_same_second_both_train(one_second, monkeypatch, config,
 def test_a_refused_run_leaves_no_directory(one_second, monkeypatch, config, small, capsys):
     assert _main(monkeypatch, narrow(config), small, "--optim.batch_size", "501") == 2
     assert "--optim.batch_size is 501" in capsys.readouterr().err
-    assert list(one_second.iterdir()) == []
+    assert not Path("runs").exists()
+    one_second.mkdir(parents=True)
     # Also if it was refused under its lock, before anything else was written.
     with run.named_or_new(None, "fashion_cnn") as path:
         (path / ".lock").write_text("process 1")
@@ -110,3 +119,164 @@ def test_a_directory_that_cannot_be_made_is_refused(one_second):
     Path("runs").write_text("")
     with pytest.raises(cnn.RunDirError, match="cannot make a directory in runs/fashion_cnn: Not a directory; name one"):
         run.default_run_dir("fashion_cnn")
+
+
+# Exit status
+
+
+def _raising(error):
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (MemoryError("40 GiB"), 1, "out of memory (MemoryError: 40 GiB); use a smaller network"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 5\nbytes"), 1, "out of memory (RuntimeError: RESOURCE_EXHAUSTED: 5); use"),
+        (OSError(errno.EMFILE, "Too many open files"), 1, "too many open files (OSError: Too many open files); allow"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "x" * 999),
+            2,
+            "xx: File name too long; use a shorter",
+        ),
+        (OSError(errno.EIO, "Input/output error", "a\nb"), 1, r"OSError: [Errno 5] Input/output error: 'a\nb'"),
+        (FloatingPointError("at step 3"), 1, "at step 3"),
+        (cnn.DataError("a\nb\x1b" + "x" * 999), 2, r"a\nb\x1bxxx"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_error_is_one_line_with_its_status(capsys, error, status, line):
+    assert cli.exit_status(_raising(error)) == status
+    printed = capsys.readouterr().err
+    assert line in printed and printed.startswith("error: ") and printed.endswith("\n")
+    assert printed[:-1].isprintable() and len(printed) < 320
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.exit_status(_raising(ZeroDivisionError()))
+
+
+def test_no_line_of_a_library_precedes_the_error(capsys):
+    def command():
+        logging.getLogger("library").error("of a library")
+        raise cnn.DataError("ours")
+
+    assert cli.exit_status(command) == 2
+    assert capsys.readouterr().err == "error: ours\n"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_closed_stream_is_opened_on_nothing(monkeypatch, name):
+    monkeypatch.setattr(sys, name, None)
+    assert cli.exit_status(lambda: print("text", file=getattr(sys, name))) == 0
+    assert getattr(sys, name).name > 2
+    getattr(sys, name).close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("jax_disable_jit", True),
+        ("jax_numpy_rank_promotion", "raise"),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_transfer_guard", "disallow"),
+    ],
+)
+def test_a_setting_of_jax_that_no_command_works_with_is_refused(capsys, setting, value):
+    before = getattr(jax.config, setting)
+    jax.config.update(setting, value)
+    try:
+        assert cli.exit_status(lambda: None) == 2
+    finally:
+        jax.config.update(setting, before)
+    assert f"{setting.upper()} is" in capsys.readouterr().err
+
+
+def test_a_setting_that_jax_itself_refuses_is_one_line():
+    command = subprocess.run(
+        [sys.executable, "-m", "cnn", "data"],
+        env={**os.environ, "JAX_ENABLE_X64": "maybe"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert command.returncode == 2 and command.stderr.count("\n") == 1
+    assert command.stderr.startswith("error: JAX does not start (invalid truth value 'maybe' for environment 'JAX_EN")
+
+
+# Modules and options
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("a b", "SyntaxError: invalid syntax"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import cnn; CONFIG = cnn.OptimConfig(batch_size=0)", "ConfigError: --optim.batch_size is 0, but must be"),
+        ("CONFIG = 3", "has no CONFIG; name a module such as"),
+    ],
+)
+def test_an_experiment_that_cannot_be_imported_is_one_line(monkeypatch, tmp_path, source, message):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "own_experiment.py").write_text(source)
+    monkeypatch.delitem(sys.modules, "own_experiment", raising=False)
+    with pytest.raises(cnn.ConfigError, match=message):
+        load_experiment("own_experiment")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "experiments.", ".x", "a..b", "a/b", "a b", "a\nb", "x" * 5000 + "."])
+def test_a_name_that_is_no_modules_is_refused(name):
+    with pytest.raises(cnn.ConfigError, match="is not the name of a module; name a module such as") as error:
+        load_experiment(name)
+    assert str(error.value).isprintable() and len(str(error.value)) < 300
+
+
+def test_a_wrong_value_in_a_users_own_experiment_is_one_line():
+    source = "import cnn\nfrom cnn.run import main\nmain(cnn.ExperimentConfig(optim=cnn.OptimConfig(batch_size=0)))\n"
+    command = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert command.returncode == 2
+    assert command.stderr == "error: --optim.batch_size is 0, but must be an integer from 1 to 2,147,483,647\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "1000000000"], "--seeds is 1000000000, but must be an integer from 1 to 1,000"),
+        (["--seeds", "9" * 5000], "--seeds is '999"),
+        (["--optim.batch_size", *map(str, range(1, 1002))], "1,001 combinations, but at most 1,000 are tried"),
+        (["--optim.learning_rate", "1e999"], "--optim.learning_rate is '1e999', but must be a finite number above 0"),
+        (["--optim.learning_rate", "[" * 5000], "--optim.learning_rate is '[[["),
+        (["--log.tracker", "mlflow"], "--log.tracker has no effect in a sweep"),
+    ],
+)
+def test_a_sweep_that_would_not_end_is_refused(arguments, message):
+    with pytest.raises(cnn.ConfigError) as error:
+        verbs.main(["sweep", "experiments.fashion_cnn", *arguments])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("optim", "message"),
+    [
+        ({"warmup": 0.2}, "--optim.warmup has an effect only with --optim.schedule warmup_cosine or one_cycle"),
+        ({"adam_learning_rate": 0.1}, "--optim.adam_learning_rate has an effect only with --optim.name muon"),
+    ],
+)
+def test_an_option_without_effect_is_refused(optim, message):
+    default = cnn.ExperimentConfig()
+    idle = dataclasses.replace(default, optim=cnn.OptimConfig(**optim))
+    with pytest.raises(cnn.ConfigError, match=message):
+        cli.refuse_idle(default, idle)
+    # Unless the experiment itself has it.
+    cli.refuse_idle(idle, idle)
+    cli.refuse_idle(default, dataclasses.replace(default, optim=cnn.OptimConfig("muon", schedule="one_cycle", **optim)))
+    with pytest.raises(cnn.ConfigError, match="--log.figures has no effect here; leave it out"):
+        cli.refuse_idle(default, dataclasses.replace(default, log=cnn.LogConfig(figures=False)), ("log.",))

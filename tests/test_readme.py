@@ -4,8 +4,6 @@ import ast
 import importlib
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 

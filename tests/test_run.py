@@ -87,12 +87,12 @@ def test_help_names_every_field_with_its_default_and_its_docstring(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optim.batch_size", "0"], "--optim.batch_size is 0, but must be an integer of at least 1"),
+        (["--optim.batch_size", "0"], "--optim.batch_size is 0, but must be an integer from 1 to 2,147,483,647"),
         (["--optim.batch_size", "many"], "'many'"),
         (["--optim.learning_rate", "-1"], "--optim.learning_rate is -1.0, but must be a finite number above 0"),
         (["--model.dropout_rate", "1.5"], "--model.dropout_rate is 1.5, but must be at least 0 and below 1"),
-        (["--train.epochs", "0"], "--train.epochs is 0, but must be an integer of at least 1"),
-        (["--train.patience", "-1"], "--train.patience is -1, but must be an integer of at least 0"),
+        (["--train.epochs", "0"], "--train.epochs is 0, but must be an integer from 1 to 100,000"),
+        (["--train.patience", "-1"], "--train.patience is -1, but must be an integer from 0 to"),
         (["--data.val_fraction", "0"], "--data.val_fraction is 0.0, but must be between 0 and 1"),
         (["--data.val_fraction", "1"], "--data.val_fraction is 1.0, but must be between 0 and 1"),
         (["--train.device", "npu"], "'auto', 'cpu', 'gpu', 'tpu'"),

@@ -3,6 +3,7 @@
 ``make torture`` kills 200 times; tests/runs/test_torture.py 20 times.
 """
 
+import gc
 import json
 import os
 import random
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 
 import cnn
-from cnn.runs import checkpoint
+from cnn.runs import checkpoint, identity
 from cnn.runs import verify as verification
 from tests.forked import PROCESSES
 from tests.helpers import shrink, without_times
@@ -36,6 +37,8 @@ def train(run_dir: Path, splits: cnn.Splits, compiles: bool, ready: Any) -> None
     if not compiles:
         # A killed process must not leave half an entry in the compilation cache.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
+    # As in tests/conftest.py.
+    gc.freeze()
     ready.set()
     cnn.fit(CONFIG, run_dir, splits)
 
@@ -56,17 +59,18 @@ def finish(process: Any) -> int:
 
 
 def outcome(run_dir: Path) -> Any:
-    """The outcome of a finished run without times: the digests in its checkpoints, and its files."""
+    """The outcome of a finished run without times: the digests in its checkpoints, and its files, but not its ID."""
     with checkpoint.open_checkpoints(run_dir) as checkpoints:
-        saved = {step: checkpoints.metadata(step).custom_metadata for step in checkpoint.steps(checkpoints)}
+        saved = {step: checkpoints.orbax.metadata(step).custom_metadata for step in checkpoint.steps(checkpoints)}
     files = {
         name: (run_dir / name).read_text() for name in ("metrics.jsonl", "kernels.jsonl", "result.json", "summary.txt")
     }
+    result = json.loads(files["result.json"])
     return without_times(
         {
-            "checkpoints": {str(step): metadata for step, metadata in saved.items()},
+            "checkpoints": {str(step): {**metadata, identity.RUN: None} for step, metadata in saved.items()},
             "history": [json.loads(line) for line in files["metrics.jsonl"].splitlines()],
-            "result": json.loads(files["result.json"]),
+            "result": {name: value for name, value in result.items() if name not in identity.SIGNED},
             "summary": files["summary.txt"],
             "kernels": files["kernels.jsonl"],
             "entries": sorted(path.name for place in (run_dir, run_dir / "checkpoints") for path in place.iterdir()),

@@ -13,7 +13,7 @@ from cnn.data.cache import load_arrays, prepare
 from cnn.data.layouts import LAYOUTS, find_layout
 from cnn.data.own_images import load_own_images
 from cnn.errors import ConfigError, DataError
-from cnn.resolution import class_names, resolve
+from cnn.resolution import class_names, resolve, unnamed
 from cnn.rules import FILE, INT32, checked, instance, require
 from cnn.text import shown
 
@@ -202,7 +202,7 @@ def check_splits(config: ExperimentConfig, splits: Splits) -> ExperimentConfig:
         shape = image_shape if len(image_shape) == 3 and image_shape[2] in (1, 3) else ("H", "W", "1 or 3")
         check_split(split, shape, max(named, classes) or MAX_CLASSES, name)
     largest = max(int(np.max(split.labels)) for split in splits)
-    names = tuple(f"class {label}" for label in range(classes or max(largest + 1, 2)))
+    names = unnamed(classes or max(largest + 1, 2))
     count, batch_size = len(splits.train.labels), config.optim.batch_size
     if batch_size > count:
         raise ConfigError(

@@ -13,11 +13,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.export import export, symbolic_shape
 
-from cnn.config import ExperimentConfig, from_dict
+from cnn.config import ExperimentConfig
 from cnn.errors import RunDirError, UserError, first_cause, import_extra
 from cnn.exchange.onnx_graph import make_graph
-from cnn.runs import rundir
-from cnn.runs.checkpoint import differing_leaves, load_best
+from cnn.rules import FILE, checked, instance, optional
+from cnn.runs import outputs, rundir
+from cnn.runs.checkpoint import load_best
+from cnn.runs.digests import differing_leaves
+from cnn.serialization import from_dict
+from cnn.text import parse_json
 from cnn.training.state import TrainState, abstract_state, create_state
 from cnn.training.steps import apply_model, scale
 
@@ -99,6 +103,8 @@ def export_run(run_dir: Path, format: FormatName, output: Path | None = None) ->
     package, write = FORMATS[format]
     import_extra(package)
     directory = rundir.own_directory(run_dir, rundir.EXPORT)
+    if output is not None or directory.is_dir():
+        output = outputs.check_file(output or directory / f"model.{format}", format, [run_dir])
     content = write(*load_best(run_dir))
     if output is None:
         output = directory / f"model.{format}"
@@ -112,6 +118,7 @@ def export_run(run_dir: Path, format: FormatName, output: Path | None = None) ->
     return output
 
 
+@checked(file=FILE, config=optional(instance(ExperimentConfig)))
 def load_safetensors(file: str | Path, config: ExperimentConfig | None = None) -> tuple[TrainState, ExperimentConfig]:
     """Returns a state with the weights of a file from ``to_safetensors``, bitwise identical, and its configuration.
 
@@ -150,7 +157,7 @@ def load_safetensors(file: str | Path, config: ExperimentConfig | None = None) -
 
 def _read_config(file: str | Path, text: str) -> ExperimentConfig:
     try:
-        return from_dict(json.loads(text))
+        return from_dict(parse_json(text))
     except (ValueError, UserError) as error:
         raise UserError(f"{file} has a configuration that cannot be used ({error})") from error
 

@@ -6,7 +6,6 @@ except dropout. As an experiment divides pixels by 255, the weights must have be
 a network that divides them itself. If an assumption is wrong, the accuracy measured in the end shows it.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -17,15 +16,18 @@ import jax
 import numpy as np
 
 from cnn.config import ExperimentConfig
-from cnn.data.splits import check_splits, data_digest, load_data
-from cnn.errors import RunDirError, UserError, printable
+from cnn.data.splits import data_digest, load
+from cnn.errors import RunDirError, UserError
 from cnn.exchange.exporting import fill_state, load_safetensors
 from cnn.exchange.readers import READERS
 from cnn.exchange.source_layers import SourceLayer
 from cnn.exchange.torch_files import read_torch
-from cnn.runs import claim, rundir
-from cnn.runs.checkpoint import differing_leaves, open_checkpoints, save
+from cnn.runs import claim, outputs, rundir
+from cnn.runs.checkpoint import save
+from cnn.runs.digests import bytes_digest, differing_leaves
 from cnn.runs.fit import initial_progress, saved_progress, timed
+from cnn.runs.store import open_checkpoints, remove, remove_unfinished, steps
+from cnn.text import printable
 from cnn.training.border import evaluate
 from cnn.training.metrics import metrics_dict
 from cnn.training.state import TrainState, abstract_state, create_state
@@ -123,20 +125,23 @@ def load_weights(file: Path, config: ExperimentConfig | None = None) -> tuple[Tr
 def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentConfig) -> dict[str, Any]:
     """Writes a run directory with a state that ``load_weights`` returned from a file, and returns its result.
 
-    Its losses and accuracies are measured here, on the images of the configuration; it has no epochs.
+    Its losses and accuracies are measured here, on the images of the configuration; it has no epochs. An import of the
+    same file that was cut short is replaced.
 
     Raises:
-      UserError: the directory is not empty or cannot be written; or the images are missing, or the loss is non-finite.
+      UserError: the directory holds anything else or cannot be written; or the images are missing, or the loss is
+        non-finite.
     """
     seconds: dict[str, float] = {}
     _check_empty(run_dir, config)
     with timed(seconds, "data"):
-        splits = check_splits(config, load_data(config.data))
+        config, splits = load(config)
     with timed(seconds, "eval"):
         val, test = (jax.device_get(evaluate(state, split)) for split in (splits.val, splits.test))
     if not math.isfinite(val.loss + test.loss):
         raise UserError(f"the loss with the weights of {file} is non-finite; import weights for pixels from 0 to 1")
     rows = layer_table(state)
+    imported = {"file": printable(file.name), "sha256": bytes_digest(file.read_bytes())}
     result = {
         "best_epoch": 0,
         "stopped_epoch": 0,
@@ -144,21 +149,25 @@ def import_run(file: Path, run_dir: Path, state: TrainState, config: ExperimentC
         **metrics_dict("test", test),
         "params": sum(row.parameters for row in rows),
         "seconds": seconds,
-        "imported": {"file": printable(file.name), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+        "imported": imported,
     }
     with claim.lock(run_dir, config):
         _check_empty(run_dir, config)
-        rundir.write_config(run_dir, config, data_digest(splits), len(splits.train.labels), jax.devices()[:1])
+        digest, train_images = data_digest(splits), len(splits.train.labels)
+        # First, so that no other command takes what is unfinished for a run of its own.
+        rundir.write_config(run_dir, config, digest, train_images, jax.devices()[:1], imported)
         rundir.write_text(run_dir / rundir.SUMMARY, format_table(rows, config.name))
         with open_checkpoints(run_dir) as checkpoints:
+            remove(checkpoints, steps(checkpoints))
+            remove_unfinished(checkpoints)
             # The best state of a run without steps is its initial one.
             save(checkpoints, state, saved_progress(initial_progress(), 0, seconds))
         rundir.write_history(run_dir, [])
-        rundir.write_json(run_dir / rundir.RESULT, result)
-    return result
+        return rundir.write_result(run_dir, result)
 
 
 def _check_empty(run_dir: Path, config: ExperimentConfig) -> None:
+    outputs.check_new_run(run_dir)
     rundir.check_entries(run_dir, config)
-    if (run_dir / rundir.CONFIG).exists():
+    if (run_dir / rundir.CONFIG).exists() and not rundir.is_import_cut_short(run_dir):
         raise RunDirError(f"{run_dir} already holds a run; name an empty or new directory with --run-dir")

@@ -10,7 +10,6 @@ an attribute, ``save_weights`` the names of the outer layers.
 """
 
 import io
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ import numpy as np
 
 from cnn.errors import UserError, import_extra
 from cnn.exchange.source_layers import MAX_BYTES, SourceLayer, check_size, guarded, open_archive
+from cnn.text import parse_json
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -59,7 +59,7 @@ def read_keras(path: Path) -> list[SourceLayer]:
             content, config = path.read_bytes(), None
         else:
             with open_archive(path) as archive:
-                content, config = archive.read("model.weights.h5"), json.loads(archive.read("config.json"))
+                content, config = archive.read("model.weights.h5"), parse_json(archive.read("config.json"))
         _check_heaps(content)
         with h5py.File(io.BytesIO(content)) as file:
             names, weights = _read_weights(file, path)
@@ -203,7 +203,7 @@ def _named_groups(file: Any, has_model: bool, size: int, weights: dict[str, np.n
     places: dict[tuple[str, str], tuple[int, str | None]] = {}
     config = _texts(file, "model_config", size)
     if config:
-        for position, (key, layer) in enumerate(described(json.loads(config[0])["config"]["layers"])):
+        for position, (key, layer) in enumerate(described(parse_json(config[0])["config"]["layers"])):
             _check_channels(layer, path)
             places[key] = position, layer["class_name"]
     else:

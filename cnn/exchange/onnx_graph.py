@@ -10,11 +10,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn.config import ExperimentConfig, model_class_names
+from cnn.config import ExperimentConfig
 from cnn.errors import UserError, import_extra
 from cnn.models import layers
+from cnn.resolution import model_class_names
 from cnn.training.state import TrainState
-from cnn.training.summary import layer_table
+from cnn.training.summary import intercept_methods, layer_table
 
 FIRST_OPSET = 9
 """The lowest version of ONNX's operators that is tried; in the files of older ones, all constants are inputs."""
@@ -195,7 +196,7 @@ def make_graph(state: TrainState, config: ExperimentConfig) -> Any:
 
     pixels = add("Cast", "images", to=onnx.TensorProto.FLOAT)
     channels_first = add("Transpose", add("Div", pixels, np.float32(255)), perm=(0, 3, 1, 2))
-    with nn.intercept_methods(add_layer):
+    with intercept_methods(add_layer):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         logits: Any = state.spec.model.apply(
             variables, Value(channels_first, (None, *state.spec.image_shape)), train=False

@@ -1,45 +1,29 @@
 """Images, feature maps and kernels -> matplotlib figures, in the style of ``cnn/figures/plots.py``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from cnn.figures import fonts
 from cnn.figures.plots import BLUE, GREEN, GREY, VERMILLION, WIDTH, check, styled
 
 # As in the chapter, dark on white; fixed limits, so that a pale image stays pale.
 _PICTURE: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 255}
 
+TILE_NAME = 12
+"""Columns of the name of a class below an image among others."""
+
+SHOWN = 10
+"""Maximum number of probabilities beside an image."""
+
 HIGHEST_LIMIT = 0.5
 """The weight with the strongest colour in the chapter's figures of kernels."""
-
-# File names of fonts with Hangul that match the Latin fonts; others are used if these are missing.
-_PLAIN_FONTS = ("NotoSansCJK-Regular", "NotoSansKR-Regular", "NanumGothic", "malgun", "AppleSDGothicNeo", "UnDotum")
-
-
-def _font_paths() -> Iterator[str]:
-    """Returns the paths of the installed fonts, the plain ones with Hangul first."""
-    # matplotlib caches a list of fonts, which is fast to read, but lacks fonts that were installed later.
-    for find in (lambda: {font.fname for font in font_manager.fontManager.ttflist}, font_manager.findSystemFonts):
-        yield from sorted(find(), key=lambda path: (Path(path).stem not in _PLAIN_FONTS, path))
-
-
-def _draws(path: str, characters: str) -> bool:
-    """Returns whether a font has a separate glyph for each of the characters."""
-    try:
-        font = FT2Font(path)
-    except (OSError, RuntimeError):  # The file is missing, or FreeType cannot read it.
-        return False
-    glyphs = {font.get_char_index(ord(character)) for character in characters}
-    # A fallback font has the same box for all of them.
-    return 0 not in glyphs and len(glyphs) == len(set(characters))
 
 
 def _draw_tiles(
@@ -104,8 +88,9 @@ def sample(
     """
     check("images", images, "NHWC")
     korean = "".join(korean_names or ())
-    font = next((Path(path) for path in _font_paths() if _draws(path, korean)), None) if korean else None
+    font = next((Path(path) for path in fonts.font_paths() if fonts.draws(path, korean)), None) if korean else None
     figure, axes = _tiles(list(images), "Images and their classes", 10, 0.5 if font else 0.3, **_PICTURE)
+    class_names = fonts.labels(class_names, TILE_NAME)
     for tile, label in zip(axes.images, labels, strict=True):
         _below(axes, tile, class_names[int(label)])
         if font and korean_names:
@@ -132,6 +117,7 @@ def top_losses(
     check("images", images, "NHWC")
     check("probabilities", probabilities, "NK")
     figure, axes = _tiles(list(images), title, 8, 0.75, **_PICTURE)
+    class_names = fonts.labels(class_names, TILE_NAME)
     for tile, label, values in zip(axes.images, labels, probabilities, strict=True):
         predicted = int(values.argmax())
         loss = np.log(1 / max(values[label], np.finfo(np.float32).tiny))
@@ -347,6 +333,8 @@ def probabilities(
 ) -> Figure:
     """Draws images, each next to its class probabilities, with the true and the predicted class marked.
 
+    Of more than ``SHOWN`` classes, the most probable ones are shown, and the true one.
+
     Args:
       images: uint8 [N, H, W, 1] or [N, H, W, 3].
       probabilities: [N, K].
@@ -358,6 +346,9 @@ def probabilities(
     """
     check("images", images, "NHWC")
     check("probabilities", probabilities, "NK")
+    if len(class_names) != probabilities.shape[1]:
+        raise ValueError(f"class_names must be labels of {probabilities.shape[1]} classes, not {len(class_names)}")
+    class_names = fonts.labels(class_names, 20)
     pairs = min(2, len(images))
     rows = -(-len(images) // pairs)
     figure = Figure(figsize=(WIDTH / 2 * pairs, 2.7 * rows))
@@ -368,17 +359,25 @@ def probabilities(
         left.imshow(picture, **_PICTURE)
         left.set(title=f"true: {class_names[true]}", xticks=[], yticks=[], anchor="N")
         left.spines[:].set(visible=True, color="0.6")
-        marks, colours = [""] * len(values), [GREY] * len(values)
-        marks[predicted], colours[predicted] = f"predicted: {values[predicted]:.1%}", VERMILLION
-        mark = "correct" if true == predicted else "true"
-        marks[true], colours[true] = f"{mark}: {values[true]:.1%}", GREEN
-        bars = right.barh(range(len(values)), values, color=colours)
-        right.bar_label(bars, marks, padding=3, fontsize="small")
-        right.set_yticks(range(len(values)), class_names, fontsize="small")
+        shown = _most_probable(values, true)
+        marks = {predicted: f"predicted: {values[predicted]:.1%}"}
+        marks[true] = f"{'correct' if true == predicted else 'true'}: {values[true]:.1%}"
+        colours = {predicted: VERMILLION, true: GREEN}
+        bars = right.barh(range(len(shown)), values[shown], color=[colours.get(label, GREY) for label in shown])
+        right.bar_label(bars, [marks.get(label, "") for label in shown], padding=3, fontsize="small")
+        right.set_yticks(range(len(shown)), [class_names[label] for label in shown], fontsize="small")
         right.set_title(f"predicted: {class_names[predicted]}", loc="left")
         # Space for the marks to the right of 1, where the axis itself ends.
-        right.set(xticks=(0, 0.5, 1), xlim=(0, 1.6), ylim=(len(values) - 0.5, -0.5))
+        right.set(xticks=(0, 0.5, 1), xlim=(0, 1.6), ylim=(len(shown) - 0.5, -0.5))
         right.set_xlabel("probability", x=0.5 / 1.6)
         right.spines["bottom"].set_bounds(0, 1)
         right.grid(visible=False, axis="y")
     return figure
+
+
+def _most_probable(values: np.ndarray, true: int) -> list[int]:
+    """The labels to show, in their order: all, or of more than ``SHOWN`` the most probable ones first, and the true."""
+    if len(values) <= SHOWN:
+        return list(range(len(values)))
+    highest = np.argsort(-values, kind="stable")[:SHOWN].tolist()
+    return highest if true in highest else [*highest[:-1], true]

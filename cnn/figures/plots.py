@@ -1,12 +1,12 @@
-"""Numbers -> matplotlib figures; the style of all figures, and how they are saved.
+"""Numbers -> matplotlib figures; the style of all figures, and their files.
 
 Images, feature maps and kernels are in ``image_plots``. Figures use matplotlib's objects, not pyplot: no display is
 needed, and no global state outlives a figure.
 """
 
-import os
+import io
+import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
+
+from cnn.figures.fonts import labels, use_fallbacks
+from cnn.text import columns
 
 if TYPE_CHECKING:
     from cnn.training.summary import LayerRow
@@ -28,6 +31,8 @@ _STYLE = {
     "legend.frameon": False,
     "savefig.bbox": "tight",
     "savefig.dpi": 200,
+    # A dollar in the name of a class or a file is no formula.
+    "text.parse_math": False,
 }
 # "default" first, so that a user's matplotlibrc changes nothing.
 styled = style.context(["default", _STYLE])
@@ -38,11 +43,8 @@ BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 # Width of a figure in inches, that of a slide.
 WIDTH = 11.0
 
-# P. Tol's muted colours, distinct for the colour-blind, with a darker grey: https://sronpersonalpages.nl/~pault/
-CLASS_COLOURS = (
-    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499"),
-    "#777777",
-)
+MANY = 25
+"""Classes of which a figure has no space for each name and number."""
 
 
 def check(name: str, array: np.ndarray, axes: Sequence[str]) -> None:
@@ -133,66 +135,9 @@ def model_diagram(rows: "Sequence[LayerRow]") -> Figure:
     return figure
 
 
-@styled
-def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """Draws how many images of each class (row) are predicted as each class (column); only errors are coloured.
-
-    Args:
-      counts: integers [K, K].
-      names: names of the classes, [K].
-
-    Raises:
-      ValueError: the shape is wrong.
-    """
-    check("counts", counts, ("K", "K"))
-    figure = Figure(figsize=(0.75 * len(names) + 2.5, 0.6 * len(names) + 2))
-    axes = figure.subplots()
-    # Correct predictions dominate, and would leave no colours for the others.
-    wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
-    most = max(wrong.max(), 1)
-    axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=1.2 * most)
-    for (row, column), count in np.ndenumerate(counts):
-        colour = BLUE if row == column else "white" if count > 0.6 * most else "black" if count else "0.7"
-        axes.text(
-            column, row, f"{count:,}", ha="center", va="center", color=colour, weight=700 if row == column else 400
-        )
-    ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, names)
-    errors, total = int(wrong.sum()), int(counts.sum())
-    axes.set(
-        xlabel="predicted class",
-        ylabel="true class",
-        title=f"{errors:,} of {total:,} images are predicted as another class",
-    )
-    axes.grid(False)
-    axes.tick_params(length=0)
-    return figure
-
-
-@styled
-def reliability(diagrams: Mapping[str, Any]) -> Figure:
-    """Draws reliability diagrams, one panel each: accuracy by confidence; on the diagonal, both are equal.
-
-    Args:
-      diagrams: by title, the result of ``cnn.look.evaluation.reliability``.
-    """
-    figure = Figure(figsize=(WIDTH, 5))
-    panels = figure.subplots(1, len(diagrams), sharey=True, squeeze=False)[0]
-    for axes, (title, bins) in zip(panels, diagrams.items(), strict=True):
-        filled = bins.share > 0
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="accuracy = confidence")
-        # The area of a point shows the share of the images in its bin.
-        sizes = 20 + 400 * bins.share[filled]
-        shown = {"color": BLUE, "alpha": 0.8, "clip_on": False, "zorder": 3}
-        axes.scatter(bins.confidence[filled], bins.accuracy[filled], sizes, label="images, by area", **shown)
-        axes.set(
-            title=f"{title}\nexpected calibration error {bins.error:.4f}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1)
-        )
-        axes.set_aspect("equal")
-    panels[0].set_ylabel("accuracy")
-    panels[0].legend(loc="upper left", markerscale=0.5)
-    return figure
+def _crowded(names: Sequence[str], limit: int) -> bool:
+    """Whether names side by side, each as wide as the longest, are longer than a limit in columns."""
+    return len(names) * (max(map(columns, names)) + 1) > limit
 
 
 @styled
@@ -205,15 +150,22 @@ def units(values: np.ndarray, title: str, names: Sequence[str] | None = None) ->
     check("values", values, "D")
     figure = Figure(figsize=(WIDTH, 4))
     axes = figure.subplots()
-    if names:
+    names = labels(names or ())
+    if 0 < len(names) <= MANY:
         bars = axes.bar(range(len(values)), values, color=BLUE)
         axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize="small")
-        axes.set_xticks(range(len(values)), names)
+        # Side by side, names have 110 columns together.
+        slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if _crowded(names, 110) else {}
+        axes.set_xticks(range(len(values)), names, **slanted)
         axes.margins(y=0.1)
     else:
         # One patch for all units, as there may be thousands.
         axes.stairs(values, np.arange(len(values) + 1) - 0.5, fill=True, color=BLUE)
         axes.set(xlabel="unit", xlim=(-0.5, len(values) - 0.5))
+        if names:
+            highest = np.argsort(-values, kind="stable")[:5]
+            text = "\n".join(f"{values[unit]:.2f}  unit {unit}: {names[unit]}" for unit in highest)
+            axes.set_xlabel(f"unit; the highest are\n{text}")
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set(title=title, ylabel="activation")
     axes.grid(visible=False, axis="x")
@@ -221,51 +173,13 @@ def units(values: np.ndarray, title: str, names: Sequence[str] | None = None) ->
 
 
 @styled
-def embedding(points: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str) -> Figure:
-    """Draws points of a plane, one per image, coloured by class, with each class name where its points are densest.
-
-    Args:
-      points: [N, 2]; only their distances are meaningful.
-      labels: integers [N].
-      names: names of the classes, [K].
-      title: title of the figure.
-
-    Raises:
-      ValueError: a shape is wrong.
-    """
-    check("points", points, ("N", "2"))
-    check("labels", labels, "N")
-    figure = Figure(figsize=(WIDTH, 6.5))
-    axes = figure.subplots()
-    # Directions are meaningless, so the longest one is horizontal.
-    points = points - points.mean(0)
-    points = points @ np.linalg.svd(points, full_matrices=False)[2].T
-    for label, name in enumerate(names):
-        members, colour = points[labels == label], CLASS_COLOURS[label % len(CLASS_COLOURS)]
-        if len(members):
-            axes.scatter(*members.T, s=16, color=colour, alpha=0.8, linewidths=0)
-            # The mean of two clusters would lie between them; a quarter of the points are nearest to this one.
-            distances = np.linalg.norm(members[:, None] - members, axis=-1)
-            x, y = members[np.argmin(np.quantile(distances, 0.25, axis=1))]
-            box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
-            axes.text(x, y, name, ha="center", va="center", zorder=3, bbox=box)
-    axes.set(title=title, xticks=[], yticks=[])
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.spines[:].set(visible=True, color="0.8")
-    return figure
-
-
-@styled
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, atomically; figures of the same arrays give the same bytes.
-
-    Raises:
-      OSError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # None keeps matplotlib from writing its version into the file.
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def png(figure: Figure) -> bytes:
+    """Returns a figure as a PNG file; figures of the same arrays give the same bytes."""
+    use_fallbacks(figure)
+    file = io.BytesIO()
+    # In place of matplotlib's version. By this name, a command knows the figures that it may draw again.
+    with warnings.catch_warnings():
+        # Boxes stand for what no installed font can draw, such as the name of a file.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(file, format="png", metadata={"Software": "fashion-cnn"})
+    return file.getvalue()

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ from cnn.errors import ConfigError
 from cnn.look.features import feature_maps
 from cnn.training.state import TrainState
 from cnn.training.steps import apply_model, check_images, scale
+from cnn.training.summary import intercept_methods
 
 INTEGRATION_STEPS = 64
 """Steps from black to the image; the paper takes 20 to 300."""
@@ -48,7 +48,7 @@ def grad_cam(state: TrainState, images_BxHxWxC: Array | np.ndarray, layer: str, 
             is_layer = context.module.path == (layer,) and context.method_name == "__call__"
             return outputs + offsets_BxHxWxC.astype(outputs.dtype) if is_layer else outputs
 
-        with nn.intercept_methods(add_offsets):
+        with intercept_methods(add_offsets):
             logits_BxK, _ = apply_model(state, state.params, inputs_BxHxWxC)
         return jnp.take_along_axis(logits_BxK, jnp.asarray(labels_B)[:, None], 1).sum()
 

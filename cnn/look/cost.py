@@ -1,7 +1,10 @@
 """Cost of a training step: compile time, FLOPs, bytes, memory, and its share of the machine's matmul rate."""
 
+import os
+import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn.config import ExperimentConfig
-from cnn.data.splits import Split
+from cnn.data.splits import Split, load
+from cnn.devices.memory import fitting, require_memory
 from cnn.devices.sharding import find_devices
+from cnn.errors import ConfigError, RunDirError
+from cnn.resolution import resolve
+from cnn.runs import outputs
+from cnn.text import reason
 from cnn.training.state import TrainState, create_state
 from cnn.training.steps import Batch, train_epoch, train_step
+
+IDLE = (
+    *("log.", "mesh.", "transfer.", "data.val_fraction", "data.split_seed", "augment.test_time"),
+    *("train.patience", "train.seed", "train.checkpoint_steps", "train.fused"),
+)
+"""Options, or beginnings of them, that do not change a training step."""
 
 
 def matmul_rate(dtype: str = "float32", size: int = 2048, rounds: int = 5) -> float:
@@ -45,11 +59,17 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
       ``temporary_bytes`` in memory; ``flops_per_byte``; ``step_seconds`` in a loop; ``flops_per_second``;
       ``matmul_flops_per_second`` of this machine in the model's type; and ``share_of_matmul``.
     """
-    device = find_devices(config.train.device)[0]
+    if profile is not None:
+        _check_profile(profile)
+    known = config.data.is_known and config.optim.class_weights == "none"
+    # Of one's own images, the size and the classes are in the files.
+    config, device = resolve(config) if known else load(config)[0], find_devices(config.train.device)[0]
     batch_size = config.optim.batch_size
     state = jax.device_put(create_state(config), device)
+    shape = (steps * batch_size, *config.data.image_shape)
+    require_memory(jax.ShapeDtypeStruct(shape, "uint8"), "the images of a batch")
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (steps * batch_size, *config.data.image_shape), np.uint8)
+    images = rng.integers(0, 256, shape, np.uint8)
     split = jax.device_put(Split(images, rng.integers(0, config.model.classes, len(images), np.int32)), device)
 
     start = time.perf_counter()
@@ -58,7 +78,7 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
     traced_at = time.perf_counter()
     lowered = traced.lower()
     lowered_at = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = fitting(lowered.compile())
     cost = {
         "trace_seconds": traced_at - start,
         "lower_seconds": lowered_at - traced_at,
@@ -69,7 +89,7 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
 
     epoch = train_epoch.lower(state, split, batch_size=batch_size).compile()
     state, _ = jax.block_until_ready(epoch(state, split))
-    with jax.profiler.trace(str(profile)) if profile else nullcontext():
+    with _trace(profile) if profile else nullcontext():
         step_seconds = _seconds(lambda: epoch(state, split)) / steps
     rate = matmul_rate(config.model.dtype)
     return cost | {
@@ -83,6 +103,36 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
         "matmul_flops_per_second": rate,
         "share_of_matmul": flops / step_seconds / rate,
     }
+
+
+def _check_profile(directory: Path) -> None:
+    """Makes the directory, and raises ConfigError if nothing can be written to it."""
+    problem = ""
+    try:
+        run = outputs.run_of(Path(os.path.realpath(directory)))
+        if run is not None:
+            problem = f"is in the run {run}"
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=directory):
+                pass
+    except (OSError, ValueError) as error:
+        problem = f"cannot be written ({reason(error)})"
+    if problem:
+        raise ConfigError(f"--profile is {str(directory)!r}, which {problem}; name another directory")
+
+
+@contextmanager
+def _trace(directory: Path) -> Iterator[None]:
+    """Writes a trace of what its block computes to a directory."""
+    jax.profiler.start_trace(str(directory))
+    try:
+        yield
+    finally:
+        try:
+            jax.profiler.stop_trace()
+        except (OSError, RuntimeError) as error:
+            raise RunDirError(f"cannot write {directory}: {reason(error)}; fix that and try again") from error
 
 
 def plain_flops(state: TrainState, batch: Batch) -> float:

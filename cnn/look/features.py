@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from cnn.training.border import Jitted, call_padded, is_on_host, power_of_two
 from cnn.training.state import TrainState
@@ -40,8 +41,14 @@ def _feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[
     )
     # An OrderedDict, as jit would sort a dict's keys.
     return OrderedDict(
-        (name, outputs["__call__"][0].astype("float32")) for name, outputs in captured[1]["intermediates"].items()
+        (name, _as_float32(outputs["__call__"][0])) for name, outputs in captured[1]["intermediates"].items()
     )
+
+
+def _as_float32(outputs: Array) -> Array:
+    """The outputs in float32; within a program, XLA may leave out their rounding to bfloat16 (jax-ml/jax#23007)."""
+    dtype = jnp.finfo(outputs.dtype)
+    return lax.reduce_precision(outputs.astype(jnp.float32), dtype.nexp, dtype.nmant)
 
 
 def _padded_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[str, Array]:

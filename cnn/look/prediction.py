@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cnn.config import model_class_names
-from cnn.data.image_files import DecodedImage, decode_image
-from cnn.errors import DataError, printable
+from cnn.data.image_files import DecodedImage, decode_image, reading
+from cnn.errors import DataError
+from cnn.resolution import model_class_names
+from cnn.rules import YES_NO, checked, optional
 from cnn.runs.checkpoint import load_best
+from cnn.text import printable
 from cnn.training.border import predict
 
 BATCH = 128
@@ -22,6 +25,7 @@ DECODERS = 2
 """Number of files that are decoded at a time: a large one needs half a gigabyte of memory."""
 
 
+@checked(invert=optional(YES_NO))
 def predict_files(
     run_dir: Path, files: Sequence[Path], invert: bool | None = None, as_json: bool = False
 ) -> Iterator[tuple[str, bool]]:
@@ -41,7 +45,7 @@ def predict_files(
     state, config = load_best(run_dir)
     names = model_class_names(config)
     blank = DecodedImage(np.zeros(config.data.image_shape, np.uint8), False)
-    read = partial(_read_or_error, shape=config.data.image_shape, invert=invert)
+    read = partial(_read_or_error, **reading(config.data, invert))
     with ThreadPoolExecutor(DECODERS) as threads, warnings.catch_warnings():
         # As in read_image; set here, as threads share the warning filters.
         warnings.simplefilter("ignore")
@@ -55,9 +59,9 @@ def predict_files(
                 yield _line(path, result, row_K, names, as_json), not isinstance(result, DataError)
 
 
-def _read_or_error(path: Path, shape: Sequence[int], invert: bool | None) -> DecodedImage | DataError:
+def _read_or_error(path: Path, **how: Any) -> DecodedImage | DataError:
     try:
-        return decode_image(path, shape, invert)
+        return decode_image(path, **how)
     except DataError as error:
         return error
 

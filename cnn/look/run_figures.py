@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn.config import ExperimentConfig, model_class_names
-from cnn.data.image_files import read_image
+from cnn.config import ExperimentConfig
+from cnn.data.image_files import read_image, reading
 from cnn.data.splits import Splits
-from cnn.datasets import DATASETS
-from cnn.errors import ConfigError, DamagedError, RunDirError, UserError, printable
+from cnn.errors import ConfigError, DamagedError, RunDirError, UserError
 from cnn.figures import image_plots, plots
 from cnn.look.attribution import grad_cam, integrated_gradients
 from cnn.look.features import feature_maps
-from cnn.runs import rundir
+from cnn.models import layers as shipped_layers
+from cnn.resolution import korean_names, model_class_names
+from cnn.runs import derived, outputs, rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import Result, load_images
 from cnn.runs.transfer import apply_transfer
+from cnn.text import printable
 from cnn.training.border import predict
 from cnn.training.state import TrainState, create_state
 from cnn.training.summary import LayerRow, flattened_pixels, last_hidden_layer, layer_table
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
 
 
 OUTPUT_HINT = "fix that, or name another directory with --output"
+
+FIGURES = (
+    *("learning_curves.png", "sample.png", "model.png", "weights_histogram.png", "first_image.png"),
+    *("kernels_*.png", "feature_maps_*.png", "probabilities.png"),
+)
+"""Patterns of the names of a run's figures."""
+
+LAYER_FIGURES = ("look_*.png",)
+"""Pattern of the names of a layer's figures."""
 
 STRIP_KERNELS, STRIP_EPOCHS = 8, 16
 """Maximum numbers of rows and columns in the figure of the kernels by epoch."""
@@ -104,18 +115,14 @@ def figures(
       config: its experiment.
       result: its result.
       splits: its images.
-      kernels: as ``rundir.read_kernels`` returns them; their figure is left out without them.
+      kernels: as ``derived.read_kernels`` returns them; their figure is left out without them.
     """
     names = model_class_names(config)
-    korean = DATASETS[config.data.name].korean_names
+    korean = korean_names(config.data)
     train, test = splits.train, splits.test
     layers = layer_table(result.state)
     maps = feature_maps(result.state, train.images[:1])
     description = f"the first training image ({names[train.labels[0]]})"
-    first = next(layer.name for layer in layers if layer.parameters)
-    initial, origin = _initial_state(config)
-    trained, untrained = (_layer_kernel(state, layers, first) for state in (result.state, initial))
-    limit = image_plots.weight_limit(trained, untrained)
 
     def draw_maps(layer):
         return lambda: image_plots.feature_maps(_layer_maps(maps, layer), f"Feature maps of {layer} for {description}")
@@ -126,17 +133,39 @@ def figures(
         **(curves if result.history else {}),
         "sample": lambda: image_plots.sample(train.images[:20], train.labels[:20], names, korean),
         "model": lambda: plots.model_diagram(layers),
+        **_kernel_figures(config, result, layers, kernels),
+        "first_image": lambda: image_plots.image(train.images[0], f"{description[0].upper()}{description[1:]}"),
+        **{f"feature_maps_{layer.name}": draw_maps(layer.name) for layer in layers if _has_maps(layer)},
+        "probabilities": lambda: image_plots.probabilities(
+            test.images[:6], np.asarray(predict(result.state, test.images[:6])), test.labels[:6], names
+        ),
+    }
+
+
+def _has_maps(layer: LayerRow) -> bool:
+    """Whether a layer's maps are drawn with the run's figures: a convolution, or a block of one's own with pixels."""
+    return layer.kind == "Conv" or (not hasattr(shipped_layers, layer.kind) and len(layer.output_shape) == 4)
+
+
+def _kernel_figures(
+    config: ExperimentConfig, result: Result, layers: list[LayerRow], by_epoch: Mapping[int, np.ndarray] | None
+) -> dict[str, Callable[[], "Figure"]]:
+    """Returns what draws the kernels of the first layer that has one; {} if all are inside of one's own blocks."""
+    params = result.state.params
+    first = next((layer.name for layer in layers if "kernel" in params.get(layer.name, {})), None)
+    if first is None:
+        return {}
+    initial, origin = _initial_state(config)
+    trained, untrained = (_layer_kernel(state, layers, first) for state in (result.state, initial))
+    limit = image_plots.weight_limit(trained, untrained)
+    strip = {f"kernels_{first}_by_epoch": lambda: _kernel_strip(by_epoch, first)} if by_epoch else {}
+    return {
         "weights_histogram": lambda: plots.weights_histogram(trained, untrained, first, origin),
         f"kernels_{first}_trained": lambda: image_plots.kernels(trained, f"Kernels of {first}, trained", limit=limit),
         f"kernels_{first}_untrained": lambda: image_plots.kernels(
             untrained, f"Kernels of {first}, {origin}", limit=limit
         ),
-        **({f"kernels_{first}_by_epoch": lambda: _kernel_strip(kernels, first)} if kernels else {}),
-        "first_image": lambda: image_plots.image(train.images[0], f"{description[0].upper()}{description[1:]}"),
-        **{f"feature_maps_{layer.name}": draw_maps(layer.name) for layer in layers if layer.kind == "Conv"},
-        "probabilities": lambda: image_plots.probabilities(
-            test.images[:6], np.asarray(predict(result.state, test.images[:6])), test.labels[:6], names
-        ),
+        **strip,
     }
 
 
@@ -159,24 +188,26 @@ def draw_figures(
     Raises:
       RunDirError: they cannot be written; the result of the run is complete without them.
     """
-    directory = figures_directory(run_dir, output)
-    kernels = rundir.read_kernels(run_dir)
+    directory = figures_directory(run_dir, output, FIGURES)
+    kernels = derived.read_kernels(run_dir)
     drawings = figures(config, result, splits or load_images(run_dir, config.data), kernels)
     return write_figures(directory, drawings, f"fix that, then python -m cnn look {run_dir} [--output DIR] draws them")
 
 
-def figures_directory(run_dir: Path, output: Path | None = None) -> Path:
+def figures_directory(run_dir: Path, output: Path | None, patterns: Sequence[str]) -> Path:
     """Returns the directory for figures, which need not exist: the one that the user names, or else the run's.
 
+    Args:
+      run_dir: directory of the run.
+      output: what the user names, if anything.
+      patterns: of the names of the figures.
+
     Raises:
-      UserError: there is no directory to make it in, or it is another file, or the run's is a link.
+      UserError: as of ``outputs.check_directory``, or the run's is a link.
     """
     if output is None:
         return rundir.own_directory(run_dir, rundir.FIGURES)
-    if not output.is_dir() and (output.exists() or not output.parent.is_dir()):
-        problem = "is a file" if output.exists() else f"is in {output.parent}, which is not a directory"
-        raise ConfigError(f"--output is {str(output)!r}, which {problem}; name a directory")
-    return output
+    return outputs.check_directory(output, "figure", [run_dir], patterns)
 
 
 def write_figures(
@@ -195,7 +226,7 @@ def write_figures(
     try:
         directory.mkdir(exist_ok=True)
         for name, draw in drawings.items():
-            plots.save(draw(), directory / f"{name}.png")
+            rundir.write_bytes(directory / f"{name}.png", plots.png(draw()), hint)
     except OSError as error:
         raise RunDirError(f"cannot write {directory}: {error.strerror}; {hint}") from error
     return [directory / f"{name}.png" for name in drawings]
@@ -216,7 +247,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     Raises:
       UserError: there is no such run, layer or file, or the figures cannot be written.
     """
-    directory = figures_directory(run_dir, output)
+    directory = figures_directory(run_dir, output, LAYER_FIGURES)
     state, config = load_best(run_dir)
     layers = layer_table(state)
     with_pixels = [row.name for row in layers if len(row.output_shape) == 4]
@@ -226,7 +257,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     if file is None:
         image, description = load_images(run_dir).train.images[0], "the first training image"
     else:
-        image, description = read_image(file, config.data.image_shape), printable(file.name)
+        image, description = read_image(file, **reading(config.data)), printable(file.name)
     names = model_class_names(config)
     probabilities = np.asarray(predict(state, image[None]))[0]
     label, maps = int(probabilities.argmax()), feature_maps(state, image[None])

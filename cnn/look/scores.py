@@ -12,6 +12,9 @@ from cnn.training.confusion import balanced_accuracy, macro_f1
 BINS = 15
 """Of confidence, as in Guo et al."""
 
+MANY = 25
+"""Classes of which a table has no space for each one."""
+
 
 def confusion_matrix(labels_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:
     """Returns the number of images of each class (row) that were predicted as each class (column), int64 [K, K]."""

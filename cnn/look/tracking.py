@@ -16,13 +16,15 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from cnn.config import ExperimentConfig, config_fields
+from cnn.config import ExperimentConfig
 from cnn.data.splits import Splits, load_data
 from cnn.devices.processes import is_primary
 from cnn.devices.sharding import on_one_device
 from cnn.errors import ConfigError, first_cause, install_command
 from cnn.look.features import feature_maps
 from cnn.runs import rundir
+from cnn.runs.files import replacing
+from cnn.serialization import config_fields
 from cnn.training.state import TrainState
 from cnn.training.summary import first_convolution, layer_table
 
@@ -105,7 +107,7 @@ def tracked(
 
     @cache
     def first_image():
-        return (splits or load_data(config.data)).train.images[:1].copy()
+        return (load_data(config.data) if splits is None else splits).train.images[:1].copy()
 
     def write(row, state):
         tracker.write(config, run_dir, _epoch(row, state, first_image()))
@@ -186,17 +188,15 @@ def _write_tensorboard(config: ExperimentConfig, run_dir: Path, epoch: Epoch) ->
     directory = run_dir.absolute() / "tensorboard"
     directory.mkdir(exist_ok=True)
     # TensorBoard reads files with "tfevents" in their names, in alphabetical order.
-    path, temporary = directory / f"events.out.tfevents.{step:06}", directory / f".{step}.{os.getpid()}"
-    writer = RecordWriter(str(temporary))
-    try:
-        for event in events:
-            writer.write(event.SerializeToString())
-        writer.flush()
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            writer.close()
-        temporary.unlink(missing_ok=True)
+    with replacing(directory / f"events.out.tfevents.{step:06}", prefix=f".{step}") as temporary:
+        writer = RecordWriter(str(temporary))
+        try:
+            for event in events:
+                writer.write(event.SerializeToString())
+            writer.flush()
+        finally:
+            with suppress(OSError):
+                writer.close()
 
 
 def _mlflow_client(run_dir: Path) -> Any:

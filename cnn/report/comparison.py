@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnn.config import ExperimentConfig, config_fields
-from cnn.errors import ConfigError, RunDirError, printable
+from cnn.config import ExperimentConfig
+from cnn.errors import ConfigError, RunDirError
 from cnn.intervals import RESAMPLES, accuracy_interval, difference_interval
 from cnn.report.page import UPLOT, escaped, fill_template, percent, render_page, table
-from cnn.report.report import RETRY_HINT, EvaluatedRun, check_output, evaluate_test
+from cnn.report.report import RETRY_HINT, EvaluatedRun, evaluate_test
 from cnn.report.svg import interval_svg
-from cnn.runs import rundir
+from cnn.resolution import dataset_name
+from cnn.runs import outputs, rundir
+from cnn.serialization import config_fields
+from cnn.text import printable
 
 
 def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.html")) -> Path:
@@ -27,7 +30,7 @@ def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.h
                 f"{run_dir} uses other data, or another split of it, than {run_dirs[0]} "
                 f"(SHA-256 {digest[:8]}, not {digests[0][:8]}); only runs on the same images can be compared"
             )
-    output = check_output(output)
+    output = outputs.check_file(output, "comparison", run_dirs)
     rundir.write_text(output, comparison_page([evaluate_test(run_dir) for run_dir in run_dirs], labels), RETRY_HINT)
     return output
 
@@ -69,7 +72,7 @@ def comparison_page(runs: Sequence[EvaluatedRun], labels: Sequence[str]) -> str:
         "comparison.html",
         title=f"{len(runs)} runs compared",
         first=escaped(labels[0]),
-        dataset=escaped(runs[0].config.data.name),
+        dataset=escaped(dataset_name(runs[0].config.data)),
         test_images=f"{len(runs[0].correct):,}",
         resamples=f"{RESAMPLES:,}",
         results=_comparison_table(runs, labels),

@@ -1,5 +1,6 @@
 """The data of a page's explorer: some test images, with the feature maps and Grad-CAM of some layers."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -8,9 +9,11 @@ import numpy as np
 
 from cnn.data.splits import Split
 from cnn.look.attribution import grad_cam
+from cnn.look.batches import by_batches
 from cnn.look.features import feature_maps
 from cnn.report.page import picture_url, webp
 from cnn.training.state import TrainState
+from cnn.training.summary import layer_table
 
 IMAGES = 300
 """Maximum number of test images in a page."""
@@ -19,10 +22,31 @@ LAYERS, MAPS, LEVELS = 8, 64, 16
 """Maximum numbers of layers and of maps per layer, and the number of grey levels of a map."""
 
 COLUMNS = 20
-"""Of the sheet with all images."""
+"""Maximum number of images in a row of the sheet with all images."""
 
 MAX_BYTES = 2_300_000
 """Maximum size of all maps; base64 adds a third, and the page stays below 5 MB."""
+
+SHEET_BYTES = 200_000
+"""Size of the sheet with all images; what is above it is taken from the maps."""
+
+LOSSLESS_BYTES = 800_000
+"""Maximum size of a sheet of images whose pixels are exact."""
+
+MAP_SIDE, IMAGE_SIDE = 64, 256
+"""Maximum sides of a map and of an image; of longer ones, each second, third, ... pixel is shown."""
+
+MAP_VALUES = 60_000_000
+"""Maximum number of values of all maps, which are in memory at once."""
+
+BATCH_PIXELS = IMAGES * 28 * 28
+"""Maximum number of pixels of the images whose maps are computed at a time."""
+
+PROBABILITIES = 10
+"""Maximum number of probabilities of an image."""
+
+WEBP_SIDE = 16_383
+"""Pixels that a side of a WebP image may have."""
 
 
 def select_images(probabilities: np.ndarray, labels: np.ndarray, count: int = IMAGES) -> np.ndarray:
@@ -75,8 +99,13 @@ def quantize(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return sheet, lowest, highest
 
 
-def _encode_layer(name: str, maps: np.ndarray, cam: np.ndarray) -> dict[str, Any]:
-    """A layer's maps and Grad-CAM as WebP sheets with a row per image."""
+def _step(height: int, width: int, side: int) -> int:
+    """The distance of the pixels to keep, so that neither side is longer than ``side``."""
+    return -(-max(height, width) // side)
+
+
+def _encode_layer(name: str, maps: np.ndarray, cam: np.ndarray, step: int) -> dict[str, Any]:
+    """A layer's maps and Grad-CAM, of which each ``step``-th pixel is kept, as WebP sheets with a row per image."""
     channels = maps.shape[-1]
     strongest = np.sort(np.argsort(-np.abs(maps).mean((0, 1, 2)), kind="stable")[:MAPS])
     sheet, lowest, highest = quantize(maps[..., strongest])
@@ -86,6 +115,7 @@ def _encode_layer(name: str, maps: np.ndarray, cam: np.ndarray) -> dict[str, Any
         "name": name,
         "height": height,
         "width": width,
+        "step": step,
         "channels": strongest.tolist(),
         "of": channels,
         "lowest": _rounded(lowest),
@@ -120,30 +150,53 @@ def explorer_data(state: TrainState, test: Split, probabilities: np.ndarray) -> 
     """
     from matplotlib import colormaps
 
-    selected = select_images(probabilities, test.labels)
-    outputs = feature_maps(state, test.images[selected])
-    maps = {name: np.asarray(output) for name, output in outputs.items() if output.ndim == 4}
-    names, predicted = select_layers(list(maps)), probabilities[selected].argmax(1)
-    cams = {name: np.asarray(grad_cam(state, test.images[selected], name, predicted)) for name in names}
+    rows = [row for row in layer_table(state) if len(row.output_shape) == 4]
+    names = select_layers([row.name for row in rows])
+    shapes: dict[str, Any] = {row.name: row.output_shape[1:] for row in rows if row.name in names}
+    steps = {name: _step(height, width, MAP_SIDE) for name, (height, width, _) in shapes.items()}
+    sizes = {name: (-(-h // steps[name]), -(-w // steps[name]), features) for name, (h, w, features) in shapes.items()}
+    count = min(IMAGES, len(test.labels))
+    if sizes:
+        # A sheet has a row for each image.
+        count = min(count, WEBP_SIDE // max(height for height, *_ in sizes.values()))
+        count = min(count, max(1, MAP_VALUES // sum(math.prod(size) for size in sizes.values())))
+    selected = select_images(probabilities, test.labels, count)
+
+    def outputs(images_BxHxWxC, predicted_B):
+        maps = feature_maps(state, images_BxHxWxC)
+        cams = {name: grad_cam(state, images_BxHxWxC, name, predicted_B) for name in names}
+        return [
+            {name: np.asarray(arrays[name])[:, :: steps[name], :: steps[name]] for name in names}
+            for arrays in (maps, cams)
+        ]
+
+    images, predicted = test.images[selected], probabilities[selected].argmax(1)
+    maps, cams = by_batches(outputs, BATCH_PIXELS, images, predicted)
+    step = _step(*images.shape[1:3], IMAGE_SIDE)
+    images = images[:, ::step, ::step]
+    columns = min(COLUMNS, WEBP_SIDE // images.shape[2])
+
+    def encode(kept):
+        layers = _encode_layers(names, maps, cams, steps, kept)
+        sheet = _encode_images(tile_images(images[kept], columns))
+        size = sum(len(layer["src"]) + len(layer["cam"]) for layer in layers) + max(0, len(sheet) - SHEET_BYTES)
+        return layers, sheet, size
+
     kept = np.arange(len(selected))
-    layers = _encode_layers(names, maps, cams, kept)
-    if (size := sum(len(layer["src"]) + len(layer["cam"]) for layer in layers)) > MAX_BYTES:
+    layers, sheet, size = encode(kept)
+    if size > MAX_BYTES:
         # Fewer images, which have about the same size each.
-        count = int(len(selected) * 0.95 * MAX_BYTES / size)
+        count = max(1, int(len(selected) * 0.95 * MAX_BYTES / size))
         kept = select_images(probabilities[selected], test.labels[selected], count)
-        layers = _encode_layers(names, maps, cams, kept)
+        layers, sheet, size = encode(kept)
     selected = selected[kept]
     for layer in layers:
         layer.update(src=picture_url(layer["src"]), cam=picture_url(layer["cam"]))
-    rows = zip(selected, test.labels[selected], probabilities[selected], strict=True)
     data = {
-        "size": test.images.shape[1:3],
-        "columns": COLUMNS,
-        "src": picture_url(webp(tile_images(test.images[selected]), lossless=True)),
-        "images": [
-            {"test": int(index), "label": int(label), "predicted": int(row.argmax()), "probabilities": _rounded(row, 7)}
-            for index, label, row in rows
-        ],
+        "size": images.shape[1:3],
+        "columns": columns,
+        "src": picture_url(sheet),
+        "images": [_image_data(int(index), int(test.labels[index]), probabilities[index]) for index in selected],
         "layers": layers,
         "colours": {
             name: [[round(255 * part) for part in colour[:3]] for colour in colormaps[scale](np.linspace(0, 1, 33))]
@@ -155,7 +208,23 @@ def explorer_data(state: TrainState, test: Split, probabilities: np.ndarray) -> 
         f"{len(selected):,} of the {len(test.labels):,} test images are in this page, {mistakes:,} of them mistakes: "
         "the worst of each pair of classes, and the first images of each class."
     )
-    return ExplorerData(data, images_note, _layers_note(layers, len(maps)))
+    return ExplorerData(data, images_note, _layers_note(layers, len(rows)))
+
+
+def _image_data(index: int, label: int, probabilities_K: np.ndarray) -> dict[str, Any]:
+    """An image's classes for JSON: all in their order, or the most probable ones first, and the true one."""
+    classes = np.arange(len(probabilities_K))
+    if len(classes) > PROBABILITIES:
+        classes = np.argsort(-probabilities_K, kind="stable")[:PROBABILITIES]
+        if label not in classes:
+            classes[-1] = label
+    return {
+        "test": index,
+        "label": label,
+        "predicted": int(probabilities_K.argmax()),
+        "classes": classes.tolist(),
+        "probabilities": _rounded(probabilities_K[classes], 7),
+    }
 
 
 def _layers_note(layers: Sequence[dict[str, Any]], available: int) -> str:
@@ -167,18 +236,27 @@ def _layers_note(layers: Sequence[dict[str, Any]], available: int) -> str:
         parts.append(f"{len(layers)} of the {available} layers with pixels are included")
     if (channels := max(layer["of"] for layer in layers)) > MAPS:
         parts.append(f"the {MAPS} strongest of up to {channels} maps of each layer are included")
+    if (step := max(layer["step"] for layer in layers)) > 1:
+        parts.append(f"of maps larger than {MAP_SIDE} pixels, up to one in {step} rows and columns is included")
     return f"{'; '.join(parts)}. <code>python -m cnn look</code> draws any layer exactly."
 
 
-def _encode_layers(names: Sequence[str], maps: Any, cams: Any, kept: np.ndarray) -> list[dict[str, Any]]:
+def _encode_layers(names: Sequence[str], maps: Any, cams: Any, steps: Any, kept: np.ndarray) -> list[dict[str, Any]]:
     """The layers as WebP sheets, in threads, as Pillow releases the GIL while it compresses."""
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda name: _encode_layer(name, maps[name][kept], cams[name][kept]), names))
+        arrays = ((name, maps[name][kept], cams[name][kept], steps[name]) for name in names)
+        return list(threads.map(lambda layer: _encode_layer(*layer), arrays))
 
 
-def tile_images(images: np.ndarray) -> np.ndarray:
-    """Returns images [N, H, W, C] as one sheet, uint8 [H', W', 3], ``COLUMNS`` per row, grey images dark on white."""
+def _encode_images(sheet: np.ndarray) -> bytes:
+    """The sheet of images as WebP; of many large photographs, the pixels are not exact."""
+    lossless = webp(sheet, lossless=True)
+    return lossless if len(lossless) <= LOSSLESS_BYTES else webp(sheet, quality=85)
+
+
+def tile_images(images: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
+    """Returns images [N, H, W, C] as one sheet, uint8 [H', W', 3], some per row, grey images dark on white."""
     count, height, width, channels = images.shape
-    images = np.pad(255 - images if channels == 1 else images, [(0, -count % COLUMNS), (0, 0), (0, 0), (0, 0)])
-    rows = images.reshape(-1, COLUMNS, height, width, channels).swapaxes(1, 2)
-    return rows.reshape(-1, COLUMNS * width, channels).repeat(3 // channels, -1)
+    images = np.pad(255 - images if channels == 1 else images, [(0, -count % columns), (0, 0), (0, 0), (0, 0)])
+    rows = images.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
+    return rows.reshape(-1, columns * width, channels).repeat(3 // channels, -1)

@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn.config import ExperimentConfig, config_fields, model_class_names
+from cnn.config import ExperimentConfig
 from cnn.data.splits import Splits
-from cnn.datasets import DATASETS
-from cnn.errors import ConfigError, RunDirError, printable
-from cnn.look.scores import calibrated
+from cnn.errors import RunDirError
+from cnn.look.scores import MANY, calibrated
+from cnn.report.classes import class_table, confusion_note, confusion_table, most_mistaken
 from cnn.report.explorer import explorer_data
 from cnn.report.page import UPLOT, escaped, fill_template, percent, picture_url, render_page, table
 from cnn.report.svg import reliability_svg
-from cnn.runs import rundir
+from cnn.resolution import dataset_name, korean_names, model_class_names, resolve_as
+from cnn.runs import outputs, rundir
 from cnn.runs.result import Result, load_images, load_result
+from cnn.serialization import config_fields
+from cnn.text import printable
 from cnn.training.border import predict
 
 FIGURE_BYTES = 700_000
@@ -45,6 +48,15 @@ _FIGURES = {
 
 RETRY_HINT = "fix that, and run the same command again"
 """How to fix a page that cannot be written."""
+
+
+CHOSEN_BY = {
+    "val_loss": "lowest validation loss",
+    "val_accuracy": "highest validation accuracy",
+    "val_balanced_accuracy": "highest balanced accuracy of the validation images",
+    "val_macro_f1": "highest macro F1 of the validation images",
+}
+"""How the best epoch was chosen, by what the run monitored."""
 
 
 class EvaluatedRun(NamedTuple):
@@ -78,20 +90,8 @@ def write_report(run_dir: Path, output: Path | None = None, splits: Splits | Non
       DamagedError: the checkpoint is damaged.
     """
     rundir.read_description(run_dir)
-    output = check_output(output or run_dir / rundir.REPORT)
+    output = outputs.check_file(output or run_dir / rundir.REPORT, "page", [run_dir])
     rundir.write_text(output, run_page(evaluate_test(run_dir, splits)), RETRY_HINT)
-    return output
-
-
-def check_output(output: Path) -> Path:
-    """Returns the path of a page if a file can be written there; called before anything is computed.
-
-    Raises:
-      ConfigError: it is a directory, or its parent is not one.
-    """
-    if output.is_dir() or not output.parent.is_dir():
-        problem = "is a directory" if output.is_dir() else f"is in {output.parent}, which is not a directory"
-        raise ConfigError(f"--output is {str(output)!r}, which {problem}; name a file, such as report.html")
     return output
 
 
@@ -112,11 +112,14 @@ def run_page(run: EvaluatedRun) -> str:
     """Returns the page of one run."""
     config, result, test = run.config, run.result, run.splits.test
     figures, names = _figures(run.run_dir), model_class_names(config)
-    korean = DATASETS[config.data.name].korean_names
+    korean = korean_names(config.data)
     val = np.asarray(predict(result.state, run.splits.val.images))
     values, bins = calibrated(val, run.splits.val.labels, run.probabilities, test.labels, names)
+    shown = most_mistaken(values["confusion_matrix"])
+    confusion = np.asarray(values["confusion_matrix"])[np.ix_(shown, shown)].tolist()
     explorer = explorer_data(result.state, test, run.probabilities)
-    fields, defaults = config_fields(config), config_fields(ExperimentConfig(model=type(config.model)()))
+    fields = config_fields(config)
+    defaults = config_fields(resolve_as(ExperimentConfig(model=type(config.model)()), config))
     changed = sum(value != defaults[name] for name, value in fields.items())
     epochs = [row["epoch"] for row in result.history]
     curves = {
@@ -129,7 +132,8 @@ def run_page(run: EvaluatedRun) -> str:
     data = {
         "classes": names,
         "korean": [*korean, *[""] * (len(names) - len(korean))] if korean else None,
-        "confusion": values["confusion_matrix"],
+        "confusion": confusion,
+        "shown": shown,
         "curves": {"all": {"epochs": epochs, "best": result.summary["best_epoch"], **curves}},
         "explorer": explorer.data,
     }
@@ -138,7 +142,7 @@ def run_page(run: EvaluatedRun) -> str:
         "run.html",
         name=escaped(config.name),
         run_dir=escaped(printable(run.run_dir.resolve().name)),
-        dataset=escaped(config.data.name),
+        dataset=escaped(dataset_name(config.data)),
         train_images=f"{len(run.splits.train.labels):,}",
         val_images=f"{len(run.splits.val.labels):,}",
         test_images=f"{len(test.labels):,}",
@@ -148,8 +152,12 @@ def run_page(run: EvaluatedRun) -> str:
         config=_config_table(fields, defaults),
         machine=_machine_tables(run.description, result.summary["seconds"]),
         best_epoch=result.summary["best_epoch"],
+        chosen_by=CHOSEN_BY[config.train.monitor],
         epochs=_epoch_table(result.history, result.summary["best_epoch"]),
-        confusion=_confusion_table(values["confusion_matrix"], names),
+        confusion=confusion_table(confusion, [names[label] for label in shown]),
+        confusion_note=confusion_note(len(names)),
+        order=" The classes with the lowest F1 come first." if len(names) > MANY else "",
+        wide=' class="wide"' if len(names) > MANY else "",
         most_confused="Most frequent: "
         + escaped("; ".join(f"{name} predicted as {other} ({wrong:,})" for name, other, wrong in confused))
         if confused
@@ -157,7 +165,7 @@ def run_page(run: EvaluatedRun) -> str:
         reliability=reliability_svg(bins),
         calibration=f"Expected calibration error {values['ece']:.4f}, and {values['ece_scaled']:.4f} with the "
         f"temperature {values['temperature']:.2f}, fitted on the validation images.",
-        classes=_class_table(values["classes"], korean),
+        classes=class_table(values["classes"], korean),
         class_options="".join(f'<option value="{label}">{escaped(name)}</option>' for label, name in enumerate(names)),
         images_note=explorer.images_note,
         layers_note=explorer.layers_note,
@@ -166,7 +174,12 @@ def run_page(run: EvaluatedRun) -> str:
         credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean else "",
     )
     return render_page(
-        f"{config.name}: {percent(values['accuracy'], 1)} test accuracy", body, data, "charts.js", "explorer.js"
+        f"{config.name}: {percent(values['accuracy'], 1)} test accuracy",
+        body,
+        data,
+        "charts.js",
+        "explorer.js",
+        "confusion.js",
     )
 
 
@@ -271,31 +284,3 @@ def _epoch_table(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
         for row in history
     )
     return f'<div class="scroll">{table(heads, rows)}</div>'
-
-
-def _confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    heads = "".join(f'<th scope="col"><span>{escaped(name)}</span></th>' for name in names)
-
-    def cell(label: int, other: int) -> str:
-        count = confusion[label][other]
-        kind = "diagonal" if label == other else "" if count else "none"
-        return f'<td class="{kind}">{count}</td>'
-
-    rows = (
-        f'<tr><th scope="row">{escaped(name)}</th>{"".join(cell(label, other) for other in range(len(names)))}</tr>'
-        for label, name in enumerate(names)
-    )
-    return (
-        f'<table class="confusion"><thead><tr><td>true \\ predicted</td>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
-
-
-def _class_table(classes: Mapping[str, Mapping[str, float]], korean: Sequence[str]) -> str:
-    suffixes = [f' <span lang="ko">{escaped(name)}</span>' for name in korean] + [""] * (len(classes) - len(korean))
-    scores = ("precision", "recall", "f1")
-    rows = (
-        (f"{escaped(name)}{suffix}", *(f"{values[score]:.3f}" for score in scores), f"{values['images']:,}")
-        for (name, values), suffix in zip(classes.items(), suffixes, strict=True)
-    )
-    return table(("class", *scores, "images"), rows)

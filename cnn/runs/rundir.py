@@ -12,7 +12,7 @@ from cnn.config import ExperimentConfig
 from cnn.devices.processes import is_primary
 from cnn.devices.sharding import usable_cores
 from cnn.errors import ConfigError, RunDirError
-from cnn.resolution import class_names, resolve, resolve_as
+from cnn.resolution import resolve, resolve_as
 from cnn.runs import identity
 from cnn.runs.files import replacing
 from cnn.serialization import differences, from_dict
@@ -115,21 +115,13 @@ def read_description(run_dir: Path) -> dict[str, Any]:
     """
     values = _read_config(run_dir)
     try:
-        description = {**values, "config": _with_data(from_dict(values["config"]))}
+        description = {**values, "config": resolve(from_dict(values["config"]))}
     except ConfigError as error:
         raise RunDirError(f"{run_dir / CONFIG}: {error}") from error
     _check_fields(
         run_dir / CONFIG, values, {"versions": dict, "devices": dict, "data_sha256": str, "train_images": int}
     )
     return description
-
-
-def _with_data(config: ExperimentConfig) -> ExperimentConfig:
-    """Returns a run's configuration with image size and class names, which runs have not always written."""
-    known, classes = len(class_names(config.data)), config.model.classes
-    # Fewer classes than the data set of that name: the images were the caller's.
-    names = tuple(f"class {label}" for label in range(classes)) if 0 < classes < known else ()
-    return resolve(config, names=names)
 
 
 def _check_fields(path: Path, values: Any, types: dict[str, type]) -> Any:

@@ -1,5 +1,6 @@
 """Multi-process runs, over the loopback interface as over a network: training, stopping and failing together."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from cnn import run
 from cnn.devices import processes
 from cnn.runs import verify as verification
 from tests.forked import Forked
+from tests.helpers import Interrupted, interrupt_after, shrink
 from tests.workers.cluster import CONFIG
 
 STEPS = 5
@@ -118,10 +120,25 @@ def start():
         process.communicate()
 
 
-def test_sigterm_saves_all_at_the_same_step_and_one_process_resumes(start, tmp_path):
+def _assert_listens_only_on_its_own_address(port):
+    """Of the coordinator, whose processes are training."""
+    # /proc/net/tcp: local address and port in hexadecimal; state 0A is listening.
+    lines = [line for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    rows = [line.split() for line in lines]
+    listening = {row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
+    # 127.0.0.1, or the same as an IPv6 address.
+    own = {f"0100007F:{port:04X}", f"0000000000000000FFFF00000100007F:{port:04X}"}
+    assert listening and listening <= own
+
+
+def test_a_slurm_job_listens_only_on_its_own_address_saves_all_at_the_same_step_and_one_process_resumes(
+    start, tmp_path
+):
     run_dir, long = tmp_path / "run", ("--train.epochs", "500")
-    started = start(run_dir, 2, *long)
+    port = SLURM_FIRST_PORT + os.getpid() % 4096
+    started = start(run_dir, 2, *long, port=port, cluster=_by_slurm)
     assert _next_epoch(started[0]) == 1
+    _assert_listens_only_on_its_own_address(port)
     started[1].send_signal(signal.SIGTERM)
     codes, outputs = _finish(started)
     assert codes == [143, 143], outputs
@@ -136,10 +153,11 @@ def test_sigterm_saves_all_at_the_same_step_and_one_process_resumes(start, tmp_p
 @pytest.mark.parametrize(
     ("victim", "how"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP), (0, signal.SIGSTOP)]
 )
-def test_all_exit_if_one_is_killed_or_hangs_and_a_restart_resumes(start, tmp_path, victim, how):
-    run_dir, long = tmp_path / "run", ("--train.epochs", "500")
-    started = start(run_dir, 2, *long)
+def test_all_exit_if_one_is_killed_or_hangs_and_one_process_resumes(start, splits, tmp_path, victim, how):
+    run_dir, port = tmp_path / "run", _free_port()
+    started = start(run_dir, 2, "--train.epochs", "500", port=port)
     assert _next_epoch(started[0]) == 1
+    _assert_listens_only_on_its_own_address(port)
     start_time = time.monotonic()
     started[victim].send_signal(how)
     other = started[1 - victim]
@@ -151,8 +169,10 @@ def test_all_exit_if_one_is_killed_or_hangs_and_a_restart_resumes(start, tmp_pat
     # A stopped process is alive; a stopped primary process still holds the lock of the directory.
     started[victim].kill()
     started[victim].wait()
-    [one] = start(run_dir, 1, *long)
-    assert _next_epoch(one) == epochs + 1
+    long = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, epochs=500))
+    with pytest.raises(Interrupted):
+        cnn.fit(long, run_dir, shrink(splits, 200), interrupt_after(epochs + 1))
+    assert len(_history(run_dir)) == epochs + 1
 
 
 @pytest.mark.parametrize(
@@ -179,18 +199,3 @@ def test_a_cluster_that_cannot_be_joined_is_a_one_line_error(tmp_path):
     assert status == 2
     assert "--distributed could not join other processes" in errors and errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("cluster", [_by_options, _by_slurm], ids=["options", "slurm"])
-def test_coordinator_listens_only_on_its_own_address(start, tmp_path, cluster):
-    port = SLURM_FIRST_PORT + os.getpid() % 4096
-    started = start(tmp_path / "run", 2, "--train.epochs", "500", port=port, cluster=cluster)
-    assert _next_epoch(started[0]) == 1
-    # /proc/net/tcp: local address and port in hexadecimal; state 0A is listening.
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    listening = {row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
-    rows = [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
-    listening |= {row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
-    # 127.0.0.1, or the same as an IPv6 address.
-    own = {f"0100007F:{port:04X}", f"0000000000000000FFFF00000100007F:{port:04X}"}
-    assert listening and listening <= own

@@ -1,33 +1,25 @@
-"""The same functions on 1, 2, 4 and 8 devices: in a subprocess, as JAX creates its devices once."""
+"""The same functions on 1, 2, 4 and 8 devices: in a process of its own, as JAX creates its devices once."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import cnn
 from cnn.devices import sharding
-from tests.helpers import ROOT
+from tests.forked import Forked
 
 
 @pytest.fixture(scope="module")
 def results():
-    # jaxlib cannot serialize some of the programs for several devices, and warns.
-    warnings = "-W", "error", "-W", "ignore:Error writing persistent", "-W", "ignore:Error reading persistent"
-    worker = subprocess.run(
-        [sys.executable, *warnings, "-m", "tests.workers.sharded"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert worker.returncode == 0, worker.stderr
-    return json.loads(worker.stdout)
+    worker = Forked("tests.workers.sharded")
+    output, errors = worker.communicate(timeout=400)
+    assert worker.returncode == 0, errors
+    return json.loads(output)
 
 
-MESHES = ["2 x 1", "4 x 1", "8 x 1", "2 x 4"]
+MESHES = ["8 x 1", "2 x 4"]
+"""Of each function; whole runs, in which they are called, are on 2 and 4 devices, too."""
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -35,7 +27,7 @@ def test_losses_match_one_device(results, mesh):
     one, many = results["1 x 1"], results[mesh]
     assert many["losses"] == pytest.approx(one["losses"], rel=1e-5)
     assert many["step"] == pytest.approx(one["step"], rel=1e-5)
-    assert many["fit"] == pytest.approx(one["fit"], rel=1e-5)
+    np.testing.assert_allclose(many["fit"], one["fit"], rtol=1e-5)
     np.testing.assert_allclose(many["probabilities"], one["probabilities"], rtol=1e-4, atol=1e-6)
 
 
@@ -78,8 +70,9 @@ def test_checkpoint_of_many_devices_loads_on_one(results, mesh):
 
 
 def test_run_resumes_on_another_number_of_devices(results):
-    for losses in results["resumed"]:
-        assert losses == pytest.approx(results["1 x 1"]["fit"], rel=1e-5)
+    assert len(results["resumed"]) == 4
+    for rows in results["resumed"]:
+        np.testing.assert_allclose(rows, results["1 x 1"]["fit"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("data", "model"), [(2, 1), (1, 2), (0, 3)])

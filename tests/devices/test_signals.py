@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from itertools import count
@@ -85,6 +86,27 @@ def test_a_second_interrupt_of_a_caller_raises_and_the_run_can_be_resumed(config
     assert not isinstance(interrupted.value, Stopped) and steps == [16]
     assert capfd.readouterr().err.startswith("stopping: the run is saved within")
     assert cnn.fit(narrow(config, epochs=2), tmp_path, small).summary["stopped_epoch"] == 2
+
+
+def test_in_a_thread_no_signal_is_caught_and_the_main_thread_is_interrupted():
+    entered, leave = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def train():
+        with signals.catch_signals() as received:
+            entered.set()
+            leave.wait(10)
+            seen.append(received())
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    assert entered.wait(10)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+    leave.set()
+    thread.join()
+    assert seen == [0]
 
 
 def test_handlers_are_restored_and_ignored_signals_stay_ignored():

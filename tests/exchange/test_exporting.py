@@ -152,8 +152,10 @@ def test_the_command_writes_into_the_run_and_prints_the_path(format, run_dir, tm
     main(["export", str(run_dir), "--format", format])
     path = run_dir / "export" / f"model.{format}"
     assert capsys.readouterr().out == f"{path}\n"
-    main(["export", str(run_dir), "--format", format, "--output", str(tmp_path / "mine")])
-    assert (tmp_path / "mine").read_bytes() == path.read_bytes()
+    # Also over what it has written before.
+    for output in (tmp_path / "mine", tmp_path / "mine", path):
+        main(["export", str(run_dir), "--format", format, "--output", str(output)])
+        assert output.read_bytes() == path.read_bytes()
 
 
 def test_the_examples_of_the_documentation_run(run_dir, tmp_path, monkeypatch):
@@ -167,7 +169,7 @@ def test_the_examples_of_the_documentation_run(run_dir, tmp_path, monkeypatch):
 
 
 def test_an_unwritable_path_is_one_line_and_leaves_no_file(run_dir, tmp_path, monkeypatch):
-    with pytest.raises(cnn.RunDirError, match="No such file or directory; fix that, or name another path"):
+    with pytest.raises(cnn.ConfigError, match="is in .*missing, which is not a directory; name another file"):
         export.export_run(run_dir, "safetensors", tmp_path / "missing" / "model")
 
     def full(descriptor):

@@ -15,15 +15,17 @@ import pytest
 
 import cnn
 from cnn.__main__ import main
+from cnn.data.splits import check_splits
 from cnn.exchange import importing as weights
 from cnn.exchange.source_layers import SourceLayer
 from cnn.look import run_figures
+from cnn.runs import rundir
 from cnn.runs import verify as verification
 from cnn.runs.transfer import apply_transfer
 from cnn.training.state import abstract_state
 from tests.exchange.test_onnx_graph import images
 from tests.files import make_keras_fixture
-from tests.helpers import NARROW
+from tests.helpers import NARROW, Interrupted
 
 FILES = Path(__file__).parents[1] / "files"
 TORCH_FILE = FILES / "torch_narrow.pt"
@@ -43,7 +45,7 @@ def run(small, tmp_path_factory):
     (directory / "ema_experiment.py").write_text(EXPERIMENT)
     with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(printed):
         monkeypatch.syspath_prepend(directory)
-        monkeypatch.setattr("cnn.exchange.importing.load_data", lambda config: small)
+        monkeypatch.setattr("cnn.exchange.importing.load", lambda config: (check_splits(config, small), small))
         arguments = ["--run-dir", str(directory / "run"), "--experiment", "ema_experiment"]
         main(["import", str(TORCH_FILE), *arguments])
     return directory / "run", printed.getvalue()
@@ -183,7 +185,7 @@ def test_training_can_start_with_imported_layers(run):
 
 
 def test_an_export_is_imported_with_its_own_configuration(run, small, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnn.exchange.importing.load_data", lambda config: small)
+    monkeypatch.setattr("cnn.exchange.importing.load", lambda config: (check_splits(config, small), small))
     file = tmp_path / "again.safetensors"
     main(["export", str(run[0]), "--format", "safetensors", "--output", str(file)])
     main(["import", str(file), "--run-dir", str(tmp_path / "again")])
@@ -196,6 +198,30 @@ def test_a_directory_with_a_run_is_refused(run):
     state, config = cnn.load_best(run[0])
     with pytest.raises(cnn.RunDirError, match="already holds a run; name an empty or new directory"):
         weights.import_run(TORCH_FILE, run[0], state, config)
+
+
+def _interrupt(*arguments):
+    raise Interrupted
+
+
+def test_an_import_that_was_cut_short_starts_again_and_nothing_trains_on_from_it(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "load", lambda config: (check_splits(config, small), small))
+    run_dir, (state, config) = tmp_path / "run", weights.load_weights(TORCH_FILE, CONFIG)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(rundir, "write_result", _interrupt)
+        weights.import_run(TORCH_FILE, run_dir, state, config)
+    before = (run_dir / "config.json").read_bytes()
+    for use in (
+        lambda: cnn.fit(config, run_dir, small),
+        lambda: apply_transfer(cnn.create_state(config), cnn.TransferConfig(str(run_dir))),
+        lambda: weights.import_run(FILES / "keras2_narrow.npz", run_dir, state, config),
+    ):
+        with pytest.raises(cnn.RunDirError, match="holds an import of 'torch_narrow.pt' that was cut short; repeat"):
+            use()
+    result = weights.import_run(TORCH_FILE, run_dir, state, config)
+    assert result["imported"]["file"] == TORCH_FILE.name and (run_dir / "config.json").read_bytes() == before
+    assert set(verification.verify(run_dir).values()) == {""}
+    assert cnn.load_result(run_dir)[1].summary == result
 
 
 def _layers(*shapes: tuple[int, ...]) -> list[SourceLayer]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from matplotlib import font_manager
 from matplotlib.colors import to_rgba
 
-from cnn.figures import image_plots, plots
+from cnn.figures import fonts, image_plots, plots
 from tests.figures.examples import CLASSES, IMAGES, KERNEL, LABELS, MAPS, PROBABILITIES, RGB_IMAGES, all_axes, texts
 
 KOREAN = ("티셔츠", "바지", "앵클 부츠")
@@ -68,7 +68,7 @@ def test_empty_or_wrongly_shaped_input_is_refused(draw, message):
 
 @pytest.mark.parametrize("images", [IMAGES, RGB_IMAGES], ids=["gray", "rgb"])
 def test_sample_shows_each_image_over_its_class(images, monkeypatch):
-    monkeypatch.setattr(image_plots, "_font_paths", lambda: [])
+    monkeypatch.setattr(fonts, "font_paths", lambda: [])
     (axes,) = all_axes(image_plots.sample(images, LABELS, CLASSES, KOREAN))
     np.testing.assert_array_equal(shown(axes), images.squeeze())
     assert {tile.get_clim() for tile in axes.images} == {(0, 255)}
@@ -93,20 +93,20 @@ def test_sample_uses_the_first_font_with_all_korean_characters(monkeypatch, tmp_
         write_font(tmp_path / "complete.ttf", all_characters),
         write_font(tmp_path / "later.ttf", all_characters),
     ]
-    monkeypatch.setattr(image_plots, "_font_paths", lambda: paths)
+    monkeypatch.setattr(fonts, "font_paths", lambda: paths)
     figure = image_plots.sample(IMAGES, LABELS, CLASSES, KOREAN)
     (axes,) = all_axes(figure)
     assert texts(axes) == ["Ankle boot", "앵클 부츠", "T-shirt/top", "티셔츠"]
     assert [Path(text.get_fontproperties().get_file() or "").name for text in axes.texts[1::2]] == ["complete.ttf"] * 2
     # A missing glyph would raise a warning, which is an error in tests.
-    plots.save(figure, tmp_path / "sample.png")
+    plots.png(figure)
 
 
 def test_fallback_font_does_not_count_as_korean():
-    fonts = list(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("LastResort*.ttf"))
-    if not fonts:
+    paths = list(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("LastResort*.ttf"))
+    if not paths:
         pytest.skip("this version of matplotlib brings no such font")
-    assert not any(image_plots._draws(str(font), "".join(KOREAN)) for font in fonts)
+    assert not any(fonts.draws(str(path), "".join(KOREAN)) for path in paths)
 
 
 def test_newly_installed_fonts_are_found_plain_ones_first(monkeypatch, tmp_path):

@@ -1,15 +1,13 @@
-import os
+import io
 import sys
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
-from cnn.figures import image_plots, plots
+from cnn.figures import evaluation_plots, image_plots, plots
 from cnn.training.summary import LayerRow
 from tests.figures.examples import CLASSES, IMAGES, KERNEL, LABELS, MAPS, PROBABILITIES, all_axes, texts
 
@@ -38,35 +36,30 @@ FIGURES = {
     "top_losses": lambda: image_plots.top_losses(IMAGES, LABELS, PROBABILITIES, CLASSES, "Losses"),
     "attribution": lambda: image_plots.attribution(IMAGES[0], MAPS[..., 0], IMAGES[0] / 255, "conv2", "A boot"),
     "units": lambda: plots.units(np.array([1.0, -2.0, 0.0]), "Units"),
-    "embedding": lambda: plots.embedding(POINTS, np.array([0, 0, 2]), CLASSES, "t-SNE"),
+    "embedding": lambda: evaluation_plots.embedding(POINTS, np.array([0, 0, 2]), CLASSES, "t-SNE"),
 }
-
-
-def saved(figure: Figure, path: Path) -> bytes:
-    plots.save(figure, path)
-    return path.read_bytes()
 
 
 # All figures of both modules
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
-def test_same_arrays_give_identical_bytes_for_any_user_settings(draw, tmp_path):
-    once = saved(draw(), tmp_path / "once.png")
+def test_same_arrays_give_identical_bytes_for_any_user_settings(draw):
+    once = plots.png(draw())
     user: Any = {"axes.facecolor": "red", "font.size": 20, "savefig.dpi": 30, "figure.facecolor": "blue"}
     with matplotlib.rc_context(user):
-        again = saved(draw(), tmp_path / "again.png")
+        again = plots.png(draw())
     assert once == again
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
-def test_drawing_needs_no_pyplot_and_keeps_the_settings(draw, monkeypatch, tmp_path):
+def test_drawing_needs_no_pyplot_and_keeps_the_settings(draw, monkeypatch):
     # None makes its import fail.
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     # Looking up the backend would choose one.
     names = set(matplotlib.rcParams) - {"backend"}
     before = {name: matplotlib.rcParams[name] for name in names}
-    plots.save(draw(), tmp_path / "figure.png")
+    plots.png(draw())
     assert {name: matplotlib.rcParams[name] for name in names} == before
 
 
@@ -79,7 +72,7 @@ def test_drawing_needs_no_pyplot_and_keeps_the_settings(draw, monkeypatch, tmp_p
         (lambda: plots.weights_histogram(KERNEL * np.nan, KERNEL, "conv1"), "finite"),
         (lambda: plots.model_diagram([]), "at least one layer"),
         (lambda: plots.units(MAPS, "title"), r"values must be \[D\]"),
-        (lambda: plots.embedding(POINTS[:, :0], LABELS, CLASSES, "title"), r"points must be \[N,2\]"),
+        (lambda: evaluation_plots.embedding(POINTS[:, :0], LABELS, CLASSES, "title"), r"points must be \[N,2\]"),
     ],
     ids=["no epochs", "best epoch", "empty kernel", "NaN kernel", "no layers", "units", "points"],
 )
@@ -148,11 +141,11 @@ def test_units_are_bars_labelled_by_name():
 
 
 def test_embedding_has_a_colour_and_a_name_for_each_class_present():
-    (axes,) = all_axes(plots.embedding(POINTS, np.array([0, 0, 2]), CLASSES, "Near is alike"))
+    (axes,) = all_axes(evaluation_plots.embedding(POINTS, np.array([0, 0, 2]), CLASSES, "Near is alike"))
     first, last = axes.collections
     assert [len(first.get_offsets()), len(last.get_offsets())] == [2, 1]
     assert not np.array_equal(first.get_facecolor(), last.get_facecolor())
-    assert len(set(plots.CLASS_COLOURS)) == 10
+    assert len(set(evaluation_plots.CLASS_COLOURS)) == 10
     assert texts(axes) == ["T-shirt/top", "Ankle boot"]
     # Only rotated: distances stay the same.
     rotated = np.concatenate([first.get_offsets(), last.get_offsets()])
@@ -162,7 +155,7 @@ def test_embedding_has_a_colour_and_a_name_for_each_class_present():
 
 def test_class_in_two_clusters_is_named_inside_one_of_them():
     points = np.concatenate([np.zeros((6, 2)), np.full((4, 2), 10.0)]) + np.arange(20).reshape(10, 2) / 100
-    (axes,) = all_axes(plots.embedding(points, np.zeros(10, int), CLASSES, "Two parts"))
+    (axes,) = all_axes(evaluation_plots.embedding(points, np.zeros(10, int), CLASSES, "Two parts"))
     at = np.array(axes.texts[0].get_position())
     dots = np.asarray(axes.collections[0].get_offsets())
     assert np.abs(dots - at).sum(1).min() < 0.1
@@ -195,32 +188,9 @@ def test_model_diagram_has_a_box_per_layer_and_arrows():
     assert [(text.xy, text.xyann) for text in axes.texts] == [((0.5, 1), (0.5, 0.65)), ((0.5, 2), (0.5, 1.65))]
 
 
-def test_saved_figure_is_a_sharp_png_without_software_name(tmp_path):
-    plots.save(image_plots.image(IMAGES[0], "An image"), tmp_path / "image.png")
-    with Image.open(tmp_path / "image.png") as image:
+def test_a_figure_is_a_sharp_png_without_the_version_of_matplotlib():
+    with Image.open(io.BytesIO(plots.png(image_plots.image(IMAGES[0], "An image")))) as image:
         assert image.format == "PNG"
         assert min(image.size) > 1000
-        assert set(image.info) == {"dpi"}
+        assert set(image.info) == {"dpi", "Software"} and image.info["Software"] == "fashion-cnn"
         assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
-    assert os.listdir(tmp_path) == ["image.png"]
-
-
-def test_failed_save_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
-    def fill_disk(figure, path, **options):
-        Path(path).write_bytes(b"half a PNG")
-        raise OSError("no space left on device")
-
-    path = tmp_path / "figure.png"
-    path.write_bytes(b"old")
-    monkeypatch.setattr(Figure, "savefig", fill_disk)
-    with pytest.raises(OSError, match="no space left"):
-        plots.save(Figure(), path)
-    assert os.listdir(tmp_path) == ["figure.png"]
-    assert path.read_bytes() == b"old"
-
-
-def test_failed_replace_leaves_no_temporary_file(tmp_path):
-    (tmp_path / "figure.png").mkdir()
-    with pytest.raises(OSError):
-        plots.save(Figure(), tmp_path / "figure.png")
-    assert os.listdir(tmp_path) == ["figure.png"]

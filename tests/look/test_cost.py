@@ -37,6 +37,17 @@ def test_flops_of_a_step_are_those_of_its_matrix_products(measured):
     assert "ThunkExecutor::Execute" in {event.get("name") for event in json.load(gzip.open(trace))["traceEvents"]}
 
 
+@pytest.mark.parametrize("profile", ["file/trace", "run/trace", "x" * 256, "/dev/null"])
+def test_a_profile_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, monkeypatch, profile):
+    (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("process 1 on elsewhere")
+    monkeypatch.setattr(cost, "create_state", None)
+    with pytest.raises(cnn.ConfigError, match="--profile is .*; name another directory"):
+        step_cost(fashion_cnn.CONFIG, profile=tmp_path / profile)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "file", "run"]
+
+
 def test_flops_are_proportional_to_the_batch_size(measured):
     batch = cnn.Batch(np.zeros((64, 28, 28, 1), np.uint8), np.zeros(64, np.int32))
     assert plain_flops(create_state(fashion_cnn.CONFIG), batch) == pytest.approx(2 * measured[0]["flops"], rel=0.01)

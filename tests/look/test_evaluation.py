@@ -10,7 +10,9 @@ import pytest
 
 import cnn
 from cnn.__main__ import main
-from cnn.figures import plots
+from cnn.figures import evaluation_plots
+from cnn.look import evaluation
+from cnn.runs import outputs
 from tests.helpers import narrow
 
 
@@ -26,8 +28,10 @@ def test_evaluate_prints_and_writes_json_and_figures(config, small, splits, tmp_
     assert values["accuracy"] == pytest.approx(float(cnn.evaluate(state, data.test).accuracy))
     assert values["nll"] == pytest.approx(float(cnn.evaluate(state, data.test).loss), rel=1e-5)
     assert np.sum(values["confusion_matrix"]) == 600
-    for name in ("confusion_matrix", "reliability", "top_losses", "embedding"):
-        assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(evaluation.FIGURES)
+    for name in evaluation.FIGURES:
+        assert (tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG")
+    assert outputs.check_file(tmp_path / "evaluation.json", "evaluation", [tmp_path])
     # The run directory is still that of a finished run.
     assert cnn.fit(narrow(config, epochs=1), tmp_path).summary["best_epoch"] == 1
 
@@ -93,4 +97,4 @@ def test_an_output_that_cannot_be_a_directory_is_refused_before_anything_is_comp
 
 def test_a_confusion_matrix_must_be_square():
     with pytest.raises(ValueError, match=r"counts must be \[K,K\]"):
-        plots.confusion_matrix(np.zeros(3, int), ["a", "b", "c"])
+        evaluation_plots.confusion_matrix(np.zeros(3, int), ["a", "b", "c"])

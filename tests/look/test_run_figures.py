@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import cnn
 from cnn.__main__ import main
 from cnn.look import run_figures
 from cnn.look.features import feature_maps
-from cnn.runs import rundir
+from cnn.runs import derived
 from cnn.runs import verify as verification
 from cnn.training.state import abstract_state
 from tests.helpers import NARROW, narrow
@@ -113,7 +114,7 @@ def test_kernels_are_compared_with_the_initial_ones(finished, config, small, tmp
     np.testing.assert_array_equal(state.params["conv1"]["kernel"], transferred)
     assert origin == "initialized from another run"
     cnn.fit(tuned, tmp_path / "run", small)
-    np.testing.assert_array_equal(rundir.read_kernels(tmp_path / "run")[0], transferred)
+    np.testing.assert_array_equal(derived.read_kernels(tmp_path / "run")[0], transferred)
     shutil.rmtree(source)
     state, origin = run_figures._initial_state(tuned)
     assert not np.array_equal(state.params["conv1"]["kernel"], transferred)
@@ -126,7 +127,7 @@ def test_kernels_are_compared_with_the_initial_ones(finished, config, small, tmp
 
 def test_a_run_keeps_the_initial_kernels_and_those_of_each_epoch(finished, config):
     run_dir, result = finished
-    kernels = rundir.read_kernels(run_dir)
+    kernels = derived.read_kernels(run_dir)
     assert list(kernels) == [0, 1, 2]
     initial = cnn.create_state(narrow(config)).params["conv1"]["kernel"]
     np.testing.assert_array_equal(kernels[0], initial)
@@ -138,8 +139,8 @@ def test_a_run_keeps_the_initial_kernels_and_those_of_each_epoch(finished, confi
 def test_surplus_lines_of_kernels_are_replaced(tmp_path):
     """As after a kill between writing the kernels of an epoch and its checkpoint."""
     for epoch in (0, 1, 2, 3, 2):
-        rundir.write_kernels(tmp_path, epoch, np.full((1, 1, 1, 1), epoch, np.float32))
-    assert [kernel.item() for kernel in rundir.read_kernels(tmp_path).values()] == [0, 1, 2]
+        derived.write_kernels(tmp_path, epoch, np.full((1, 1, 1, 1), epoch, np.float32))
+    assert [kernel.item() for kernel in derived.read_kernels(tmp_path).values()] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("lines", ['{"epoch": 0}', "[]", '{"epoch": 0, "kernels": [1]}', '{"epoch": 0, "ker', "\xff"])
@@ -148,7 +149,7 @@ def test_a_damaged_kernels_file_is_one_line_and_verify_names_it(finished, tmp_pa
     assert verification.verify(run_dir)["kernels.jsonl"] == ""
     (run_dir / "kernels.jsonl").write_bytes(lines.encode("latin-1"))
     with pytest.raises(cnn.RunDirError, match="kernels.jsonl.*restore a copy, or remove it"):
-        rundir.read_kernels(run_dir)
+        derived.read_kernels(run_dir)
     assert "kernels.jsonl" in verification.verify(run_dir)["kernels.jsonl"]
 
 
@@ -164,8 +165,10 @@ def test_the_strip_has_the_most_changed_kernels_of_at_most_16_epochs(monkeypatch
 
 
 def test_a_run_without_kernels_has_no_figure_of_them(finished, config, small, tmp_path):
-    assert rundir.read_kernels(tmp_path) == {}
+    assert derived.read_kernels(tmp_path) == {}
     run_dir, result = finished
-    kernels = rundir.read_kernels(run_dir)
+    kernels = derived.read_kernels(run_dir)
     all_figures, others = (set(run_figures.figures(narrow(config), result, small, kept)) for kept in (kernels, {}))
     assert all_figures - others == {"kernels_conv1_by_epoch"}
+    names = [f"{name}.png" for name in all_figures]
+    assert all(any(fnmatch(name, pattern) for pattern in run_figures.FIGURES) for name in names)

@@ -13,7 +13,9 @@ from cnn.models.family import families
 from cnn.serialization import from_dict
 from tests.helpers import ROOT
 
-EXAMPLE = re.search(r"```python\n(# experiments/mine\.py\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+EXAMPLE = re.search(
+    r"```python\n(# experiments/mine\.py\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
+)
 MODULE = "mine_of_the_test"
 
 
@@ -55,7 +57,9 @@ def test_a_command_needs_the_module_of_an_own_network(run_dir, monkeypatch):
     known = {name: cls for name, cls in families().items() if not name.startswith(MODULE)}
     monkeypatch.setattr("cnn.serialization.families", lambda: known)
     for verb in (["verify"], ["evaluate"], ["export", "--format", "safetensors"]):
-        with pytest.raises(RunDirError, match=rf"--model.family is '{MODULE}.\w+', but .* --experiment MODULE names it$"):
+        with pytest.raises(
+            RunDirError, match=rf"--model.family is '{MODULE}.\w+', but .* --experiment MODULE names it$"
+        ):
             main([verb[0], str(run_dir), *verb[1:]])
 
 

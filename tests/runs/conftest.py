@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,9 @@ def fit_with_val_losses(monkeypatch, config, small, tmp_path) -> Callable[..., c
                 return self
 
             def compile(self):
-                return lambda state, val: self.metrics(next(remaining))
+                program = Mock(side_effect=lambda state, val: self.metrics(next(remaining)))
+                program.memory_analysis.return_value = None
+                return program
 
             def __call__(self, state, split):
                 return self.metrics(0)

@@ -1,6 +1,9 @@
 // Draws each .chart of the page with uPlot: curves by epoch, the best epoch dashed, values in the legend.
 "use strict";
 const page = JSON.parse(document.getElementById("data").textContent);
+const get = id => document.getElementById(id);
+const percent = share => `${(100 * share).toFixed(1)}\u00a0%`;
+const formatInteger = number => number.toLocaleString("en");
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const COLOURS = ["blue", "vermillion", "green", "pink", "orange", "sky", "ink"];
 const DASHES = [[], [8, 4], [2, 3]];

@@ -1,11 +1,8 @@
-// The confusion matrix, and the explorer: an image, a layer, and the feature maps of the layer for the image.
+// The explorer: an image, a layer, and the feature maps of the layer for the image.
 "use strict";
-(() => {
-  const {classes, korean, confusion, explorer} = page;
+const showClasses = (() => {
+  const {classes, korean, explorer} = page;
   const {size: [height, width], images, layers, colours} = explorer;
-  const get = id => document.getElementById(id);
-  const percent = share => `${(100 * share).toFixed(1)}\u00a0%`;
-  const formatInteger = number => number.toLocaleString("en");
   const state = {matches: images.map((_, index) => index), position: 0, layer: layers.length - 1, columns: 1};
 
   // Images are decoded once, when they are first shown.
@@ -39,7 +36,9 @@
     context.drawImage(sheet, left, top, width, height, x, y, across, down);
   }
 
-  const THUMB = Math.max(28, width) + 4;
+  // Thumbnails are square, so that images of any shape fit.
+  const THUMB = Math.min(Math.max(28, width, height), 56) + 4;
+  const longest = Math.max(width, height), thumbWidth = width / longest * (THUMB - 4), thumbHeight = height / longest * (THUMB - 4);
   async function drawGallery() {
     const sheet = await decode(explorer.src), canvas = get("gallery"), ratio = devicePixelRatio;
     state.columns = Math.max(1, Math.floor((get("gallery-box").clientWidth - 8) / THUMB));
@@ -52,7 +51,7 @@
     context.scale(ratio, ratio);
     state.matches.forEach((index, i) => {
       const x = i % state.columns * THUMB, y = Math.floor(i / state.columns) * THUMB;
-      paint(context, sheet, index, x + 2, y + 2, THUMB - 4, THUMB - 4);
+      paint(context, sheet, index, x + (THUMB - thumbWidth) / 2, y + (THUMB - thumbHeight) / 2, thumbWidth, thumbHeight);
       if (images[index].predicted !== images[index].label) {
         context.fillStyle = colour("vermillion");
         context.beginPath();
@@ -78,21 +77,18 @@
     return name;
   }
 
-  const MAX_BARS = 10;
   function drawBars(image) {
-    const order = image.probabilities.map((_, label) => label)
-      .sort((a, b) => image.probabilities[b] - image.probabilities[a]).slice(0, MAX_BARS).sort((a, b) => a - b);
-    get("bars").replaceChildren(...order.map(label => {
+    get("bars").replaceChildren(...image.classes.map((label, i) => {
       const row = document.createElement("div"), bar = document.createElement("div"), value = document.createElement("span");
       const fill = document.createElement("i"), name = nameElement(label);
       const marks = [label === image.predicted && "predicted", label === image.label && "true"].filter(Boolean);
       row.className = ["row", ...marks].join(" ");
       if (label === image.label) name.append(" ✓");
       bar.className = "bar";
-      fill.style.width = `${100 * image.probabilities[label]}%`;
+      fill.style.width = `${100 * image.probabilities[i]}%`;
       bar.append(fill);
       value.className = "value";
-      value.textContent = percent(image.probabilities[label]);
+      value.textContent = percent(image.probabilities[i]);
       row.append(name, bar, value);
       return row;
     }));
@@ -107,7 +103,7 @@
 
   async function drawCam(index, layer) {
     const [sheet, cams] = await Promise.all([decode(explorer.src), decode(layer.cam)]);
-    const canvas = get("cam"), context = canvas.getContext("2d"), scale = 8;
+    const canvas = get("cam"), context = canvas.getContext("2d"), scale = Math.max(1, Math.min(8, Math.floor(1024 / longest)));
     canvas.width = width * scale;
     canvas.height = height * scale;
     context.imageSmoothingEnabled = false;
@@ -163,7 +159,7 @@
     if (channel >= layer.channels.length || column === layer.width || row === layer.height) return;
     const share = values[4 * (row * layer.channels.length * layer.width + channel * layer.width + column)] / 255;
     const value = layer.lowest[index] + share * (layer.highest[index] - layer.lowest[index]);
-    get("map").textContent = `Map ${layer.channels[channel] + 1} of ${layer.of}, row ${row + 1}, column ${column + 1}: about ${value.toFixed(2)}`;
+    get("map").textContent = `Map ${layer.channels[channel] + 1} of ${layer.of}, row ${row * layer.step + 1}, column ${column * layer.step + 1}: about ${value.toFixed(2)}`;
   });
 
   async function show() {
@@ -180,7 +176,7 @@
       return;
     }
     const index = state.matches[state.position], image = images[index], {label, predicted} = image;
-    const prediction = `predicted as ${classes[predicted]} with probability ${percent(image.probabilities[predicted])}`;
+    const prediction = `predicted as ${classes[predicted]} with probability ${percent(Math.max(...image.probabilities))}`;
     const text = `Test image ${formatInteger(image.test)} of class ${classes[label]}: ${prediction}.`;
     get("prediction").textContent = text;
     gallery.setAttribute("aria-valuetext", text);
@@ -268,53 +264,17 @@
     scale.fillRect(x, 0, 1, 1);
   }
 
-  // The confusion matrix: a single tab stop, with the arrow keys to move between cells.
-  const table = document.querySelector(".confusion"), rows = [...table.tBodies[0].rows].map(row => [...row.cells].slice(1));
-  const heads = [...table.tHead.rows[0].cells].slice(1);
-  const maxErrors = Math.max(1, ...confusion.flatMap((row, i) => row.filter((_, j) => i !== j)));
-  const summary = get("cell").textContent;
-  function showCell(i, j) {
-    const count = confusion[i][j], total = confusion[i].reduce((sum, value) => sum + value, 0);
-    const prediction = i === j ? "predicted correctly" : `predicted as ${classes[j]}`;
-    const share = total ? `, ${percent(count / total)}` : "";
-    get("cell").textContent = `${classes[i]} ${prediction}: ${formatInteger(count)} of ${formatInteger(total)}${share}`;
-    highlight(i, j);
-  }
-  function highlight(i, j) {
-    rows.forEach((row, index) => row[0].parentElement.cells[0].classList.toggle("current", index === i));
-    heads.forEach((head, index) => head.classList.toggle("current", index === j));
-  }
-  function showImages(i, j) {
+  function showClasses(label, predicted) {
     document.querySelector("[name=which][value=all]").checked = true;
-    get("true-class").value = i;
-    get("predicted-class").value = j;
+    get("true-class").value = label;
+    get("predicted-class").value = predicted;
     filter();
     get("explorer").scrollIntoView({behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"});
     get("gallery").focus({preventScroll: true});
   }
-  rows.forEach((row, i) => row.forEach((cell, j) => {
-    cell.tabIndex = i || j ? -1 : 0;
-    if (i !== j) cell.style.setProperty("--share", confusion[i][j] / maxErrors);
-    cell.addEventListener("pointerenter", () => showCell(i, j));
-    cell.addEventListener("focus", () => showCell(i, j));
-    cell.addEventListener("click", () => showImages(i, j));
-    cell.addEventListener("keydown", event => {
-      const moves = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]};
-      if (event.key === "Enter") showImages(i, j);
-      const target = moves[event.key] && rows[i + moves[event.key][0]]?.[j + moves[event.key][1]];
-      if (!target) return;
-      event.preventDefault();
-      cell.tabIndex = -1;
-      target.tabIndex = 0;
-      target.focus();
-    });
-  }));
-  table.addEventListener("pointerleave", () => {
-    get("cell").textContent = summary;
-    highlight(-1, -1);
-  });
 
   refresh();
   addEventListener("resize", refresh);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
+  return showClasses;
 })();

@@ -1,0 +1,429 @@
+"""The process in which examples run: a command's main() in it, its output, and what it changed; and its watchdog."""
+
+import contextlib
+import hashlib
+import io
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.forked import PROCESSES
+from tests.fuzz import calls, world
+from tests.fuzz.world import Mutation, World
+
+MEMORY_BYTES = 2 << 30
+"""Address space that an example may use beyond that of the process at its start."""
+
+IMAGES, TEST_IMAGES = 80, 24
+
+TINY = (
+    *("--model.conv1_features", "2", "--model.conv2_features", "2", "--model.dense_features", "4"),
+    *("--optim.batch_size", "16", "--train.epochs", "2", "--log.no_figures"),
+)
+"""Of experiments.fashion_cnn: the runs of the tree."""
+
+
+class Example(NamedTuple):
+    """What is run: a command line, perhaps after a mutation of a run's file, or a function with a wrong value."""
+
+    kind: str
+    """line, mutation or call."""
+    module: str = ""
+    arguments: tuple[str, ...] = ()
+    trains: bool = False
+    """Whether an accepted command line computes; otherwise it ends when it is about to."""
+    mutation: Mutation | None = None
+    call: calls.Call | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of an example."""
+
+    status: Any = None
+    """The exit status; None of a call that returned."""
+    stdout: str = ""
+    stderr: str = ""
+    changes: dict[str, tuple[str, str]] = {}
+    """Added, removed or changed, and the digest, by path in the tree."""
+    error: str = ""
+    """The traceback of what was raised."""
+    raised: tuple[str, str] = ("", "")
+    """Its type and its text."""
+    outside: tuple[str, ...] = ()
+    """What the example tried to write outside of the tree."""
+    mutation: str = ""
+    """The mutation in words."""
+    died: str = ""
+    """How the process ended before it answered."""
+
+
+class Settled(BaseException):
+    """Raised when an accepted command is about to compile what trains or measures."""
+
+
+class Settings(NamedTuple):
+    """Of a worker."""
+
+    place: Path
+    """Directory for everything that it writes."""
+    compiled: str
+    """Directory of compiled programs."""
+
+
+class Worker:
+    """A process that answers one example after the other; a new one takes its place when it dies or hangs."""
+
+    def __init__(self, settings: Settings, timeout: float):
+        self._settings, self._timeout = settings, timeout
+        self._process: Any = None
+
+    def _start(self) -> None:
+        self._connection, theirs = PROCESSES.Pipe()
+        # Not before: a directory that a dead process has left may be in any state.
+        shutil.rmtree(self._settings.place / "world", ignore_errors=True)
+        self._process = PROCESSES.Process(target=_serve, args=(self._settings, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        if not self._connection.poll(200) or self._connection.recv() != "ready":
+            raise RuntimeError("the worker does not start")
+
+    def run(self, example: Example, timeout: float | None = None) -> Outcome:
+        """Returns the outcome of an example."""
+        if self._process is None:
+            self._start()
+        try:
+            self._connection.send(example)
+            if self._connection.poll(timeout or self._timeout):
+                return self._connection.recv()
+            died = "hang"
+        except (EOFError, OSError):
+            assert self._process
+            self._process.join(10)
+            died = f"exit code {self._process.exitcode}"
+        self.stop()
+        return Outcome(died=died)
+
+    def stop(self) -> None:
+        """Ends the process; the next example starts another."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
+            self._process = None
+
+
+def _serve(settings: Settings, connection: Any) -> None:
+    """The worker's loop."""
+    place = settings.place
+    for name in ("tmp", "cache", "home"):
+        (place / name).mkdir(exist_ok=True)
+    os.environ.update(
+        XDG_CACHE_HOME=str(place / "cache"),
+        HOME=str(place / "home"),
+        TMPDIR=str(place / "tmp"),
+        MPLCONFIGDIR=str(place / "cache"),
+        JAX_COMPILATION_CACHE_DIR=settings.compiled,
+    )
+    for name in ("FASHION_MNIST_DIR", "KERAS_HOME"):
+        os.environ.pop(name, None)
+    tempfile.tempdir = str(place / "tmp")
+    sys.dont_write_bytecode = True
+    _prepare_libraries(settings.compiled)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    outside = _guard([str(place), os.path.realpath(settings.compiled)])
+    if not (place / "pristine").exists():
+        _build(place / "building")
+        (place / "building").rename(place / "pristine")
+    tree = World(place / "pristine", place / "world")
+    tree.reset()
+    connection.send("ready")
+    before = world.snapshot(tree.root)
+    with contextlib.suppress(EOFError):
+        while True:
+            example = connection.recv()
+            outcome, before = _run(example, tree, before, outside)
+            connection.send(outcome)
+
+
+def _prepare_libraries(compiled: str) -> None:
+    """Few images, no network, no pictures, little optimization."""
+    import jax
+    import matplotlib.figure
+    from PIL import Image
+
+    from cnn import datasets
+    from cnn.data import cache, idx
+    from cnn.errors import DataError
+    from cnn.training import state
+
+    Image.new("L", (8, 8)).save(picture := io.BytesIO(), "PNG")
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_compilation_cache_dir", compiled)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    known = datasets.DATASETS["fashion_mnist"]
+    datasets.DATASETS["fashion_mnist"] = known._replace(train_images=IMAGES, test_images=TEST_IMAGES)
+    for field, content in _published().items():
+        idx.IDX_FILES[field] = idx.IDX_FILES[field]._replace(sha256=hashlib.sha256(content).hexdigest())
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise DataError("no network in a test")
+
+    def not_joined(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no other processes in a test")
+
+    def save(figure: Any, file: Any, **kwargs: Any) -> None:
+        with open(file, "wb") if isinstance(file, (str, os.PathLike)) else contextlib.nullcontext(file) as stream:
+            stream.write(picture.getvalue())
+
+    cache._fetch = refuse
+    jax.distributed.initialize = not_joined
+    setattr(matplotlib.figure.Figure, "savefig", save)  # noqa: B010
+    compile = jax.stages.Lowered.compile
+    setattr(jax.stages.Lowered, "compile", lambda lowered: _Unless(TRAINS_NOT, compile)(lowered))  # noqa: B010
+    state.initial_state = _Unless(MAKES_NOT, state.initial_state)
+
+
+TRAINS_NOT, MAKES_NOT = threading.Event(), threading.Event()
+"""Set while an accepted command ends before it compiles a program that trains, or one that makes parameters."""
+
+
+class _Unless:
+    """A function that raises Settled while an event is set; its attributes are the function's."""
+
+    def __init__(self, ends: threading.Event, function: Any):
+        self._ends, self._function = ends, function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._ends.is_set():
+            raise Settled
+        return self._function(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+
+def _published() -> dict[str, bytes]:
+    """The content of the four idx files by field: of every class, in turn, a square with noise."""
+    import numpy as np
+
+    from cnn.data import idx
+
+    rng, contents = np.random.default_rng(0), {}
+    for field, shape in idx.array_shapes("fashion_mnist").items():
+        if "labels" in field:
+            array = (np.arange(shape[0]) % 10).astype(np.uint8)
+        else:
+            array = rng.integers(0, 100, shape, np.uint8)
+            for number, image in enumerate(array):
+                image[4 : 6 + 2 * (number % 10), 4:20] += 150
+        contents[field] = idx.idx_header(shape) + array.tobytes()
+    return contents
+
+
+def _build(root: Path) -> None:
+    """Makes the tree: runs that are finished, stopped, imported, of a sweep; images, weights, notes, a pipe, links."""
+    import numpy as np
+    from PIL import Image
+
+    from cnn.data import idx
+    from tests.helpers import Interrupted
+
+    shutil.rmtree(root, ignore_errors=True)
+    work = root / "work"
+    work.mkdir(parents=True)
+    os.chdir(work)
+    for name in ("published", "files", "empty"):
+        Path(name).mkdir()
+    for field, content in _published().items():
+        Path("published", idx.IDX_FILES[field].name).write_bytes(content)
+
+    def run(module: str, *arguments: str) -> None:
+        outcome = _command(module, arguments)
+        if outcome.status:
+            raise RuntimeError(f"{module} {arguments}: {outcome}")
+
+    run("cnn", "data", "--data.source", "published")
+    run("experiments.fashion_cnn", *TINY, "--run-dir", "runs/good")
+    run("experiments.fashion_cnn", *TINY, "--train.seed", "1", "--run-dir", "runs/other")
+    with contextlib.suppress(Interrupted):
+        calls.interrupted_run(TINY, "runs/stopped")
+    run("cnn", "export", "runs/good", "--format", "safetensors")
+    run("cnn", "export", "runs/good", "--format", "safetensors", "--output", "files/weights.safetensors")
+    run("cnn", "import", "files/weights.safetensors", "--run-dir", "runs/imported")
+    run("cnn", "evaluate", "runs/good")
+    run("cnn", "sweep", "experiments.fashion_cnn", *_as_grid(), "--run-dir", "runs/swept")
+    image = np.random.default_rng(1).integers(0, 255, (28, 28), np.uint8)
+    for name in ("boot.png", "bag.gif", *(f"classes/{kind}/{number}.png" for kind in "ab" for number in range(5))):
+        Path("files", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(f"files/{name}")
+    Path("files/notes.txt").write_text("mine\n")
+    Path("files/values.json").write_text('{"mine": 1}\n')
+    os.mkfifo("files/pipe")
+    Path("files/null").symlink_to("/dev/null")
+    Path("files/nowhere").symlink_to("missing")
+    Path("files/to_good").symlink_to("../runs/good")
+
+
+def _as_grid() -> list[str]:
+    """TINY as options of a sweep."""
+    fields = [text for text in TINY if text != "--log.no_figures"]
+    return [*fields[:-1], "1"]
+
+
+def _guard(allowed: list[str]) -> list[str]:
+    """Forbids this process to write anywhere else; returns the list to which each try is added."""
+    tried: list[str] = []
+    written = {"os.rename": (0, 1), "os.link": (1,), "os.symlink": (1,)}
+    written |= dict.fromkeys(("os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.chown"), (0,))
+    directories = {"os.rename": (2, 3), "os.link": (3,), "os.symlink": (2,), "os.remove": (1,), "os.mkdir": (2,)}
+    directories |= {"os.rmdir": (1,), "os.chmod": (2,), "os.chown": (3,)}
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+    def check(path: Any, directory: int = -1) -> None:
+        if isinstance(path, int):
+            return
+        text = os.fsdecode(path)
+        if not os.path.isabs(text) and isinstance(directory, int) and directory >= 0:
+            text = os.path.join(os.readlink(f"/proc/self/fd/{directory}"), text)
+        parent, name = os.path.split(os.path.abspath(text))
+        place = os.path.join(os.path.realpath(parent), name)
+        if not any(place == root or place.startswith(f"{root}/") for root in allowed):
+            tried.append(place)
+            raise PermissionError(13, "this process may not write there", text)
+
+    def hook(event: str, args: tuple) -> None:
+        if event == "open":
+            path, _, flags = args
+            if flags & writing and not isinstance(path, int) and os.fsdecode(path) != os.devnull:
+                check(os.path.realpath(path))
+        elif event in written:
+            places = directories.get(event, ())
+            for number, index in enumerate(written[event]):
+                check(args[index], args[places[number]] if number < len(places) else -1)
+
+    sys.addaudithook(hook)
+    return tried
+
+
+def _run(example: Example, tree: World, before: world.Snapshot, outside: list[str]) -> tuple[Outcome, world.Snapshot]:
+    """Returns an example's outcome, and the snapshot of the tree, pristine again."""
+    os.chdir(tree.root / "work")
+    outside.clear()
+    words, start = "", before
+    if example.mutation:
+        words = world.mutate(tree.root, example.mutation, ("work/runs/good/", "work/runs/other/"))
+        start = world.snapshot(tree.root)
+    if example.kind != "mutation" and not example.trains:
+        TRAINS_NOT.set()
+    # Those of the other experiments take seconds.
+    if example.kind == "line" and example.module != "experiments.fashion_cnn" and example.arguments[:1] != ("import",):
+        MAKES_NOT.set()
+    if call := example.call:
+        outcome = _captured(lambda: calls.run(call))
+    else:
+        outcome = _command(example.module, example.arguments)
+    TRAINS_NOT.clear()
+    MAKES_NOT.clear()
+    after = world.snapshot(tree.root)
+    changes = {}
+    for path in start.keys() | after.keys():
+        if start.get(path) != after.get(path):
+            what = "added" if path not in start else "removed" if path not in after else "changed"
+            good = tree.pristine / path
+            same = what == "changed" and start.get(path) == before.get(path)
+            if not (same and world.digest(tree.root / path) == world.digest(good)):
+                changes[path] = what, _meaning(tree.root / path)
+    os.chdir(tree.root)
+    if touched := [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]:
+        tree.restore(touched)
+        after = world.snapshot(tree.root)
+    return outcome._replace(changes=changes, outside=tuple(outside), mutation=words), after
+
+
+def _meaning(path: Path) -> str:
+    """The digest of a file; of JSON, without the times in it."""
+    import json
+
+    from tests.helpers import without_times
+
+    if path.suffix in (".json", ".jsonl") and path.is_file() and not path.is_symlink():
+        with contextlib.suppress(ValueError, RecursionError):
+            text = path.read_text()
+            values = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+            return hashlib.sha256(json.dumps(without_times(values)).encode()).hexdigest()
+    return world.digest(path)
+
+
+def _command(module: str, arguments: tuple[str, ...] | list[str]) -> Outcome:
+    """The outcome of ``python -m MODULE ARGUMENTS``."""
+    from cnn import cli, run
+    from cnn.__main__ import load_experiment, main
+
+    def command() -> Any:
+        if module == "cnn":
+            return cli.exit_status(lambda: main(list(arguments)))
+        sys.argv = [module, *arguments]
+        run.main(load_experiment(module))
+
+    return _captured(command)
+
+
+def _captured(function: Callable[[], Any]) -> Outcome:
+    """What a function prints, by whatever library, and how it ends."""
+    status, error, raised = None, "", ("", "")
+    saved = os.dup(1), os.dup(2)
+    files = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+    for number, file in enumerate(files, 1):
+        os.dup2(file.fileno(), number)
+    streams = sys.stdout, sys.stderr
+    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
+    sys.stderr = io.TextIOWrapper(open(2, "wb", 0, closefd=False), encoding="utf-8", write_through=True)
+    try:
+        # As of a process of its own: the filters that Python starts with.
+        with warnings.catch_warnings():
+            warnings.resetwarnings()
+            for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+                warnings.simplefilter("ignore", category)
+            try:
+                status = function()
+            except SystemExit as stop:
+                status = stop.code or 0
+            except Settled:
+                status = 0
+            except BaseException as exception:
+                status, error = 1, traceback.format_exc()
+                raised = f"{type(exception).__module__}.{type(exception).__name__}", str(exception)
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+    finally:
+        sys.stdout, sys.stderr = streams
+        for number, descriptor in enumerate(saved, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+    texts = []
+    for file in files:
+        file.seek(0)
+        texts.append(file.read(1_000_000).decode("utf-8", "backslashreplace"))
+        file.close()
+    _tidy()
+    return Outcome(status, *texts, error=error, raised=raised)
+
+
+def _tidy() -> None:
+    """Closes what a failed command has left open."""
+    import matplotlib.pyplot as plt
+
+    plt.close("all")

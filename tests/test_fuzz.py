@@ -1,0 +1,89 @@
+"""Some hundred drawn bad inputs; ``make fuzz`` runs 20,000."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.fuzz import inputs
+from tests.fuzz.judge import judge
+from tests.fuzz.runner import Runner
+from tests.fuzz.worker import Example, Outcome, Settings
+from tests.fuzz.world import labels, tree_digest
+
+TIMEOUT = 20.0
+
+PICTURES = {f"figures/{name}.png" for name in ("embedding", "reliability", "top_losses")}
+"""One of the four is changed."""
+
+
+def few(examples: int) -> settings:
+    """The same examples in every run of the suite."""
+    checks = HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example
+    return settings(max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    """A process that runs examples; at the end, no byte of the runs that it copies may have changed."""
+    place = Path(os.path.realpath(tmp_path_factory.mktemp("fuzz")))
+    made = Runner(Settings(place, os.environ["JAX_COMPILATION_CACHE_DIR"]), TIMEOUT)
+    made.worker.run(Example("line", "cnn", ("--help",)), 200)
+    before = tree_digest(place / "pristine")
+    yield made
+    made.worker.stop()
+    assert tree_digest(place / "pristine") == before
+
+
+def _check(runner: Runner, example: Example) -> None:
+    outcome, findings = runner.check(example)
+    assert not findings, f"{inputs.describe(example)} {outcome.mutation}\n{outcome.error or outcome.stderr}"
+
+
+@few(130)
+@given(example=inputs.lines())
+def test_any_command_line_is_accepted_or_refused_in_one_line_and_loses_nothing(runner, example):
+    _check(runner, example)
+
+
+@few(40)
+@given(example=inputs.mutations(only_quick=True))
+def test_a_changed_file_of_a_run_is_refused_in_one_line_or_changes_nothing_and_loses_nothing(runner, example):
+    _check(runner, example)
+
+
+@few(130)
+@given(example=inputs.calls_())
+def test_a_wrong_value_of_a_public_function_raises_an_error_of_one_line(runner, example):
+    _check(runner, example)
+
+
+@pytest.mark.parametrize("run_dir", inputs.LABELS)
+def test_every_file_of_a_run_is_changed(runner, run_dir):
+    inside = f"work/{run_dir}/"
+    found = {label.removeprefix(inside) for label in labels(runner.pristine) if label.startswith(inside)}
+    assert found - PICTURES == set(inputs.LABELS[run_dir])
+
+
+LINE = Example("line", "cnn", ("verify", "runs/good"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [
+        ("traceback", Outcome(1, error='  File "/x/cnn/run.py", line 1, in main\nValueError: wrong')),
+        ("hang", Outcome(died="hang")),
+        ("died", Outcome(died="exit code -6")),
+        ("wrong status", Outcome(3, stderr="error: wrong\n")),
+        ("not one line", Outcome(2, stderr="error: wrong\nmore\n")),
+        ("not one line", Outcome(2, stderr="error: \x1b[31mred\n")),
+        ("not one line", Outcome(2)),
+        ("not one line", Outcome(0, stderr="a library's UserWarning\n")),
+        ("left over", Outcome(2, stderr="error: wrong\n", changes={"work/new": ("added", "")})),
+        ("lost or overwritten", Outcome(0, changes={"work/runs/good/config.json": ("changed", "")})),
+        ("lost or overwritten", Outcome(0, outside=("/somewhere",))),
+    ],
+)
+def test_each_kind_of_fault_is_found(kind, outcome):
+    assert [finding.kind for finding in judge(LINE, outcome)] == [kind]
