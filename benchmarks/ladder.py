@@ -18,10 +18,10 @@ from benchmarks.measure import RESULTS, machine, origin, run_main, summary, writ
 from cnn.__main__ import load_experiment
 from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16
 from cnn.config import ExperimentConfig
-from cnn.serialization import differences, from_dict
 from cnn.devices.sharding import find_devices
 from cnn.look.cost import step_cost
 from cnn.runs.sweeps import NUMBERS, ROW
+from cnn.serialization import differences, from_dict
 from cnn.training.optim import epoch_steps
 
 RUNGS = (

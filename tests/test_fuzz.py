@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from tests.fuzz import inputs
 from tests.fuzz.judge import judge
 from tests.fuzz.runner import Runner
-from tests.fuzz.worker import Example, Outcome, Settings
-from tests.fuzz.world import labels, tree_digest
+from tests.fuzz.worker import TINY, Example, Outcome, Settings
+from tests.fuzz.world import Mutation, labels, tree_digest
 
 TIMEOUT = 20.0
 
@@ -47,6 +47,12 @@ def test_any_command_line_is_accepted_or_refused_in_one_line_and_loses_nothing(r
     _check(runner, example)
 
 
+STEP = "work/runs/stopped/checkpoints/4"
+RESUME = "experiments.fashion_cnn", (*TINY, "--run-dir", "runs/stopped")
+
+
+@example(example=Example("mutation", *RESUME, mutation=Mutation("work/runs/stopped/.lock", "pipe")))
+@example(example=Example("mutation", *RESUME, mutation=Mutation(f"{STEP}/_CHECKPOINT_METADATA", "pipe")))
 @few(40)
 @given(example=inputs.mutations(only_quick=True))
 def test_a_changed_file_of_a_run_is_refused_in_one_line_or_changes_nothing_and_loses_nothing(runner, example):

@@ -69,3 +69,18 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(ValueError, match="not a regular file"):
         text.read_json(tmp_path / "config.json")
+
+
+@given(name=st.text(st.characters(exclude_characters="…"), max_size=60), limit=st.integers(3, 40))
+def test_shortened_texts_keep_their_beginning_and_end_within_the_limit(name, limit):
+    short = text.shortened(name, limit)
+    if text.columns(name) <= limit:
+        assert short == name
+    else:
+        head, tail = short.split("…")
+        assert text.columns(short) <= limit and name.startswith(head) and name.endswith(tail)
+
+
+def test_wide_characters_take_two_columns():
+    assert [text.columns(name) for name in ("ab", "바지", "e\u0301")] == [2, 4, 1]
+    assert text.shortened("자전거 타는 사람", 10) == "자전거…람"

@@ -19,7 +19,7 @@ from cnn.data import debian, idx, tfds
 from cnn.data.idx import Arrays
 from cnn.datasets import DATASETS, DatasetName
 from cnn.errors import DataError, first_cause
-from cnn.text import read_json
+from cnn.text import read_json, shown
 
 _METADATA = "metadata.json"
 
@@ -74,7 +74,10 @@ def _read_named(config: DataConfig) -> tuple[Arrays, str] | None:
             return idx.read_idx_directory(directory), str(directory)
         return tfds.read_archives(config.name, directory), str(directory)
     except DataError as error:
-        raise DataError(f"{named[0]}: {error}") from None
+        if config.source and not directory.exists():
+            raise DataError(f"{named[0]} is {shown(named[1])}, which does not exist; name another path") from None
+        own = "; own images are in a folder for each class, or in a CSV, npz or parquet file"
+        raise DataError(f"{named[0]}: {error}{own if config.source else ''}") from None
 
 
 def _published_directory(name: DatasetName, directory: Path) -> Path:
@@ -108,17 +111,14 @@ def _fetch(name: DatasetName, work: Path, allow_apt: bool) -> tuple[Arrays, str]
             return attempt(), origin
         except DataError as error:
             causes.append(str(error))
-    hints = [
-        f"run `make data` (python -m cnn data --data.name {name}) with network access",
-        "name a directory with --data.source DIR",
-    ]
+    hints = [f"run python -m cnn data --data.name {name} with network access", "name a directory with --data.source"]
     if fashion:
-        hints[1] += " or FASHION_MNIST_DIR"
         hints.append(f"apt-get install {debian.DEBIAN_PACKAGE}")
     free = shutil.disk_usage(work).free
     if free < MIN_FREE_BYTES:
-        hints.append(f"free disk space: only {free >> 20} MiB left in {work.parent} (XDG_CACHE_HOME moves it)")
-    raise DataError(f"could not get {name}: {'; '.join(causes)}. To fix this: {', or '.join(hints)}")
+        hints.insert(0, f"free disk space: only {free >> 20} MiB are left (XDG_CACHE_HOME moves the cache)")
+    # The other causes were printed before each attempt.
+    raise DataError(f"could not get {name}: {causes[-1]}. To fix this: {', or '.join(hints)}")
 
 
 def cache_directory(name: str) -> Path:

@@ -23,6 +23,9 @@ CLASS_COLOURS = (
 # Of the first ten classes, the next ten, and so on.
 MARKERS = "os^Dv"
 
+# Names among the points, which they hide.
+MOST_NAMES = 40
+
 # Correct predictions, where no number says so.
 DIAGONAL = "#CCE3F0"
 
@@ -172,12 +175,14 @@ def embedding(points: np.ndarray, labels: np.ndarray, names: Sequence[str], titl
 def _without_overlap(places: Sequence[tuple[Any, ...]], points: np.ndarray) -> list[tuple[Any, ...]]:
     """The names that have space: of those that would overlap, the one whose points are nearest to each other."""
     # Inches of the axes by units of the points, which have the same scale in both directions.
-    scale = min(np.array([WIDTH - 0.6, 5.5]) / np.maximum(np.ptp(points, axis=0), 1e-9))
+    scale = min(np.array([WIDTH - 1.4, 5.1]) / np.maximum(np.ptp(points, axis=0), 1e-9))
     kept, boxes = [], []
     for place in sorted(places):
         _, x, y, name, _ = place
         box = x * scale, y * scale, 0.08 * columns(name) + 0.15, 0.26
-        if all(abs(box[0] - x) > (box[2] + w) / 2 or abs(box[1] - y) > box[3] for x, y, w, _ in boxes):
+        if len(kept) < MOST_NAMES and all(
+            abs(box[0] - x) > (box[2] + w) / 2 or abs(box[1] - y) > box[3] for x, y, w, _ in boxes
+        ):
             kept.append(place)
             boxes.append(box)
     return kept

@@ -26,16 +26,22 @@ HIGHEST_LIMIT = 0.5
 """The weight with the strongest colour in the chapter's figures of kernels."""
 
 
+def _tile_size(across: float, image: np.ndarray) -> tuple[float, float]:
+    """Returns the width and height of an image in a tile, in inches: at most twice as high as the tile is wide."""
+    height, width = image.shape[:2]
+    space = across - 0.1
+    return (2 * space * width / height, 2 * space) if height > 2 * width else (space, space * height / width)
+
+
 def _draw_tiles(
     axes: Axes, images: Sequence[np.ndarray], columns: int, across: float, below: float, **shown: Any
 ) -> None:
     """Draws images [H, W] or [H, W, C] row by row into axes in inches, with space for text below each."""
     # One Axes for all images: one for each takes more than twice as long.
-    width = across - 0.1
-    height = width * images[0].shape[0] / images[0].shape[1]
-    down = height + below
+    width, height = _tile_size(across, images[0])
+    down, indent = height + below, (across - 0.1 - width) / 2
     for i, image in enumerate(images):
-        left, top = i % columns * across, i // columns * down
+        left, top = i % columns * across + indent, i // columns * down
         axes.imshow(image, extent=(left, left + width, top + height, top), **shown)
         axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="0.6", linewidth=0.5))
     axes.set(xlim=(-0.01, columns * across - 0.09), ylim=(-(-len(images) // columns) * down, -0.01))
@@ -48,7 +54,7 @@ def _tiles(
     """Draws images as above, each at most ``widest`` inches wide, as a figure of their size."""
     columns = min(columns, len(images))
     across = min(WIDTH / columns, widest)
-    down = (across - 0.1) * images[0].shape[0] / images[0].shape[1] + below
+    down = _tile_size(across, images[0])[1] + below
     # The title needs space, too.
     figure = Figure(figsize=(max(columns * across, 6), -(-len(images) // columns) * down + 1))
     axes = figure.subplots()
@@ -117,7 +123,7 @@ def top_losses(
     check("images", images, "NHWC")
     check("probabilities", probabilities, "NK")
     figure, axes = _tiles(list(images), title, 8, 0.75, **_PICTURE)
-    class_names = fonts.labels(class_names, TILE_NAME)
+    class_names = fonts.labels(class_names, TILE_NAME - 1)
     for tile, label, values in zip(axes.images, labels, probabilities, strict=True):
         predicted = int(values.argmax())
         loss = np.log(1 / max(values[label], np.finfo(np.float32).tiny))
@@ -209,7 +215,9 @@ def kernels_compared(untrained: np.ndarray, trained: np.ndarray, title: str, nam
     columns = -(-several // -(-several // 8))
     shown = [kernel[:, :, :rows, :several] for kernel in (untrained, trained)]
     scale = _diverging(weight_limit(*shown))
-    figure = Figure(figsize=(WIDTH, (5.3 * rows * -(-several // columns) / columns) * height / width + 1.4))
+    figure = Figure(
+        figsize=(WIDTH, (5.3 * rows * -(-several // columns) / columns) * min(height, 2 * width) / width + 1.4)
+    )
     part = f"the first {several} of {outputs} kernels" if several < outputs else f"its {outputs} kernels"
     from_inputs = f", by the first {rows} of {inputs} input channels" if rows < inputs else ", by input channels"
     figure.suptitle(f"{title}: {part}{from_inputs if rows > 1 else ''}")

@@ -154,8 +154,8 @@ def units(values: np.ndarray, title: str, names: Sequence[str] | None = None) ->
     if 0 < len(names) <= MANY:
         bars = axes.bar(range(len(values)), values, color=BLUE)
         axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize="small")
-        # Side by side, names have 110 columns together.
-        slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if _crowded(names, 110) else {}
+        # Side by side, names have 130 columns together.
+        slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if _crowded(names, 130) else {}
         axes.set_xticks(range(len(values)), names, **slanted)
         axes.margins(y=0.1)
     else:

@@ -47,7 +47,7 @@ def format_evaluation(values: dict[str, Any]) -> str:
         cells = "".join(f"{scores[score]:>10.4f}" for score in ("precision", "recall", "f1"))
         lines.append(f"{name}{' ' * (width - columns(name))}{cells}{scores['images']:>10,}")
     if others:
-        lines.append(f"and {others:,} other classes with a higher F1, in evaluation.json")
+        lines.append(f"and {others:,} other classes, whose F1 is not lower, in evaluation.json")
     lines += ["", "most confused"]
     for name, other, wrong in values["most_confused"]:
         lines.append(f"  {wrong:>5}  {shortened(name, NAME)} predicted as {shortened(other, NAME)}")

@@ -31,7 +31,7 @@ SHEET_BYTES = 200_000
 """Size of the sheet with all images; what is above it is taken from the maps."""
 
 LOSSLESS_BYTES = 800_000
-"""Maximum size of a sheet of images whose pixels are exact."""
+"""Maximum size of a sheet of images whose pixels are exact; those of many large photographs are not."""
 
 MAP_SIDE, IMAGE_SIDE = 64, 256
 """Maximum sides of a map and of an image; of longer ones, each second, third, ... pixel is shown."""
@@ -172,13 +172,15 @@ def explorer_data(state: TrainState, test: Split, probabilities: np.ndarray) -> 
 
     images, predicted = test.images[selected], probabilities[selected].argmax(1)
     maps, cams = by_batches(outputs, BATCH_PIXELS, images, predicted)
-    step = _step(*images.shape[1:3], IMAGE_SIDE)
+    step = _step(images.shape[1], images.shape[2], IMAGE_SIDE)
     images = images[:, ::step, ::step]
     columns = min(COLUMNS, WEBP_SIDE // images.shape[2])
 
+    exact = len(webp(tile_images(images, columns), lossless=True)) <= LOSSLESS_BYTES
+
     def encode(kept):
         layers = _encode_layers(names, maps, cams, steps, kept)
-        sheet = _encode_images(tile_images(images[kept], columns))
+        sheet = webp(tile_images(images[kept], columns), lossless=exact, quality=80 if exact else 85)
         size = sum(len(layer["src"]) + len(layer["cam"]) for layer in layers) + max(0, len(sheet) - SHEET_BYTES)
         return layers, sheet, size
 
@@ -246,12 +248,6 @@ def _encode_layers(names: Sequence[str], maps: Any, cams: Any, steps: Any, kept:
     with ThreadPoolExecutor() as threads:
         arrays = ((name, maps[name][kept], cams[name][kept], steps[name]) for name in names)
         return list(threads.map(lambda layer: _encode_layer(*layer), arrays))
-
-
-def _encode_images(sheet: np.ndarray) -> bytes:
-    """The sheet of images as WebP; of many large photographs, the pixels are not exact."""
-    lossless = webp(sheet, lossless=True)
-    return lossless if len(lossless) <= LOSSLESS_BYTES else webp(sheet, quality=85)
 
 
 def tile_images(images: np.ndarray, columns: int = COLUMNS) -> np.ndarray:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,6 +87,9 @@ def _locked(run_dir: Path, config: ExperimentConfig) -> int:
 
 
 def _hold(lock: int, run_dir: Path, hint: str) -> None:
+    # Reading a pipe would wait for its writer.
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
+        raise RunDirError(f"{run_dir / rundir.LOCK} is not a regular file; {hint}")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

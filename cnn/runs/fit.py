@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from cnn.config import ExperimentConfig
 from cnn.data.splits import Splits, data_digest, load
@@ -45,7 +44,6 @@ class Run(NamedTuple):
 
     config: ExperimentConfig
     run_dir: Path
-    mesh: Mesh
     check_lock: Callable[[], None]
     """Raises RunDirError if the directory is another run's by now."""
     create_state: Callable[[], TrainState]
@@ -141,16 +139,14 @@ def fit(
         with timed(seconds, "data"):
             with primary_first():
                 config, splits = load(config, splits)
-            train_images = len(splits.train.labels)
+            placed, train_images = streaming.place(config, splits, mesh), len(splits.train.labels)
             if not (run_dir / rundir.CONFIG).exists():
                 check_transfer(config, train_images)
             check_longer(run_dir)
             rundir.write_config(run_dir, config, data_digest(splits), train_images, mesh.devices.ravel())
-            placed = streaming.place(config, splits, mesh)
         run = Run(
             config=config,
             run_dir=run_dir,
-            mesh=mesh,
             check_lock=check_lock,
             create_state=partial(create_state, config, train_images, mesh),
             splits=placed,
@@ -265,7 +261,7 @@ def _compile(run: Run, state: TrainState, progress: Progress) -> tuple[Any, Any]
     with timed(run.seconds, "compile"):
         train, val, batch_size = run.splits.train, run.splits.val, run.config.optim.batch_size
         if streaming.is_streamed(train):
-            return streaming.streamed_training(run.config, train, run.mesh, state, progress.metrics), evaluate_split
+            return streaming.streamed_training(run.config, train, state, progress.metrics), evaluate_split
         steps = train_steps.lower(state, progress.metrics, train, np.int32(1), batch_size=batch_size)
         return fitting(steps.compile()), fitting(evaluate.lower(state, val).compile())
 

@@ -63,6 +63,10 @@ def open_checkpoints(run_dir: Path) -> Iterator[Checkpoints]:
     context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
     logging.getLogger("absl").addFilter(_is_news)
     with reading(directory):
+        # Orbax would wait for the writer of a pipe.
+        for path in directory.glob(f"*/{_METADATA}"):
+            if not path.is_file():
+                check_files(path.parent)
         try:
             checkpointer = ocp.training.Checkpointer(str(directory.absolute()), context=context)
         except Exception:

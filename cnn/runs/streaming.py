@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from cnn.config import ExperimentConfig
 from cnn.data.splits import Split, Splits
 from cnn.devices.memory import spare_bytes
-from cnn.devices.sharding import replicate
+from cnn.devices.sharding import make_mesh, replicate
 from cnn.errors import ConfigError
 from cnn.training.metrics import Metrics, zero_metrics
 from cnn.training.state import TrainState
@@ -53,17 +53,17 @@ def _memory(config: ExperimentConfig, mesh: Mesh) -> int:
 
 
 def streamed_training(
-    config: ExperimentConfig, split: Split, mesh: Mesh, state: TrainState, metrics: Metrics
+    config: ExperimentConfig, split: Split, state: TrainState, metrics: Metrics
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns what trains as ``train_steps``, to the bit, on images that are gathered a window ahead by a thread.
 
     Args:
-      config: its batch size and memory are used.
+      config: its batch size, memory and mesh are used; each process gathers the images of its own devices only.
       split: all training images, on the host.
-      mesh: the devices; each process gathers the images of its own devices only.
       state: a state, for the program.
       metrics: an epoch's, for the program.
     """
+    mesh = make_mesh(config.mesh, config.train.device)
     batch_size, count = config.optim.batch_size, len(split.labels)
     epoch_steps, image_bytes = math.ceil(count / batch_size), split.images[:1].nbytes
     size = window_steps(image_bytes, batch_size, epoch_steps, _memory(config, mesh) // 2)

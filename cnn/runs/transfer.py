@@ -31,9 +31,7 @@ def match_layers(state: TrainState, source: TrainState, patterns: Sequence[str])
     """
     names = list(state.params)
     if idle := [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]:
-        raise ConfigError(
-            f"--transfer.layers has {idle[0]!r}, which matches no layer; the layers are {listed(names)}"
-        )
+        raise ConfigError(f"--transfer.layers has {idle[0]!r}, which matches no layer; the layers are {listed(names)}")
     layers = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     available, expected = (_shapes(_leaves(one, layers)) for one in (source, state))
     if differing := differing_leaves(available, expected):

@@ -62,7 +62,7 @@ def test_no_source_is_one_line_with_all_hints(cache_home, capsys, caplog):
         load_data(CONFIG)
     assert time.monotonic() - start < 10
     message = one_line(error)
-    for hint in ("make data", "python -m cnn data", "--data.source DIR", "FASHION_MNIST_DIR", "apt-get install"):
+    for hint in ("python -m cnn data", "--data.source", "apt-get install"):
         assert hint in message
     assert "Name or service not known" in message
     assert list(cache_home.iterdir()) == [] and caplog.records == []
@@ -71,20 +71,21 @@ def test_no_source_is_one_line_with_all_hints(cache_home, capsys, caplog):
 
 def test_low_disk_space_is_always_reported(monkeypatch, cache_home):
     monkeypatch.setattr(cache, "MIN_FREE_BYTES", 2**63)
-    with pytest.raises(DataError, match=f"free disk space: only [0-9]+ MiB left in {cache_home} .XDG_CACHE_HOME"):
+    with pytest.raises(DataError, match=r"To fix this: free disk space: only [0-9]+ MiB are left \(XDG_CACHE_HOME moves"):
         load_data(CONFIG)
 
 
 def test_other_data_sets_ignore_the_fashion_mnist_sources(monkeypatch, installed):
     monkeypatch.setenv("FASHION_MNIST_DIR", str(installed))
-    with pytest.raises(DataError, match="could not get mnist: .*Name or service not known.*--data.source DIR$"):
+    with pytest.raises(DataError, match="could not get mnist: .*Name or service not known.*--data.source$"):
         load_data(DataConfig(name="mnist"))
 
 
-def test_damaged_installed_package_is_skipped_and_reported(installed):
+def test_damaged_installed_package_is_skipped_and_reported(installed, capsys):
     (installed / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
-    with pytest.raises(DataError, match="t10k-labels.*; TensorFlow Datasets cannot prepare fashion_mnist"):
+    with pytest.raises(DataError, match="TensorFlow Datasets cannot prepare fashion_mnist"):
         load_data(CONFIG)
+    assert "t10k-labels-idx1-ubyte.gz: got 0 bytes" in capsys.readouterr().err
 
 
 def test_prepare_falls_back_to_the_package_from_apt(monkeypatch, idx_directory, cache_home, capsys):
@@ -123,10 +124,10 @@ def test_named_directory_is_read_and_not_cached(monkeypatch, idx_directory, cach
 
 def test_wrong_named_directory_is_an_error_despite_a_valid_cache(monkeypatch, installed, tmp_path):
     load_data(CONFIG)
-    with pytest.raises(DataError, match="^--data.source: .*nowhere/train-images-idx3-ubyte is missing") as error:
+    with pytest.raises(DataError, match="^--data.source is '.*nowhere', which does not exist") as error:
         load_data(DataConfig(source=str(tmp_path / "nowhere")))
     one_line(error)
-    with pytest.raises(DataError, match="^--data.source: .* is missing"):
+    with pytest.raises(DataError, match="^--data.source is '~no-such-user/data', which does not exist"):
         prepare(DataConfig(source="~no-such-user/data"))
     monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path))
     with pytest.raises(DataError, match="^FASHION_MNIST_DIR: .* is missing"):
@@ -177,13 +178,14 @@ def test_kerass_cache_fills_ours_without_a_network(monkeypatch, idx_directory, t
     assert_equal(load_data(CONFIG), expected)
 
 
-def test_a_damaged_keras_cache_is_skipped_and_reported(idx_directory, tmp_path):
+def test_a_damaged_keras_cache_is_skipped_and_reported(idx_directory, tmp_path, capsys):
     keras = tmp_path / "keras" / "datasets" / "fashion-mnist"
     keras.parent.mkdir(parents=True)
     idx_directory.rename(keras)
     (keras / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
-    with pytest.raises(DataError, match="t10k-labels.*; TensorFlow Datasets cannot prepare fashion_mnist"):
+    with pytest.raises(DataError, match="TensorFlow Datasets cannot prepare fashion_mnist"):
         load_data(CONFIG)
+    assert "t10k-labels-idx1-ubyte.gz: got 0 bytes" in capsys.readouterr().err
 
 
 # Damage, full disks, concurrent loads

@@ -250,3 +250,21 @@ def test_top_losses_show_class_prediction_and_loss_of_each_image():
     green, vermillion = "#009E73", "#D55E00"
     colours = [text.get_color() for text in axes.texts]
     assert [colours[1], colours[4]] == [green, vermillion]
+
+
+@pytest.mark.parametrize(
+    ("label", "shown_labels"), [(7, [29, 28, 27, 26, 25, 24, 23, 22, 21, 7]), (25, range(29, 19, -1))]
+)
+def test_of_many_probabilities_the_highest_and_the_true_one_are_shown(label, shown_labels):
+    values = np.arange(30, dtype=np.float32)[None] / 435
+    names = [f"name {number}" for number in range(30)]
+    _, bars = all_axes(image_plots.probabilities(IMAGES[:1], values, np.array([label]), names))
+    assert [text.get_text() for text in bars.get_yticklabels()] == [names[number] for number in shown_labels]
+    assert bars.patches[list(shown_labels).index(label)].get_facecolor() == to_rgba(plots.GREEN)
+
+
+def test_tiles_of_tall_images_are_at_most_twice_as_high_as_wide():
+    (axes,) = all_axes(image_plots.sample(IMAGES[:, :, :2], LABELS, CLASSES))
+    first, second = (tile.get_extent() for tile in axes.images)
+    assert (first[2] - first[3]) / (first[1] - first[0]) == pytest.approx(14)
+    assert first[2] - first[3] < 2.01 * (second[0] - first[0])

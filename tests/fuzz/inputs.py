@@ -44,7 +44,7 @@ def _option(name: str, kind: Any, positional: bool = False) -> Option:
         group, _, last = name.rpartition(".")
         return Option((f"--{name}", f"--{group}.no_{last}" if group else f"--no_{last}"), "flag")
     if typing.get_origin(kind) is Literal:
-        return Option(names, "choice", get_args(kind))
+        return Option(names, "choice", tuple(map(str, get_args(kind))))
     if typing.get_origin(kind) is tuple:
         return Option(names, "several")
     return Option(names, kind.__name__ if kind in (int, float) else "str")
@@ -259,7 +259,8 @@ def describe(example: Example) -> str:
     if example.call:
         return f"cnn.{example.call.function}({example.call.parameter}: {example.call.value})"
     shown = " ".join(_shortened(argument) for argument in example.arguments)
-    return f"python -m {example.module} {shown}".replace(" ".join(TINY), "TINY")
+    mutated = f" after {' '.join(map(str, example.mutation))}" if example.mutation else ""
+    return f"python -m {example.module} {shown}{mutated}".replace(" ".join(TINY), "TINY")
 
 
 def _shortened(argument: str) -> str:

@@ -65,6 +65,10 @@ class Outcome(NamedTuple):
     """How the process ended before it answered."""
 
 
+SAME = " (the same content)"
+"""Ends the words of a mutation that changes nothing that this process reads, such as permissions of root's files."""
+
+
 class Settled(BaseException):
     """Raised when an accepted command is about to compile what trains or measures."""
 
@@ -324,7 +328,10 @@ def _run(example: Example, tree: World, before: world.Snapshot, outside: list[st
     outside.clear()
     words, start = "", before
     if example.mutation:
+        file = world.labels(tree.root)[example.mutation.file]
         words = world.mutate(tree.root, example.mutation, ("work/runs/good/", "work/runs/other/"))
+        if world.digest(file) == world.digest(tree.pristine / file.relative_to(tree.root)):
+            words += SAME
         start = world.snapshot(tree.root)
     if example.kind != "mutation" and not example.trains:
         TRAINS_NOT.set()

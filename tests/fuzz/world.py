@@ -70,6 +70,8 @@ def digest(path: Path) -> str:
     """Of a file's content, or in words what is no file."""
     if path.is_symlink():
         return f"link to {os.readlink(path)}"
+    if path.is_file() and path.stat().st_size > 1 << 28:
+        return "huge"
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     return "directory" if path.is_dir() else "missing" if not path.exists() else "special"

@@ -11,8 +11,9 @@ import pytest
 import cnn
 from cnn.__main__ import main
 from cnn.figures import evaluation_plots
-from cnn.look import evaluation
+from cnn.look import evaluation, scores
 from cnn.runs import outputs
+from cnn.text import columns
 from tests.helpers import narrow
 
 
@@ -98,3 +99,20 @@ def test_an_output_that_cannot_be_a_directory_is_refused_before_anything_is_comp
 def test_a_confusion_matrix_must_be_square():
     with pytest.raises(ValueError, match=r"counts must be \[K,K\]"):
         evaluation_plots.confusion_matrix(np.zeros(3, int), ["a", "b", "c"])
+
+
+def test_of_many_classes_the_worst_are_printed():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 60, 900)
+    probabilities = rng.dirichlet(np.ones(60), 900) + np.eye(60)[labels] * rng.random(60)[labels, None]
+    names = [f"{'자전거 ' * 20}{label}" for label in range(60)]
+    values = scores.evaluation(probabilities / probabilities.sum(1, keepdims=True), labels, names, 1.0)
+    lines = evaluation.format_evaluation(values).splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("class "))
+    rows = lines[head + 1 : head + 1 + evaluation.WORST]
+    assert [float(row.split()[-2]) for row in rows] == sorted(
+        float(f"{one['f1']:.4f}") for one in values["classes"].values()
+    )[:20]
+    assert lines[head + 1 + evaluation.WORST] == "and 40 other classes, whose F1 is not lower, in evaluation.json"
+    assert {columns(line) for line in lines[head : head + 1 + evaluation.WORST]} == {columns(lines[head])}
+    assert max(map(columns, lines)) <= 120

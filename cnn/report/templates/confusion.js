@@ -17,7 +17,7 @@
   if (body.length) cellAt(0, 0).tabIndex = 0;
   // Of many classes, as many names are shown as fit.
   function fitCells() {
-    const side = Math.max(3, Math.min(16, Math.floor((table.parentElement.clientWidth - 170) / body.length)));
+    const side = Math.max(3, Math.min(16, Math.floor((table.parentElement.clientWidth - 166) / body.length)));
     table.style.setProperty("--side", `${side}px`);
     table.style.setProperty("--classes", body.length);
     for (const names of [[...heads].slice(1), [...body].map(row => row.cells[0])])
