@@ -1,1 +1,1 @@
-"""Arrays -> matplotlib figures. Imports only errors from cnn."""
+"""Arrays -> matplotlib figures. Imports only text from cnn."""

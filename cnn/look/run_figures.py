@@ -19,7 +19,7 @@ from cnn.runs import derived, outputs, rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import Result, load_images
 from cnn.runs.transfer import apply_transfer
-from cnn.text import printable
+from cnn.text import printable, shortened
 from cnn.training.border import predict
 from cnn.training.state import TrainState, create_state
 from cnn.training.summary import LayerRow, flattened_pixels, last_hidden_layer, layer_table
@@ -122,7 +122,7 @@ def figures(
     train, test = splits.train, splits.test
     layers = layer_table(result.state)
     maps = feature_maps(result.state, train.images[:1])
-    description = f"the first training image ({names[train.labels[0]]})"
+    description = f"the first training image ({shortened(names[train.labels[0]], 40)})"
 
     def draw_maps(layer):
         return lambda: image_plots.feature_maps(_layer_maps(maps, layer), f"Feature maps of {layer} for {description}")
@@ -265,7 +265,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     cam = np.asarray(grad_cam(state, image[None], layer, labels))[0] if maps[layer].ndim == 4 else None
     gradients = np.asarray(integrated_gradients(state, image[None], labels))[0]
     subject = description if file else description.capitalize()
-    title = f"{subject}: predicted as {names[label]}, probability {probabilities[label]:.3f}"
+    title = f"{subject}: predicted as {shortened(names[label], 40)}, probability {probabilities[label]:.3f}"
     drawings = {
         f"look_{layer}_maps": lambda: _layer_figure(maps, layer, description, names),
         f"look_{layer}_attribution": lambda: image_plots.attribution(image, cam, gradients, layer, title),

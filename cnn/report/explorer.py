@@ -175,12 +175,14 @@ def explorer_data(state: TrainState, test: Split, probabilities: np.ndarray) -> 
     step = _step(images.shape[1], images.shape[2], IMAGE_SIDE)
     images = images[:, ::step, ::step]
     columns = min(COLUMNS, WEBP_SIDE // images.shape[2])
-
-    exact = len(webp(tile_images(images, columns), lossless=True)) <= LOSSLESS_BYTES
+    whole = webp(tile_images(images, columns), lossless=True)
+    exact = len(whole) <= LOSSLESS_BYTES
 
     def encode(kept):
         layers = _encode_layers(names, maps, cams, steps, kept)
-        sheet = webp(tile_images(images[kept], columns), lossless=exact, quality=80 if exact else 85)
+        sheet = whole
+        if not exact or len(kept) < len(images):
+            sheet = webp(tile_images(images[kept], columns), lossless=exact, quality=80 if exact else 85)
         size = sum(len(layer["src"]) + len(layer["cam"]) for layer in layers) + max(0, len(sheet) - SHEET_BYTES)
         return layers, sheet, size
 

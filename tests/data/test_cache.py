@@ -71,7 +71,7 @@ def test_no_source_is_one_line_with_all_hints(cache_home, capsys, caplog):
 
 def test_low_disk_space_is_always_reported(monkeypatch, cache_home):
     monkeypatch.setattr(cache, "MIN_FREE_BYTES", 2**63)
-    with pytest.raises(DataError, match=r"To fix this: free disk space: only [0-9]+ MiB are left \(XDG_CACHE_HOME moves"):
+    with pytest.raises(DataError, match=r"To fix this: free disk space: only [0-9]+ MiB are left \(XDG_CACHE"):
         load_data(CONFIG)
 
 

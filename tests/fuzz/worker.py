@@ -8,7 +8,6 @@ import resource
 import shutil
 import sys
 import tempfile
-import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -17,12 +16,11 @@ from typing import Any, NamedTuple
 
 from tests.forked import PROCESSES
 from tests.fuzz import calls, world
+from tests.fuzz.sandbox import MAKES_NOT, TRAINS_NOT, Settled, guard, prepare_libraries, published
 from tests.fuzz.world import Mutation, World
 
 MEMORY_BYTES = 2 << 30
 """Address space that an example may use beyond that of the process at its start."""
-
-IMAGES, TEST_IMAGES = 80, 24
 
 TINY = (
     *("--model.conv1_features", "2", "--model.conv2_features", "2", "--model.dense_features", "4"),
@@ -67,10 +65,6 @@ class Outcome(NamedTuple):
 
 SAME = " (the same content)"
 """Ends the words of a mutation that changes nothing that this process reads, such as permissions of root's files."""
-
-
-class Settled(BaseException):
-    """Raised when an accepted command is about to compile what trains or measures."""
 
 
 class Settings(NamedTuple):
@@ -140,12 +134,12 @@ def _serve(settings: Settings, connection: Any) -> None:
         os.environ.pop(name, None)
     tempfile.tempdir = str(place / "tmp")
     sys.dont_write_bytecode = True
-    _prepare_libraries(settings.compiled)
+    prepare_libraries(settings.compiled)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    outside = _guard([str(place), os.path.realpath(settings.compiled)])
+    outside = guard([str(place), os.path.realpath(settings.compiled)])
     if not (place / "pristine").exists():
         _build(place / "building")
         (place / "building").rename(place / "pristine")
@@ -158,83 +152,6 @@ def _serve(settings: Settings, connection: Any) -> None:
             example = connection.recv()
             outcome, before = _run(example, tree, before, outside)
             connection.send(outcome)
-
-
-def _prepare_libraries(compiled: str) -> None:
-    """Few images, no network, no pictures, little optimization."""
-    import jax
-    import matplotlib.figure
-    from PIL import Image
-
-    from cnn import datasets
-    from cnn.data import cache, idx
-    from cnn.errors import DataError
-    from cnn.training import state
-
-    Image.new("L", (8, 8)).save(picture := io.BytesIO(), "PNG")
-
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_disable_most_optimizations", True)
-    jax.config.update("jax_compilation_cache_dir", compiled)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    known = datasets.DATASETS["fashion_mnist"]
-    datasets.DATASETS["fashion_mnist"] = known._replace(train_images=IMAGES, test_images=TEST_IMAGES)
-    for field, content in _published().items():
-        idx.IDX_FILES[field] = idx.IDX_FILES[field]._replace(sha256=hashlib.sha256(content).hexdigest())
-
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise DataError("no network in a test")
-
-    def not_joined(*args: Any, **kwargs: Any) -> None:
-        raise RuntimeError("no other processes in a test")
-
-    def save(figure: Any, file: Any, **kwargs: Any) -> None:
-        with open(file, "wb") if isinstance(file, (str, os.PathLike)) else contextlib.nullcontext(file) as stream:
-            stream.write(picture.getvalue())
-
-    cache._fetch = refuse
-    jax.distributed.initialize = not_joined
-    setattr(matplotlib.figure.Figure, "savefig", save)  # noqa: B010
-    compile = jax.stages.Lowered.compile
-    setattr(jax.stages.Lowered, "compile", lambda lowered: _Unless(TRAINS_NOT, compile)(lowered))  # noqa: B010
-    state.initial_state = _Unless(MAKES_NOT, state.initial_state)
-
-
-TRAINS_NOT, MAKES_NOT = threading.Event(), threading.Event()
-"""Set while an accepted command ends before it compiles a program that trains, or one that makes parameters."""
-
-
-class _Unless:
-    """A function that raises Settled while an event is set; its attributes are the function's."""
-
-    def __init__(self, ends: threading.Event, function: Any):
-        self._ends, self._function = ends, function
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._ends.is_set():
-            raise Settled
-        return self._function(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._function, name)
-
-
-def _published() -> dict[str, bytes]:
-    """The content of the four idx files by field: of every class, in turn, a square with noise."""
-    import numpy as np
-
-    from cnn.data import idx
-
-    rng, contents = np.random.default_rng(0), {}
-    for field, shape in idx.array_shapes("fashion_mnist").items():
-        if "labels" in field:
-            array = (np.arange(shape[0]) % 10).astype(np.uint8)
-        else:
-            array = rng.integers(0, 100, shape, np.uint8)
-            for number, image in enumerate(array):
-                image[4 : 6 + 2 * (number % 10), 4:20] += 150
-        contents[field] = idx.idx_header(shape) + array.tobytes()
-    return contents
 
 
 def _build(root: Path) -> None:
@@ -251,7 +168,7 @@ def _build(root: Path) -> None:
     os.chdir(work)
     for name in ("published", "files", "empty"):
         Path(name).mkdir()
-    for field, content in _published().items():
+    for field, content in published().items():
         Path("published", idx.IDX_FILES[field].name).write_bytes(content)
 
     def run(module: str, *arguments: str) -> None:
@@ -285,41 +202,6 @@ def _as_grid() -> list[str]:
     """TINY as options of a sweep."""
     fields = [text for text in TINY if text != "--log.no_figures"]
     return [*fields[:-1], "1"]
-
-
-def _guard(allowed: list[str]) -> list[str]:
-    """Forbids this process to write anywhere else; returns the list to which each try is added."""
-    tried: list[str] = []
-    written = {"os.rename": (0, 1), "os.link": (1,), "os.symlink": (1,)}
-    written |= dict.fromkeys(("os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.chown"), (0,))
-    directories = {"os.rename": (2, 3), "os.link": (3,), "os.symlink": (2,), "os.remove": (1,), "os.mkdir": (2,)}
-    directories |= {"os.rmdir": (1,), "os.chmod": (2,), "os.chown": (3,)}
-    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-
-    def check(path: Any, directory: int = -1) -> None:
-        if isinstance(path, int):
-            return
-        text = os.fsdecode(path)
-        if not os.path.isabs(text) and isinstance(directory, int) and directory >= 0:
-            text = os.path.join(os.readlink(f"/proc/self/fd/{directory}"), text)
-        parent, name = os.path.split(os.path.abspath(text))
-        place = os.path.join(os.path.realpath(parent), name)
-        if not any(place == root or place.startswith(f"{root}/") for root in allowed):
-            tried.append(place)
-            raise PermissionError(13, "this process may not write there", text)
-
-    def hook(event: str, args: tuple) -> None:
-        if event == "open":
-            path, _, flags = args
-            if flags & writing and not isinstance(path, int) and os.fsdecode(path) != os.devnull:
-                check(os.path.realpath(path))
-        elif event in written:
-            places = directories.get(event, ())
-            for number, index in enumerate(written[event]):
-                check(args[index], args[places[number]] if number < len(places) else -1)
-
-    sys.addaudithook(hook)
-    return tried
 
 
 def _run(example: Example, tree: World, before: world.Snapshot, outside: list[str]) -> tuple[Outcome, world.Snapshot]:
