@@ -20,6 +20,7 @@ from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16
 from cnn.config import ExperimentConfig
 from cnn.devices.sharding import find_devices
 from cnn.look.cost import step_cost
+from cnn.resolution import resolve
 from cnn.runs.sweeps import NUMBERS, ROW
 from cnn.serialization import differences, from_dict
 from cnn.training.optim import epoch_steps
@@ -65,7 +66,9 @@ def trained_elsewhere(path: Path, configs: dict[str, ExperimentConfig]) -> dict[
             raise cnn.ConfigError(f"--rungs are {', '.join(configs)}, but {path} has no {rung}; name some that it has")
         # Seed, device and fusing are ignored in the comparison.
         train = dataclasses.replace(config.train, epochs=trained[rung].train.epochs)
-        if changed := differences(dataclasses.replace(trained[rung], train=train, log=config.log), config):
+        if changed := differences(
+            resolve(dataclasses.replace(trained[rung], train=train, log=config.log)), resolve(config)
+        ):
             raise cnn.ConfigError(f"{path} has {rung} with another {changed[0]}; train it again")
     return found
 

@@ -152,9 +152,7 @@ def _fit(config: ExperimentConfig, run_dir: Path, splits: Splits | None, finishe
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        raise DamagedError(
-            f"this process or another has failed ({reason(error)}); start all again"
-        ) from error
+        raise DamagedError(f"this process or another has failed ({reason(error)}); start all again") from error
 
 
 def _draw(config: ExperimentConfig, run_dir: Path, result: Any, splits: Splits | None) -> None:

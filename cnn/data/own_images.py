@@ -107,10 +107,6 @@ def load_own_images(
     if not (layout := find_layout(path)):
         raise DataError(f"{path} holds no images; give {LAYOUTS}")
     source = SOURCES[layout.kind](layout)
-    for kind, names in {**source.left_out, "of no split": files_of_no_split(layout)}.items():
-        if names:
-            first = ", ".join(map(printable, names[:3])) + ", ..." * (len(names) > 3)
-            warn(f"left out, {kind}: {len(names):,} ({first})")
     home = cache_directory("images")
     state = _files_state(layout, source.files)
     seen = home / "files" / state
@@ -141,6 +137,10 @@ def load_own_images(
         with working_directory(home) as work:
             (work / state).write_text(digest, encoding="ascii")
             publish(work, seen.parent, [state])
+    for kind, names in {**source.left_out, "of no split": files_of_no_split(layout)}.items():
+        if names:
+            first = ", ".join(map(printable, names[:3])) + ", ..." * (len(names) > 3)
+            warn(f"left out, {kind}: {len(names):,} ({first})")
     for line in notes:
         warn(line)
     return images

@@ -13,7 +13,7 @@ from cnn.rules import Checked, require, zero_or
 class Family(Checked):
     """Base class of the model configurations, each in a file with its network: in ``cnn/models``, or one's own."""
 
-    family: str = field(default="", init=False)
+    family: str = field(default="", init=False, repr=False)
     """Name of the family: of one's own, the module and name of the class."""
     classes: Annotated[int, zero_or(2, 65_536)] = 0
     """Number of classes; 0 for that of the data."""

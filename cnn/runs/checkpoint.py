@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def save(checkpoints: Checkpoints, state: TrainState, progress: dict[str, Any]) 
     step, arrays = int(state.step), _arrays(state)
     directory = checkpoints.path(step)
     failed = f"cannot write the checkpoint of step {step} to {checkpoints.directory}"
-    before = next(iter(steps(checkpoints)), None)
+    before = None
+    with suppress(RunDirError):
+        before = next(iter(steps(checkpoints)), None)
     resumes = "starts from scratch, as there is no earlier one" if before is None else f"resumes from step {before}"
     hint = f"fix that, and the same command {resumes}"
     try:

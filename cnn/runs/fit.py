@@ -174,6 +174,7 @@ def _train(run: Run, checkpoints: Any, state: TrainState, layer: str | None) -> 
     # Fused, all epochs are saved at once: what was saved is the whole run.
     elif not progress.history:
         progress = _train_fused(run, state, progress, checkpoints)
+    run.check_lock()
     with timed(run.seconds, "checkpoint"):
         return load_best_of(checkpoints, state), progress
 

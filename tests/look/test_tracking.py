@@ -145,7 +145,7 @@ def test_a_failing_tracker_warns_once_and_the_run_continues(config, small, tmp_p
     monkeypatch.setitem(tracking.TRACKERS, "tensorboard", failing)
     result = _fit(_config(config, epochs=3), run_dir, small, lines.append)
     assert len(result.history) == 3 and (run_dir / "result.json").exists()
-    assert lines == [f"--log.tracker tensorboard fails ({error}); the run continues without it"]
+    assert lines == [f"--log.tracker tensorboard fails ({error.strerror}); the run continues without it"]
     assert len(_read(run_dir).Scalars("loss/val")) == 1
 
 
@@ -266,7 +266,6 @@ def test_mlflow_has_one_run_with_every_epoch_and_option(mlflow, tmp_path, config
 
 
 def test_a_run_uses_the_tracker_of_its_configuration(tmp_path, monkeypatch, small):
-    for module in ("runs.fit", "runs.result"):
-        monkeypatch.setattr(f"cnn.{module}.load_data", lambda config: small)
+    monkeypatch.setattr("cnn.data.splits.load_named", lambda config: (config, small))
     run(_config(load_experiment("experiments.fashion_cnn"), epochs=1), tmp_path / "run")
     assert len(_read(tmp_path / "run").Scalars("loss/val")) == 1

@@ -140,7 +140,7 @@ def test_a_link_in_a_run_directory_is_not_followed(interrupted, four_epochs, sma
     [
         ("result.json", "[]", "is not what a run writes"),
         ("result.json", '{"best_epoch": "1"}', "best_epoch is '1', but a run writes a int"),
-        ("result.json", "{", "it is not JSON"),
+        ("result.json", "{", "result.json: not JSON"),
         ("config.json", "{}", "is not what a run writes"),
         ("metrics.jsonl", '{"epoch": 1}\n', "train_loss is 'missing'"),
         ("metrics.jsonl", "\xff", "metrics.jsonl"),

@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -59,10 +60,10 @@ def test_a_non_finite_loss_is_found_from_the_checkpoint_before_a_damaged_one(con
 
 
 def test_a_skipped_update_leaves_the_parameters_and_counts_nothing(config, small):
-    """A pixel cannot be non-finite, but a label can be out of range, which makes the loss NaN."""
+    """A pixel cannot be non-finite, but a JAX array's label can be out of range, which makes the loss NaN."""
     state = cnn.create_state(narrow(config, nan_policy="skip"))
     before = jax.tree.map(np.array, state.params)
-    bad = cnn.Batch(small.train.images[:32], np.where(np.arange(32) == 3, 99, small.train.labels[:32]))
+    bad = cnn.Batch(small.train.images[:32], jnp.where(jnp.arange(32) == 3, 99, small.train.labels[:32]))
     state, metrics = cnn.train_step(state, bad)
     assert_same(state.params, before)
     assert (state.step, metrics.count, metrics.loss_sum) == (1, 0, 0)
@@ -73,7 +74,7 @@ def test_a_skipped_update_leaves_the_parameters_and_counts_nothing(config, small
 
 def test_the_eleventh_non_finite_loss_in_a_row_is_not_skipped(config, small):
     state = cnn.create_state(narrow(config, nan_policy="skip"))
-    bad = cnn.Batch(small.train.images[:8], np.full(8, 99))
+    bad = cnn.Batch(small.train.images[:8], jnp.full(8, 99))
     counts, losses = [], []
     for _ in range(11):
         state, metrics = cnn.train_step(state, bad)

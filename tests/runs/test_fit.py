@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnn
+from cnn.data.splits import check_splits
 from cnn.look.run_figures import figures, write_figures
 from cnn.runs import derived
 from cnn.training.early_stopping import EarlyStopper, should_stop, update_stopper
 from tests.helpers import NARROW, assert_same, narrow
 
 
-def test_a_run_writes_its_files(finished, result, four_epochs):
+def test_a_run_writes_its_files(finished, result, four_epochs, small):
     names = {path.name for path in finished.iterdir()} - {".lock"}
     assert names == {"config.json", "metrics.jsonl", "kernels.jsonl", "result.json", "checkpoints", "summary.txt"}
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
@@ -30,7 +31,7 @@ def test_a_run_writes_its_files(finished, result, four_epochs):
     assert written == result.summary
     assert {"data", "compile", "train", "eval", "checkpoint"} <= set(written["seconds"])
     described = json.loads((finished / "config.json").read_text())
-    assert cnn.load_best(finished)[1] == four_epochs
+    assert cnn.load_best(finished)[1] == check_splits(four_epochs, small)
     assert described["versions"]["jax"] == jax.__version__ and described["devices"]["platform"] == "cpu"
     assert len(described["data_sha256"]) == 64
     assert "conv1 (Conv)" in (finished / "summary.txt").read_text()
@@ -131,5 +132,5 @@ def test_a_network_of_more_classes_than_the_data_is_trained_and_drawn(config, sm
 
 def test_fewer_classes_than_the_data_has_are_refused(config, small, tmp_path):
     few = dataclasses.replace(config, model=dataclasses.replace(NARROW, classes=5))
-    with pytest.raises(cnn.ConfigError, match="--model.classes is 5, but fashion_mnist has 10 classes"):
+    with pytest.raises(cnn.ConfigError, match="--model.classes is 5, but must be at least 10"):
         cnn.fit(few, tmp_path / "run", small)

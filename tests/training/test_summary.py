@@ -39,7 +39,7 @@ def test_flops_agree_with_xla(full_config, small):
 
 def test_widths_and_classes_follow_the_configuration(config):
     model = cnn.ModelConfig(conv1_features=8, conv2_features=12, dense_features=20, classes=7)
-    rows = cnn.layer_table(cnn.create_state(dataclasses.replace(config, model=model)))
+    rows = cnn.layer_table(cnn.create_state(dataclasses.replace(config, data=cnn.DataConfig(), model=model)))
     assert [row.output_shape[-1] for row in rows if row.parameters] == [8, 12, 20, 7]
     assert sum(row.parameters for row in rows) == (9 + 1) * 8 + (72 + 1) * 12 + (588 + 1) * 20 + (20 + 1) * 7
 
