@@ -79,10 +79,8 @@ class DataConfig(Checked):
         Raises:
           ConfigError: the images are the user's own, and not loaded yet.
         """
-        own = "images, of which nothing is known before they are loaded"
-        require(
-            self.name in DATASETS, "data.name", self.name, f"one of {', '.join(DATASETS)}; these are one's own {own}"
-        )
+        allowed = f"one of {', '.join(DATASETS)}; or load your own images first, as cnn.fit does"
+        require(self.name in DATASETS, "data.name", self.name, allowed)
         return DATASETS[self.name]
 
     @property
@@ -137,7 +135,7 @@ class OptimConfig(Checked):
     label_smoothing: Annotated[float, RATE] = 0.0
     """Fraction of each target distributed evenly over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced weights an image's loss by N / (K * images of its class), so that all classes count the same."""
+    """balanced weights an image's loss by the mean number of images of a class over that of its class."""
     average_decay: Annotated[float, RATE] = 0.0
     """Decay of the exponential moving average (EMA) of the parameters used for evaluation; 0 disables it."""
     batch_size: Annotated[int, integer(1)] = 32

@@ -18,6 +18,7 @@ from cnn.data.splits import Splits
 from cnn.devices.processes import is_primary, join_processes, leave
 from cnn.devices.sharding import make_mesh, usable_cores
 from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped, report_and_exit
+from cnn.resolution import resolve_as
 from cnn.runs import outputs, rundir
 from cnn.text import one_line, printable, reason
 
@@ -66,6 +67,9 @@ def main(config: ExperimentConfig, splits: Splits | None = None) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         elif cluster != (None, None, None):
             raise ConfigError("--coordinator, --processes and --process-index are for --distributed; add it")
+        if config.model.family.startswith("__main__."):
+            name = sys.argv[0].removesuffix(".py").replace("/", ".")
+            raise ConfigError(f"a network that is run as a script cannot be found again; run python -m {name}")
         with named_or_new(run_dir, config.name) as directory:
             run(config, directory, splits)
 
@@ -162,7 +166,7 @@ def _draw(config: ExperimentConfig, run_dir: Path, result: Any, splits: Splits |
     _say(f"drawing {printable(run_dir / rundir.FIGURES)}")
     start = time.perf_counter()
     # With what it had left to its data, such as the names of the classes.
-    config = rundir.read_description(run_dir)["config"]
+    config = resolve_as(config, rundir.read_description(run_dir)["config"])
     draw_figures(run_dir, config, result, splits)
     seconds = {**result.summary["seconds"], "figures": time.perf_counter() - start}
     # The run has released its directory, and another may have taken its place meanwhile.

@@ -93,7 +93,9 @@ def find_layout(path: str | os.PathLike) -> Layout | None:
         return Layout("parquet", path, parts)
     if "data" in folders and (parts := _data_files(path / "data", list_folder(path / "data")[1], ".parquet")):
         return Layout("parquet", path, parts)
-    tables = _data_files(path, files, ".csv")
+    # Beside class folders, only the tables of a set of splits are more than a note.
+    with_folders = len(folders) > 1 and not any("train" in name.lower() for name in files if name.endswith(".csv"))
+    tables = () if with_folders else _data_files(path, files, ".csv")
     if tables and (tables[0][0] or len(tables) == 1 and len(folders) < 2):
         kinds: dict[Kind, Path] = {csv_kind(file): file for _, file in tables}
         if len(kinds) > 1:

@@ -45,6 +45,10 @@ def load_named(config: DataConfig) -> tuple[DataConfig, Splits]:
     """Returns a data set as ``load_data`` does, and its configuration with image size, channels and class names."""
     if is_own(config):
         return _load_own(config)
+    height, width, channels = config.published.image_shape
+    size = (height, width)
+    require(config.image_size in ((), size), "data.image_size", config.image_size, f"{size} with {config.name}")
+    require(config.channels in (0, channels), "data.channels", config.channels, f"{channels} with {config.name}")
     if config.train_images < 1:
         raise ConfigError(
             f"--data.val_fraction is {config.val_fraction}, but must leave one of {config.val_images:,} images"
@@ -59,10 +63,10 @@ def load_named(config: DataConfig) -> tuple[DataConfig, Splits]:
         val=Split(arrays.train_images[val], labels[val]),
         test=Split(np.array(arrays.test_images), arrays.test_labels.astype(np.int32)),
     )
-    (height, width, channels), names = config.published.image_shape, class_names(config)
+    names = class_names(config)
     for name, split in zip(Splits._fields, splits, strict=True):
         check_split(split, config.published.image_shape, len(names), name)
-    return dataclasses.replace(config, image_size=(height, width), channels=channels, class_names=names), splits
+    return dataclasses.replace(config, image_size=size, channels=channels, class_names=names), splits
 
 
 def is_own(config: DataConfig) -> bool:

@@ -53,6 +53,8 @@ def csv_pixels(layout: Layout) -> Source:
     # Checked before any row is read.
     headers = {path: read_header(path) for _, path in layout.parts}
     for path, header in headers.items():
+        if len(set(header)) < len(header):
+            raise DataError(f"{path}: two columns have one name; rename one")
         side = int((len(header) - 1) ** 0.5)
         if side * side != len(header) - 1:
             raise DataError(

@@ -44,7 +44,7 @@ def _host_bytes() -> float:
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             available = min(available, limit - used)
     for limit in ("memory.max", "memory/memory.limit_in_bytes"):
-        # "max", which is no number, is no limit.
+        # "max" means that there is no limit.
         with suppress(OSError, ValueError):
             available = min(available, int(Path("/sys/fs/cgroup", limit).read_text()))
     return available

@@ -62,18 +62,17 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], dict[str, Callable[[], 
       DamagedError: the checkpoint is damaged.
     """
     from cnn.figures import evaluation_plots, image_plots
-    from cnn.look.batches import by_batches
+    from cnn.look.batches import by_batches, probabilities
     from cnn.look.features import layer_outputs
     from cnn.look.tsne import embed
     from cnn.resolution import model_class_names
     from cnn.runs.checkpoint import load_best
     from cnn.runs.result import load_images
-    from cnn.training.border import predict
     from cnn.training.summary import last_hidden_layer, layer_table
 
     state, config = load_best(run_dir)
     splits, names = load_images(run_dir), model_class_names(config)
-    val, test = (np.asarray(predict(state, split.images)) for split in (splits.val, splits.test))
+    val, test = (probabilities(state, split.images) for split in (splits.val, splits.test))
     values, bins = calibrated(val, splits.val.labels, test, splits.test.labels, names)
     worst = top_losses(test, splits.test.labels)
     caption = f"The {len(worst)} test images with the highest loss: class, predicted class, loss"

@@ -14,6 +14,7 @@ import numpy as np
 from cnn.config import ExperimentConfig
 from cnn.data.splits import Splits
 from cnn.errors import RunDirError
+from cnn.look.batches import probabilities
 from cnn.look.scores import MANY, calibrated
 from cnn.report.classes import class_table, confusion_note, confusion_table, most_mistaken
 from cnn.report.explorer import explorer_data
@@ -24,7 +25,6 @@ from cnn.runs import outputs, rundir
 from cnn.runs.result import Result, load_images, load_result
 from cnn.serialization import config_fields
 from cnn.text import printable
-from cnn.training.border import predict
 
 FIGURE_BYTES = 700_000
 """Maximum size of all figures in a page."""
@@ -103,9 +103,9 @@ def evaluate_test(run_dir: Path, splits: Splits | None = None) -> EvaluatedRun:
       DamagedError: the checkpoint is damaged.
     """
     config, result = load_result(run_dir)
-    splits = splits or load_images(run_dir)
-    probabilities = np.asarray(predict(result.state, splits.test.images))
-    return EvaluatedRun(run_dir, rundir.read_description(run_dir), config, result, splits, probabilities)
+    splits = load_images(run_dir) if splits is None else splits
+    predicted = probabilities(result.state, splits.test.images)
+    return EvaluatedRun(run_dir, rundir.read_description(run_dir), config, result, splits, predicted)
 
 
 def run_page(run: EvaluatedRun) -> str:
@@ -113,7 +113,7 @@ def run_page(run: EvaluatedRun) -> str:
     config, result, test = run.config, run.result, run.splits.test
     figures, names = _figures(run.run_dir), model_class_names(config)
     korean = korean_names(config.data)
-    val = np.asarray(predict(result.state, run.splits.val.images))
+    val = probabilities(result.state, run.splits.val.images)
     values, bins = calibrated(val, run.splits.val.labels, run.probabilities, test.labels, names)
     shown = most_mistaken(values["confusion_matrix"])
     confusion = np.asarray(values["confusion_matrix"])[np.ix_(shown, shown)].tolist()

@@ -286,7 +286,7 @@ def _save_kernels(run: Run, layer: str | None, state: TrainState, epoch: int) ->
     if layer is not None:
         kernels = to_host(state.eval_state.params[layer]["kernel"])
         # No run stops for a picture; if the disk is full, the checkpoint that follows says what is lost.
-        with suppress(RunDirError, OSError):
+        with suppress(RunDirError, OSError, ValueError):
             derived.write_kernels(run.run_dir, epoch, kernels)
 
 

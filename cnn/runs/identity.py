@@ -37,9 +37,9 @@ def new_id() -> str:
 
 def identify(values: dict[str, Any]) -> Identity:
     """Returns the identity of the run with these values in its config.json."""
-    config, train = values["config"], values["config"]["train"]
+    config, train = values["config"], values["config"].get("train", {})
     # As of rundir.check_entries, which lets only these runs train longer.
-    if config["optim"].get("schedule", "constant") == "constant" and not train.get("fused"):
+    if config.get("optim", {}).get("schedule", "constant") == "constant" and not train.get("fused"):
         train = {name: value for name, value in train.items() if name != "epochs"}
     return Identity(json_digest({**values, "config": {**config, "train": train}}), ID in values)
 

@@ -3,8 +3,10 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from cnn.data.splits import Split
+from cnn.runs.streaming import evaluation_windows, is_streamed
 from cnn.training.confusion import balanced_accuracy, confusion_matrix, macro_f1
 from cnn.training.state import TrainState
 
@@ -13,7 +15,9 @@ def class_scores(monitor: str, state: TrainState, val: Split) -> dict[str, float
     """Returns the scores that count all classes alike, for an epoch's row; {} if the monitor needs none."""
     if monitor in ("val_loss", "val_accuracy"):
         return {}
-    counts = jax.device_get(confusion_matrix(state, val))
+    windows = evaluation_windows(val) if is_streamed(val) else [(val, 0)]
+    parts = (Split(part.images[start:], part.labels[start:]) for part, start in windows)
+    counts = np.sum([jax.device_get(confusion_matrix(state, part)) for part in parts], axis=0)
     return {"val_balanced_accuracy": balanced_accuracy(counts), "val_macro_f1": macro_f1(counts)}
 
 

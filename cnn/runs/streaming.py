@@ -14,12 +14,16 @@ from jax.sharding import Mesh, NamedSharding
 from cnn.config import ExperimentConfig
 from cnn.data.splits import Split, Splits
 from cnn.devices.memory import spare_bytes
+from cnn.devices.processes import allreduce_max
 from cnn.devices.sharding import make_mesh, replicate
 from cnn.errors import ConfigError
 from cnn.training.metrics import Metrics, zero_metrics
 from cnn.training.state import TrainState
 from cnn.training.steps import epoch_order, evaluate
 from cnn.training.windows import evaluate_window, train_window, window_steps
+
+EVALUATION_BYTES = 192 << 20
+"""Memory for the images of an evaluation, of which a third is a window."""
 
 EVALUATED = 128
 """Images a batch of an evaluation, as of ``evaluate``."""
@@ -49,7 +53,9 @@ def is_streamed(split: Split) -> bool:
 
 
 def _memory(config: ExperimentConfig, mesh: Mesh) -> int:
-    return config.data.device_memory << 20 or spare_bytes(mesh.devices.ravel())
+    # The same in all processes, which must run the same programs.
+    spare = min(spare_bytes(mesh.devices.ravel()) >> 20, 2**31 - 1)
+    return (config.data.device_memory or -allreduce_max(-spare)) << 20
 
 
 def streamed_training(
@@ -102,8 +108,9 @@ def streamed_training(
             start = first // size * size
             last = min(first + end - step, start + size, epoch_steps)
             window = (ahead.pop(number, None) or threads.submit(gather, number)).result()
+            following = ahead.pop(number + 1, None) or threads.submit(gather, number + 1)
             ahead.clear()
-            ahead[number + 1] = threads.submit(gather, number + 1)
+            ahead[number + 1] = following
             if last < min(start + size, epoch_steps):
                 # The next call needs this window again.
                 ahead[number] = _done(window)
@@ -121,9 +128,10 @@ def _done(value: Any) -> Future:
     return future
 
 
-def evaluation_windows(split: Split, steps: int = 64) -> Iterator[tuple[Split, int]]:
+def evaluation_windows(split: Split) -> Iterator[tuple[Split, int]]:
     """Yields parts of a split that fill whole batches, and the first image of each that was in no part before."""
     count, batch_size = len(split.labels), min(EVALUATED, len(split.labels))
+    steps = window_steps(split.images[:1].nbytes, batch_size, math.ceil(count / batch_size), EVALUATION_BYTES)
     for start in range(0, count, steps * batch_size):
         # The last batch is full: it starts with images that have been counted.
         first = min(start, count - batch_size)

@@ -113,7 +113,7 @@ def class_weights(config: OptimConfig, counts: tuple[int, ...]) -> tuple[float, 
         return ()
     allowed = "none where the images of each class have not been counted, as cnn.fit does"
     require(counts != (), "optim.class_weights", config.class_weights, allowed)
-    return tuple(sum(counts) / (len(counts) * count) if count else 0.0 for count in counts)
+    return tuple(sum(counts) / (sum(map(bool, counts)) * count) if count else 0.0 for count in counts)
 
 
 def loss_targets(targets_BxK: Array, smoothing: float, weights: tuple[float, ...]) -> Array:

@@ -27,6 +27,7 @@ LAYOUTS = {
     "CSV of files": (["labels.csv=" + FILES, "images/a.png"], "labels.csv", "CSV of files", {None: "labels.csv"}),
     "CSV in a folder": (["labels.csv=" + FILES, "images/a.png"], ".", "CSV of files", {None: "labels.csv"}),
     "CSV beside class folders": (["notes.csv=a,b", "cat/a.png", "dog/a.png"], ".", "class folders", {None: "."}),
+    "test.csv beside class folders": (["test.csv=a,b", "cat/a.png", "dog/a.png"], ".", "class folders", {None: "."}),
     "CSV of pixels": (["digits.CSV=" + PIXELS], "digits.CSV", "CSV of pixels", {None: "digits.CSV"}),
     "Kaggle": (
         ["fashion-mnist_train.csv=" + PIXELS, "fashion-mnist_test.csv=" + PIXELS, "sample_submission.csv=id,label"],

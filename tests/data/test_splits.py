@@ -168,6 +168,12 @@ def test_images_of_another_shape_are_rejected(config, splits, message):
         check_splits(ExperimentConfig(data=config, optim=OptimConfig(batch_size=3)), splits)
 
 
+@pytest.mark.parametrize("fields", [{"image_size": (64,)}, {"channels": 3}])
+def test_published_images_have_their_own_size_and_channels(fields):
+    with pytest.raises(ConfigError, match=f"^--data.{next(iter(fields))} is .*, but must be .* with fashion_mnist$"):
+        load_data(DataConfig(**fields))
+
+
 def test_fewer_model_classes_than_the_data_has_are_rejected(installed):
     with pytest.raises(ConfigError, match="^--model.classes is 9, but must be at least 10"):
         load(ExperimentConfig(model=ModelConfig(classes=9), optim=OptimConfig(batch_size=1)))

@@ -61,6 +61,7 @@ BAD_CSV = {
     "no number": (csv_pixels, _cell(5, 0, ""), "row 6: the label is missing"),
     "below 0": (csv_pixels, _cell(5, 0, "-1"), "row 6: the label is -1, but must be at least 0"),
     "short": (csv_pixels, lambda rows: [*rows[:5], rows[5][1:], *rows[6:]], "Expected 65 columns, got 64"),
+    "twice": (csv_pixels, _cell(0, 7, "pixel1"), "two columns have one name"),
     "square": (csv_pixels, lambda rows: [row[:-1] for row in rows], "63 pixels in a row are not a square image"),
     "empty": (csv_pixels, lambda rows: rows[:1], "there are no images"),
     "nothing": (csv_pixels, lambda rows: [[]], "the columns are"),

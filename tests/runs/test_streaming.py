@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import cnn
 from cnn.runs import fit as loop
 from cnn.runs import streaming
+from cnn.runs.monitor import class_scores
 from tests.helpers import Interrupted, assert_same, interrupt_after, shrink, without_times
 
 
@@ -69,6 +71,15 @@ def test_a_run_may_go_on_with_more_memory(config, images, in_memory, tmp_path):
     with pytest.raises(Interrupted):
         cnn.fit(_streamed(config), tmp_path / "run", images, report=interrupt_after(1))
     _assert_equal(cnn.fit(config, tmp_path / "run", images), in_memory)
+
+
+def test_scores_of_classes_are_summed_over_windows(config, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "EVALUATION_BYTES", 3 * 128 * 784)
+    state = cnn.create_state(config)
+    assert len(list(streaming.evaluation_windows(images.val))) == 2
+    placed = cnn.Split(*map(jnp.asarray, images.val))
+    assert class_scores("val_macro_f1", state, images.val) == class_scores("val_macro_f1", state, placed)
+    assert_same(streaming.evaluate_split(state, images.val), streaming.evaluate_split(state, placed))
 
 
 def test_a_fused_run_needs_all_images_on_the_device(config, images, tmp_path):
