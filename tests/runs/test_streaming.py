@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_scores_of_classes_are_summed_over_windows(config, images, tmp_path, mon
     monkeypatch.setattr(streaming, "EVALUATION_BYTES", 3 * 128 * 784)
     state = cnn.create_state(config)
     assert len(list(streaming.evaluation_windows(images.val))) == 2
-    placed = cnn.Split(*map(jnp.asarray, images.val))
+    placed = jax.tree.map(jnp.asarray, images.val)
     assert class_scores("val_macro_f1", state, images.val) == class_scores("val_macro_f1", state, placed)
     assert_same(streaming.evaluate_split(state, images.val), streaming.evaluate_split(state, placed))
 
