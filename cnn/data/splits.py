@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnn.config import DataConfig, ExperimentConfig
-from cnn.data.arrays import Split, Splits
+from cnn.data.arrays import Split, Splits, release
 from cnn.data.cache import load_arrays, prepare
 from cnn.data.layouts import LAYOUTS, find_layout
 from cnn.data.own_images import load_own_images
@@ -16,6 +16,9 @@ from cnn.errors import ConfigError, DataError
 from cnn.resolution import class_names, resolve, unnamed
 from cnn.rules import FILE, INT32, checked, instance, require
 from cnn.text import shown
+
+CHUNK_BYTES = 64 << 20
+"""Bytes that are read at a time of images that lie on the disk."""
 
 MAX_CLASSES = 65_536
 """Largest number of classes where the configuration does not say it: the labels do."""
@@ -135,7 +138,10 @@ def data_digest(splits: Splits) -> str:
     digest = hashlib.sha256()
     for array in (array for split in splits for array in split):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        rows = max(1, CHUNK_BYTES * len(array) // max(array.nbytes, 1))
+        for start in range(0, len(array), rows):
+            digest.update(np.ascontiguousarray(array[start : start + rows]).data)
+            release(array)
     return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ from jax import P
 from jax.sharding import Mesh, NamedSharding
 
 from cnn.config import ExperimentConfig
-from cnn.data.splits import Split, Splits
+from cnn.data.arrays import Split, Splits, release
 from cnn.devices.memory import spare_bytes
 from cnn.devices.processes import allreduce_max
 from cnn.devices.sharding import make_mesh, replicate
@@ -94,7 +94,9 @@ def streamed_training(
             shape = (*indices_SxB.shape, *array.shape[1:])
             return jax.make_array_from_callback(shape, sharding, lambda at: array[indices_SxB[cast(Any, at)[:2]]])
 
-        return Split(part(split.images), part(split.labels))
+        window = Split(part(split.images), part(split.labels))
+        release(split.images)
+        return window
 
     program = train_window.lower(
         state, metrics, gather(0), np.int32(0), np.int32(0), np.int32(1), count=count
@@ -137,6 +139,7 @@ def evaluation_windows(split: Split) -> Iterator[tuple[Split, int]]:
         first = min(start, count - batch_size)
         part = slice(first, min(start + steps * batch_size, count))
         yield Split(split.images[part], split.labels[part]), start - first
+        release(split.images)
 
 
 def evaluate_split(state: TrainState, split: Split) -> Metrics:

@@ -1,6 +1,7 @@
 """Images that are read from disk while the device trains: the same bits as with all images on the device."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import cnn
+from cnn.data.splits import data_digest
 from cnn.runs import fit as loop
 from cnn.runs import streaming
 from cnn.runs.monitor import class_scores
@@ -86,3 +88,19 @@ def test_scores_of_classes_are_summed_over_windows(config, images, tmp_path, mon
 def test_a_fused_run_needs_all_images_on_the_device(config, images, tmp_path):
     with pytest.raises(cnn.ConfigError, match="^--train.fused needs all images on the device"):
         cnn.fit(_streamed(config, fused=True), tmp_path / "run", images)
+
+
+def test_pages_that_were_read_are_given_back(images):
+    def resident() -> int:
+        """Bytes of the mapping that are in memory, as Linux counts them for this process."""
+        name, size = str(images.train.images.filename), 0
+        for block in Path("/proc/self/smaps").read_text().split("VmFlags"):
+            if name in block:
+                size += 1024 * int(block.partition("\nRss:")[2].split()[0])
+        return size
+
+    images.train.images.sum()
+    assert resident() > images.train.images.nbytes // 2
+    digest = data_digest(images)
+    assert resident() < 2**16
+    assert data_digest(cnn.Splits(*(cnn.Split(np.array(one.images), one.labels) for one in images))) == digest
