@@ -12,7 +12,7 @@ from tests.fuzz.runner import Runner
 from tests.fuzz.worker import TINY, Example, Outcome, Settings
 from tests.fuzz.world import Mutation, labels, tree_digest
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 PICTURES = {f"figures/{name}.png" for name in ("embedding", "reliability", "top_losses")}
 """One of the four is changed."""
