@@ -190,7 +190,8 @@ def _evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Any:
 def _check_steps(metrics: Any, split: Any, steps: Any, **batch_size: Any) -> None:
     if not isinstance(metrics, Metrics):
         raise ConfigError(f"metrics are {shown(metrics)}, but must be a cnn.Metrics")
-    if not isinstance(steps, Array) and not is_count(steps, 0):
+    on_device = isinstance(steps, Array) and jnp.issubdtype(steps.dtype, jnp.integer) and steps.ndim == 0
+    if not on_device and not is_count(steps, 0):
         raise ConfigError(f"steps is {shown(steps)}, but must be an integer of at least 0")
 
 
