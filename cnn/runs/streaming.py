@@ -109,25 +109,20 @@ def streamed_training(
             number = epoch * windows + first // size
             start = first // size * size
             last = min(first + end - step, start + size, epoch_steps)
-            window = (ahead.pop(number, None) or threads.submit(gather, number)).result()
+            gathered = ahead.pop(number, None) or threads.submit(gather, number)
             following = ahead.pop(number + 1, None) or threads.submit(gather, number + 1)
             ahead.clear()
             ahead[number + 1] = following
             if last < min(start + size, epoch_steps):
                 # The next call needs this window again.
-                ahead[number] = _done(window)
-            state, metrics = program(state, metrics, window, np.int32(start), np.int32(first), np.int32(last))
+                ahead[number] = gathered
+            at = np.int32(start), np.int32(first), np.int32(last)
+            state, metrics = program(state, metrics, gathered.result(), *at)
             jax.block_until_ready(metrics)
             step += last - first
         return state, metrics
 
     return train
-
-
-def _done(value: Any) -> Future:
-    future: Future = Future()
-    future.set_result(value)
-    return future
 
 
 def evaluation_windows(split: Split) -> Iterator[tuple[Split, int]]:
