@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from cnn.errors import jax_error
 
+# Not used here: imported first, so that a setting that JAX refuses is one line.
 try:
     import jax  # noqa: F401
 except Exception as error:

@@ -1,11 +1,15 @@
 """Text that others have written: names and values printed on one line, regular files, and JSON, all with limits."""
 
+import hashlib
 import itertools
 import json
 import math
 import os
 import stat
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from typing import Any
 
 LINE = 300
@@ -79,24 +83,46 @@ def listed(values: Any) -> str:
     return printable(", ".join(map(str, values)), VALUE)
 
 
-def read_regular(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
-    """Returns the content of a regular file; never waits, as opening or reading a pipe would.
+@contextmanager
+def open_regular(path: str | os.PathLike) -> Iterator[BufferedReader]:
+    """Opens a regular file for reading; never waits, as opening or reading a pipe would.
 
     Raises:
       OSError: the file cannot be opened or read.
-      ValueError: it is not a regular file, or larger than ``max_bytes``; the message is the reason alone.
+      ValueError: it is not a regular file; the message is the reason alone.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
-        if status.st_size > max_bytes:
-            raise ValueError(f"{status.st_size:,} bytes, but at most {max_bytes:,} are read")
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError("a directory" if stat.S_ISDIR(mode) else "not a regular file")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(max_bytes)
+            yield file
     finally:
         os.close(descriptor)
+
+
+def read_regular(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
+    """Returns the content of a regular file.
+
+    Raises:
+      OSError, ValueError: as of ``open_regular``, or it is larger than ``max_bytes``.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise ValueError(f"{size:,} bytes, but at most {max_bytes:,} are read")
+        return file.read(max_bytes)
+
+
+def regular_digest(path: str | os.PathLike) -> str:
+    """Returns the hex SHA-256 of a regular file's bytes, which are read in parts.
+
+    Raises:
+      OSError, ValueError: as of ``open_regular``.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -30,7 +29,7 @@ from cnn.data.stratify import (
     number_classes,
 )
 from cnn.errors import DataError
-from cnn.text import listed, printable, read_json, reason, shown
+from cnn.text import listed, printable, read_json, reason, regular_digest, shown
 
 VERSION = 1
 """Part of the key: raised when the same files would give other arrays."""
@@ -177,11 +176,7 @@ def _files_digest(layout: Layout, files: Sequence[str]) -> str:
 def _file_digest(path: str | os.PathLike) -> str:
     """The hex SHA-256 of a regular file's bytes; why it has none, for another one."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return "not a regular file"
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return regular_digest(path)
     except (OSError, ValueError) as error:
         return reason(error)
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from cnn.devices.processes import to_host
+from cnn.text import regular_digest
 
 
 def bytes_digest(content: bytes) -> str:
@@ -40,11 +40,10 @@ def _raise(error: OSError) -> None:
 
 
 def _file_digest(path: Path) -> str:
-    # Opening a pipe would wait for its writer.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError(f"{path.name} is not a regular file")
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        return regular_digest(path)
+    except ValueError as error:
+        raise ValueError(f"{path.name} is {error}") from None
 
 
 def _leaves(arrays: Any) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def prepare_libraries(compiled: str) -> None:
 
     cache._fetch = refuse
     jax.distributed.initialize = not_joined
+    # By setattr, as type checkers refuse another signature.
     setattr(matplotlib.figure.Figure, "savefig", save)  # noqa: B010
     compile = jax.stages.Lowered.compile
     setattr(jax.stages.Lowered, "compile", lambda lowered: _Unless(TRAINS_NOT, compile)(lowered))  # noqa: B010
