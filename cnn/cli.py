@@ -279,6 +279,8 @@ def enable_compilation_cache() -> None:
 
 
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
+ONEDNN_FLAGS = f"{ONEDNN}=true --xla_cpu_experimental_ynn_fusion_type=reduce"
+"""oneDNN for convolutions and products, of which XLA would otherwise give most to YNN; YNN keeps the reductions."""
 
 
 def enable_onednn_bfloat16(*configs: ExperimentConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
@@ -299,4 +301,4 @@ def enable_onednn_bfloat16(*configs: ExperimentConfig, cpuinfo: Path = Path("/pr
                         "--model.dtype is float32 and bfloat16, but must be one here, as the flag that makes bfloat16 "
                         "fast on this processor changes float32 results; run a command for each"
                     )
-                os.environ["XLA_FLAGS"] = f"{flags} {ONEDNN}=true".strip()
+                os.environ["XLA_FLAGS"] = f"{flags} {ONEDNN_FLAGS}".strip()

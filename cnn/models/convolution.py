@@ -127,14 +127,19 @@ def _flipped(kernel_hxwxCxF):
 def _images_gradient(shape, kernel_hxwxCxF, grads_BxPxQxF, strides, padding):
     """The output gradients, dilated by the strides, convolved with the flipped kernel, its C and F swapped."""
     kernel, grads = kernel_hxwxCxF, grads_BxPxQxF
-    low = [pad[0] for pad in _pads(shape, kernel.shape, strides, padding)]
-    pads = [
-        (kernel.shape[i] - 1 - low[i], shape[i + 1] + low[i] - (grads.shape[i + 1] - 1) * strides[i] - 1)
-        for i in (0, 1)
-    ]
+    pads = _gradient_pads(shape, kernel.shape, grads.shape, strides, padding)
     return lax.conv_general_dilated(
         grads, _flipped(kernel), (1, 1), pads, lhs_dilation=strides, dimension_numbers=_NHWC
     )
+
+
+def _gradient_pads(shape, kernel_shape, grads_shape, strides, padding):
+    """Rows and columns to add before and after the dilated output gradients, for the gradient of the images."""
+    low = [pad[0] for pad in _pads(shape, kernel_shape, strides, padding)]
+    return [
+        (kernel_shape[i] - 1 - low[i], shape[i + 1] + low[i] - (grads_shape[i + 1] - 1) * strides[i] - 1)
+        for i in (0, 1)
+    ]
 
 
 def _kernel_gradient(images_BxHxWxC, kernel_shape, grads_BxPxQxF, strides, padding):
@@ -189,8 +194,26 @@ def _depthwise_sum_of_shifts(images_BxHxWxC, kernel_hxwx1xC, strides):
     # A sum in bfloat16 would round at every term.
     dtype = jnp.promote_types(images_BxHxWxC.dtype, jnp.float32)
     windows = _depthwise_windows(images_BxHxWxC.astype(dtype), kernel_hxwx1xC.shape, strides)
-    rows = kernel_hxwx1xC.astype(dtype).reshape(-1, kernel_hxwx1xC.shape[-1])
-    return reduce(jnp.add, map(jnp.multiply, windows, rows)).astype(images_BxHxWxC.dtype)
+    return _weighted_sum(windows, kernel_hxwx1xC.astype(dtype)).astype(images_BxHxWxC.dtype)
+
+
+def _weighted_sum(windows, kernel_hxwx1xC):
+    """The sum of the h * w windows, each times its row of the kernel."""
+    return reduce(jnp.add, map(jnp.multiply, windows, kernel_hxwx1xC.reshape(-1, kernel_hxwx1xC.shape[-1])))
+
+
+def _depthwise_images_gradient(images_BxHxWxC, kernel_hxwx1xC, grads_BxPxQxC, strides):
+    """The output gradients, dilated by the strides, as a sum of shifts with the flipped kernel.
+
+    Differentiating the forward sum gives one padded addition to the whole image for each of its terms.
+    """
+    images, kernel, grads = images_BxHxWxC, kernel_hxwx1xC, grads_BxPxQxC
+    dtype = jnp.promote_types(grads.dtype, jnp.float32)
+    pads = _gradient_pads(images.shape, kernel.shape, grads.shape, strides, "SAME")
+    dilation = [(0, 0, 0), *((*pad, stride - 1) for pad, stride in zip(pads, strides, strict=True)), (0, 0, 0)]
+    padded = lax.pad(grads.astype(dtype), jnp.zeros((), dtype), dilation)
+    windows = _windows(padded, kernel.shape[:2], images.shape[1:3], (1, 1), ((0, 0), (0, 0)), axis=1)
+    return _weighted_sum(windows, kernel[::-1, ::-1].astype(dtype)).astype(images.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -218,8 +241,7 @@ def _depthwise_backward(strides, residuals, grads_BxPxQxC):
         totals = [jnp.zeros(grads_BxPxQxC.shape[1:], dtype)] * math.prod(shape[:2])
         totals, _ = lax.scan(add, totals, (images_BxHxWxC, grads_BxPxQxC))
         kernel_gradient = jnp.stack([total.sum((0, 1)) for total in totals]).reshape(shape).astype(kernel_hxwx1xC.dtype)
-        forward = partial(_depthwise_sum_of_shifts, kernel_hxwx1xC=kernel_hxwx1xC, strides=strides)
-        return *jax.vjp(forward, images_BxHxWxC)[1](grads_BxPxQxC), kernel_gradient
+        return _depthwise_images_gradient(images_BxHxWxC, kernel_hxwx1xC, grads_BxPxQxC, strides), kernel_gradient
 
     return lax.platform_dependent(*residuals, grads_BxPxQxC, cpu=explicit, default=plain)
 

@@ -10,16 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from optax.contrib import MuonDimensionNumbers, muon
 
 from cnn.config import ExperimentConfig, OptimConfig
 from cnn.rules import require
+from cnn.training.muon import muon
 
 KERAS_EPSILON = 1e-7
 """Keras' default epsilon of Adam, with which the reference result was made."""
-
-NEWTON_SCHULZ_STEPS = 3
-"""Iterations of Muon's orthogonalization; 5, the usual number, cost more time per epoch and save no epochs."""
 
 NON_FINITE_STEPS = 10
 """At most this many updates in a row are skipped; after that, the parameters are lost anyway."""
@@ -82,11 +79,7 @@ def make_optimizer(
             optax.add_decayed_weights(decay, _kernels), optax.sgd(schedule, config.momentum or None, nesterov=True)
         ),
         "muon": lambda: muon(
-            schedule,
-            ns_steps=NEWTON_SCHULZ_STEPS,
-            weight_decay=decay,
-            adam_learning_rate=learning_rate_schedule(config, updates, config.adam_learning_rate),
-            muon_weight_dimension_numbers=_matrices,
+            schedule, learning_rate_schedule(config, updates, config.adam_learning_rate), decay, matrices
         ),
     }
     optimizer = optimizers[config.name]()
@@ -168,16 +161,12 @@ def _kernels(params: dict) -> dict:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key == "kernel", params)
 
 
-def _matrices(params: Any) -> Any:
-    """The axes of each parameter that Muon treats as rows and columns of a matrix; None for Adam.
+def matrices(params: Any) -> Any:
+    """The kernels that Muon updates as matrices; not the last layer's.
 
-    A convolution's kernel is one matrix from the values in a window to the features. The last layer is updated by
-    Adam, as K. Jordan does (kellerjordan.github.io/posts/muon): its outputs are classes, not one feature among many.
+    That one is updated by Adam, as K. Jordan does (kellerjordan.github.io/posts/muon): its outputs are classes, not one
+    feature among many.
     """
-
-    def dimensions(path, leaf):
-        if path[-1].key != "kernel" or path[0].key == "logits":
-            return None
-        return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
-
-    return jax.tree_util.tree_map_with_path(dimensions, params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: path[-1].key == "kernel" and path[0].key != "logits", params
+    )

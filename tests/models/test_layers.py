@@ -108,6 +108,37 @@ def test_depthwise_conv_and_its_gradients_equal_lax(size, strides):
     _check_same(lambda x, k: depthwise_conv(x, k, strides), reference, images, kernel)
 
 
+@settings(max_examples=15, derandomize=True)
+@given(data=st.data())
+def test_gradients_of_depthwise_conv_equal_sums_in_float64_for_any_shape(data):
+    (height, width), window = ([data.draw(st.integers(1, high)) for _ in "hw"] for high in (9, 5))
+    strides, channels = tuple(data.draw(st.integers(1, 3)) for _ in "hw"), data.draw(st.integers(1, 3))
+    images, kernel = _random(0, (2, height, width, channels), (*window, 1, channels))
+    with _little_optimization():
+        outputs, vjp = jax.vjp(partial(depthwise_conv, strides=strides), images, kernel)
+        (grads,) = _random(1, outputs.shape)
+        actual = vjp(grads)
+    # What lax adds before and after, from its documentation: the larger half after.
+    sizes = outputs.shape[1:3]
+    totals = [
+        max((out - 1) * s + k - n, 0) for out, s, k, n in zip(sizes, strides, window, (height, width), strict=True)
+    ]
+    pads = ((0, 0), *((total // 2, total - total // 2) for total in totals), (0, 0))
+    padded, images_gradient = np.pad(np.float64(images), pads), np.zeros_like(np.pad(np.float64(images), pads))
+    kernel_gradient = np.zeros(kernel.shape)
+    for i, j in np.ndindex(*window):
+        place = np.s_[
+            :,
+            i : i + (sizes[0] - 1) * strides[0] + 1 : strides[0],
+            j : j + (sizes[1] - 1) * strides[1] + 1 : strides[1],
+        ]
+        images_gradient[place] += np.float64(grads) * np.float64(kernel[i, j, 0])
+        kernel_gradient[i, j, 0] = (padded[place] * np.float64(grads)).sum((0, 1, 2))
+    top, left = pads[1][0], pads[2][0]
+    np.testing.assert_allclose(actual[0], images_gradient[:, top : top + height, left : left + width], atol=1e-5)
+    np.testing.assert_allclose(actual[1], kernel_gradient, atol=1e-5)
+
+
 def test_depthwise_conv_in_bfloat16_is_the_float32_sum_rounded_once():
     images, kernel = _random(0, (40, 5, 5, 3), (3, 3, 1, 3))
     rounded = [array.astype(jnp.bfloat16) for array in (images, kernel)]

@@ -2,11 +2,15 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax.contrib
 import pytest
+from optax.contrib import MuonDimensionNumbers
 
 import cnn
-from cnn.training.optim import learning_rate_schedule
+from cnn.training.muon import STEPS, muon
+from cnn.training.optim import learning_rate_schedule, matrices
 from cnn.training.state import Stream, stream_key
 
 
@@ -79,6 +83,34 @@ def test_muon_orthogonalizes_kernels_and_uses_adam_for_the_rest(config):
     # Adam's first step with Nesterov's momentum (T. Dozat): the gradient's sign, times 1 + 0.9 * 0.1 / (1 - 0.9^2).
     for leaf, grad in ((updates[a][b], grads[a][b]) for a, b in (("logits", "kernel"), ("conv1", "bias"))):
         np.testing.assert_allclose(leaf, -0.01 * (1 + 0.09 / 0.19) * np.sign(grad), rtol=1e-3)
+
+
+def test_muon_updates_as_optax_does_and_resumes_its_state(config):
+    """Also where a matrix has more columns than rows."""
+    rng, wide = np.random.default_rng(0), (2, 2, 1, 9)
+    params = {**cnn.create_state(config).params, "wide": {"kernel": jnp.ones(wide)}}
+    dimensions = jax.tree.map(lambda leaf: MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1), params)
+    for layer in params:
+        if "bias" in params[layer]:
+            dimensions[layer]["bias"] = None
+    dimensions["logits"]["kernel"] = None
+    rates = optax.linear_schedule(0.1, 0.01, 5), optax.constant_schedule(0.01)
+    theirs = optax.contrib.muon(
+        rates[0],
+        ns_steps=STEPS,
+        weight_decay=0.05,
+        adam_learning_rate=rates[1],
+        muon_weight_dimension_numbers=dimensions,
+    )
+    ours = muon(*rates, 0.05, matrices)
+    state = theirs.init(params)
+    assert jax.tree.structure(ours.init(params)) == jax.tree.structure(state)
+    for _ in range(3):
+        grads = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), params)
+        expected, after = theirs.update(grads, state, params)
+        updates, state = ours.update(grads, state, params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), updates, expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state, after)
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
