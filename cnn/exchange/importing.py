@@ -25,7 +25,7 @@ from cnn.exchange.torch_files import read_torch
 from cnn.runs import claim, outputs, rundir
 from cnn.runs.checkpoint import save
 from cnn.runs.digests import bytes_digest, differing_leaves
-from cnn.runs.fit import initial_progress, saved_progress, timed
+from cnn.runs.progress import initial_progress, saved_progress, timed
 from cnn.runs.store import open_checkpoints, remove, remove_unfinished, steps
 from cnn.text import printable
 from cnn.training.border import evaluate

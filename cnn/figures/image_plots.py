@@ -1,4 +1,4 @@
-"""Images, feature maps and kernels -> matplotlib figures, in the style of ``cnn/figures/plots.py``."""
+"""Images and feature maps -> matplotlib figures, in the style of ``cnn/figures/plots.py``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from cnn.figures import fonts
 from cnn.figures.plots import BLUE, GREEN, GREY, VERMILLION, WIDTH, check, styled
@@ -22,9 +21,6 @@ TILE_NAME = 12
 SHOWN = 10
 """Maximum number of probabilities beside an image."""
 
-HIGHEST_LIMIT = 0.5
-"""The weight with the strongest colour in the chapter's figures of kernels."""
-
 
 def _tile_size(across: float, image: np.ndarray) -> tuple[float, float]:
     """Returns the width and height of an image in a tile, in inches: at most twice as high as the tile is wide."""
@@ -33,7 +29,7 @@ def _tile_size(across: float, image: np.ndarray) -> tuple[float, float]:
     return (2 * space * width / height, 2 * space) if height > 2 * width else (space, space * height / width)
 
 
-def _draw_tiles(
+def draw_tiles(
     axes: Axes, images: Sequence[np.ndarray], columns: int, across: float, below: float, **shown: Any
 ) -> None:
     """Draws images [H, W] or [H, W, C] row by row into axes in inches, with space for text below each."""
@@ -48,7 +44,7 @@ def _draw_tiles(
     axes.set_axis_off()
 
 
-def _tiles(
+def tiled_figure(
     images: Sequence[np.ndarray], title: str, columns: int, below: float, widest: float = 3, **shown: Any
 ) -> tuple[Figure, Axes]:
     """Draws images as above, each at most ``widest`` inches wide, as a figure of their size."""
@@ -58,19 +54,19 @@ def _tiles(
     # The title needs space, too.
     figure = Figure(figsize=(max(columns * across, 6), -(-len(images) // columns) * down + 1))
     axes = figure.subplots()
-    _draw_tiles(axes, images, columns, across, below, **shown)
+    draw_tiles(axes, images, columns, across, below, **shown)
     axes.set_title(title)
     return figure, axes
 
 
-def _below(axes: Axes, tile: Any, text: str, points: float = 4, **options: Any) -> None:
+def write_below(axes: Axes, tile: Any, text: str, points: float = 4, **options: Any) -> None:
     """Writes a line of text, ``points`` below a tile."""
     left, right, bottom, _ = tile.get_extent()
     place: Any = {"xytext": (0, -points), "textcoords": "offset points", "ha": "center", "va": "top", **options}
     axes.annotate(text, xy=((left + right) / 2, bottom), **place)
 
 
-def _color_bar(figure: Figure, axes: Any, mappable: Any, **options: Any) -> None:
+def draw_color_bar(figure: Figure, axes: Any, mappable: Any, **options: Any) -> None:
     """Draws the colour scale of the images below them, up to 4 inches long; by default labelled as weights."""
     shrink = min(4 / figure.get_figwidth(), 1)
     options = {"label": "weight", "extend": "both", "pad": 0.02, **options}
@@ -95,12 +91,12 @@ def sample(
     check("images", images, "NHWC")
     korean = "".join(korean_names or ())
     font = next((Path(path) for path in fonts.font_paths() if fonts.draws(path, korean)), None) if korean else None
-    figure, axes = _tiles(list(images), "Images and their classes", 10, 0.5 if font else 0.3, **_PICTURE)
+    figure, axes = tiled_figure(list(images), "Images and their classes", 10, 0.5 if font else 0.3, **_PICTURE)
     class_names = fonts.labels(class_names, TILE_NAME)
     for tile, label in zip(axes.images, labels, strict=True):
-        _below(axes, tile, class_names[int(label)])
+        write_below(axes, tile, class_names[int(label)])
         if font and korean_names:
-            _below(axes, tile, korean_names[int(label)], 19, font=font, color=BLUE)
+            write_below(axes, tile, korean_names[int(label)], 19, font=font, color=BLUE)
     return figure
 
 
@@ -122,7 +118,7 @@ def top_losses(
     """
     check("images", images, "NHWC")
     check("probabilities", probabilities, "NK")
-    figure, axes = _tiles(list(images), title, 8, 0.75, **_PICTURE)
+    figure, axes = tiled_figure(list(images), title, 8, 0.75, **_PICTURE)
     class_names = fonts.labels(class_names, TILE_NAME - 1)
     for tile, label, values in zip(axes.images, labels, probabilities, strict=True):
         predicted = int(values.argmax())
@@ -133,7 +129,7 @@ def top_losses(
             (f"loss {loss:.2f}", "0.4"),
         )
         for number, (text, colour) in enumerate(lines):
-            _below(axes, tile, text, 4 + 14 * number, color=colour)
+            write_below(axes, tile, text, 4 + 14 * number, color=colour)
     return figure
 
 
@@ -154,124 +150,6 @@ def image(image: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def weight_limit(*kernels: np.ndarray) -> float:
-    """Returns the weight with the strongest colour on a common scale for these kernels.
-
-    The largest 2 % of the weights are cut off, so that a few strong weights do not leave the others pale.
-    """
-    most = max(float(np.quantile(np.abs(np.concatenate([kernel.ravel() for kernel in kernels])), 0.98)), 1e-6)
-    digit = 10.0 ** np.floor(np.log10(most))
-    return min(float(np.ceil(most / digit) * digit), HIGHEST_LIMIT)
-
-
-def _diverging(limit: float) -> dict[str, Any]:
-    """The colour scale of weights, which diverges at zero: it shows the sign, which the chapter's viridis hides."""
-    return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-
-
-@styled
-def kernels(kernel: np.ndarray, title: str, columns: int = 16, limit: float = HIGHEST_LIMIT) -> Figure:
-    """Draws the weights of each kernel of a convolution for the first input channel.
-
-    Args:
-      kernel: [H, W, C_in, C_out], no axis empty.
-      title: title of the figure.
-      columns: number of kernels in a row.
-      limit: the weight with the strongest colour, such as ``weight_limit`` of all kernels to compare.
-
-    Raises:
-      ValueError: the shape is wrong.
-    """
-    check("kernel", kernel, ("H", "W", "C_in", "C_out"))
-    figure, axes = _tiles(list(np.moveaxis(kernel[:, :, 0], -1, 0)), title, columns, 0.1, **_diverging(limit))
-    _color_bar(figure, axes, axes.images[0])
-    return figure
-
-
-@styled
-def kernels_compared(untrained: np.ndarray, trained: np.ndarray, title: str, names: Sequence[str]) -> Figure:
-    """Draws kernels before and after training, side by side on one scale.
-
-    Rows are up to 8 input channels, columns up to 8 kernels; with one input channel, up to 32 kernels are shown.
-    Kernels of one pixel are shown as one matrix.
-
-    Args:
-      untrained: [H, W, C_in, C_out].
-      trained: as ``untrained``.
-      title: title of the figure; the number of kernels is added.
-      names: titles of the two panels.
-
-    Raises:
-      ValueError: a shape is wrong.
-    """
-    for name, kernel in (("untrained", untrained), ("trained", trained)):
-        check(name, kernel, ("H", "W", "C_in", "C_out"))
-    height, width, inputs, outputs = trained.shape
-    if (height, width) == (1, 1):
-        return _matrices((untrained[0, 0], trained[0, 0]), title, names)
-    rows = min(inputs, 8)
-    several = min(outputs, 32 if rows == 1 else 8)
-    # Rows as full as possible, of at most 8.
-    columns = -(-several // -(-several // 8))
-    shown = [kernel[:, :, :rows, :several] for kernel in (untrained, trained)]
-    scale = _diverging(weight_limit(*shown))
-    figure = Figure(
-        figsize=(WIDTH, (5.3 * rows * -(-several // columns) / columns) * min(height, 2 * width) / width + 1.4)
-    )
-    part = f"the first {several} of {outputs} kernels" if several < outputs else f"its {outputs} kernels"
-    from_inputs = f", by the first {rows} of {inputs} input channels" if rows < inputs else ", by input channels"
-    figure.suptitle(f"{title}: {part}{from_inputs if rows > 1 else ''}")
-    panels = figure.subplots(1, 2, gridspec_kw={"wspace": 0.06})
-    for axes, kernel, name in zip(panels, shown, names, strict=True):
-        tiles = kernel.transpose(2, 3, 0, 1).reshape(-1, height, width)
-        _draw_tiles(axes, list(tiles), columns, WIDTH / 2 / columns, 0.1, **scale)
-        axes.set_title(name)
-        if rows > 1:
-            axes.text(-0.02, 0.5, "input channel", rotation=90, ha="right", va="center", transform=axes.transAxes)
-            axes.text(0.5, -0.02, "kernel", ha="center", va="top", transform=axes.transAxes)
-    _color_bar(figure, panels, panels[0].images[0])
-    return figure
-
-
-def _matrices(matrices: Sequence[np.ndarray], title: str, names: Sequence[str]) -> Figure:
-    """Draws matrices [inputs, units] one below the other, the longer side horizontal."""
-    inputs, outputs = matrices[0].shape
-    figure = Figure(figsize=(WIDTH, 6))
-    figure.suptitle(f"{title}: its weights from {inputs} inputs to {outputs} units")
-    panels = figure.subplots(2, 1)
-    labels = {"xlabel": "input", "ylabel": "unit"} if inputs > outputs else {"xlabel": "unit", "ylabel": "input"}
-    for axes, matrix, name in zip(panels, matrices, names, strict=True):
-        axes.imshow(matrix.T if inputs > outputs else matrix, aspect="auto", **_diverging(weight_limit(*matrices)))
-        axes.set(title=name, **labels)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(False)
-    _color_bar(figure, panels, panels[0].images[0])
-    return figure
-
-
-@styled
-def kernels_by_epoch(kernels: np.ndarray, epochs: Sequence[int], title: str) -> Figure:
-    """Draws kernels by epoch on one scale: a row per kernel, a column per epoch.
-
-    Args:
-      kernels: [E, H, W, N].
-      epochs: numbers of the epochs, [E].
-      title: title of the figure.
-
-    Raises:
-      ValueError: the shape is wrong.
-    """
-    check("kernels", kernels, ("E", "H", "W", "N"))
-    tiles = kernels.transpose(3, 0, 1, 2).reshape(-1, *kernels.shape[1:3])
-    figure, axes = _tiles(list(tiles), title, len(kernels), 0.1, 0.7, **_diverging(weight_limit(kernels)))
-    for tile, epoch in zip(axes.images[-len(epochs) :], epochs, strict=True):
-        _below(axes, tile, str(epoch))
-    _below(axes, axes.images[-(len(epochs) // 2 + 1)], "epoch", 19)
-    _color_bar(figure, axes, axes.images[0])
-    return figure
-
-
 @styled
 def feature_maps(maps: np.ndarray, title: str, columns: int | None = None) -> Figure:
     """Draws the feature maps [H, W, C] of a layer for one image, all on one scale that includes zero.
@@ -285,8 +163,8 @@ def feature_maps(maps: np.ndarray, title: str, columns: int | None = None) -> Fi
     columns = columns or (8 if count <= 32 else 16 if count <= 128 else 32)
     # The scale includes zero and is never empty, or matplotlib would extend it to both sides.
     shown = {"cmap": "viridis", "vmin": min(maps.min(), 0), "vmax": max(maps.max(), 0) if maps.any() else 1}
-    figure, axes = _tiles(list(np.moveaxis(maps, -1, 0)), title, columns, 0.1, **shown)
-    _color_bar(figure, axes, axes.images[0], label="activation, on one scale for all maps", extend="neither")
+    figure, axes = tiled_figure(list(np.moveaxis(maps, -1, 0)), title, columns, 0.1, **shown)
+    draw_color_bar(figure, axes, axes.images[0], label="activation, on one scale for all maps", extend="neither")
     return figure
 
 

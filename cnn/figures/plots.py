@@ -1,7 +1,7 @@
 """Numbers -> matplotlib figures; the style of all figures, and their files.
 
-Images, feature maps and kernels are in ``image_plots``. Figures use matplotlib's objects, not pyplot: no display is
-needed, and no global state outlives a figure.
+Images and feature maps are in ``image_plots``, kernels in ``kernel_plots``. Figures use matplotlib's objects, not
+pyplot: no display is needed, and no global state outlives a figure.
 """
 
 import io

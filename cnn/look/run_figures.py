@@ -10,7 +10,7 @@ from cnn.config import ExperimentConfig
 from cnn.data.image_files import read_image, reading
 from cnn.data.splits import Splits
 from cnn.errors import ConfigError, DamagedError, RunDirError, UserError
-from cnn.figures import image_plots, plots
+from cnn.figures import image_plots, kernel_plots, plots
 from cnn.look.attribution import grad_cam, integrated_gradients
 from cnn.look.features import feature_maps
 from cnn.models import layers as shipped_layers
@@ -103,7 +103,7 @@ def _kernel_strip(kernels: Mapping[int, np.ndarray], layer: str) -> "Figure":
     change = ((by_epoch[-1] - by_epoch[0]) ** 2).sum((0, 1))
     most_changed = np.sort(np.argsort(-change, kind="stable")[:STRIP_KERNELS])
     title = f"The {len(most_changed)} kernels of {layer} that training changed most, by epoch (0: before training)"
-    return image_plots.kernels_by_epoch(by_epoch[..., most_changed], epochs, title)
+    return kernel_plots.kernels_by_epoch(by_epoch[..., most_changed], epochs, title)
 
 
 def figures(
@@ -157,12 +157,12 @@ def _kernel_figures(
         return {}
     initial, origin = _initial_state(config)
     trained, untrained = (_layer_kernel(state, layers, first) for state in (result.state, initial))
-    limit = image_plots.weight_limit(trained, untrained)
+    limit = kernel_plots.weight_limit(trained, untrained)
     strip = {f"kernels_{first}_by_epoch": lambda: _kernel_strip(by_epoch, first)} if by_epoch else {}
     return {
         "weights_histogram": lambda: plots.weights_histogram(trained, untrained, first, origin),
-        f"kernels_{first}_trained": lambda: image_plots.kernels(trained, f"Kernels of {first}, trained", limit=limit),
-        f"kernels_{first}_untrained": lambda: image_plots.kernels(
+        f"kernels_{first}_trained": lambda: kernel_plots.kernels(trained, f"Kernels of {first}, trained", limit=limit),
+        f"kernels_{first}_untrained": lambda: kernel_plots.kernels(
             untrained, f"Kernels of {first}, {origin}", limit=limit
         ),
         **strip,
@@ -275,7 +275,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
         untrained, trained = (_layer_kernel(one, layers, layer) for one in (initial, state))
         titles = origin, "trained"
         drawings |= {
-            f"look_{layer}_kernels": lambda: image_plots.kernels_compared(untrained, trained, layer, titles),
+            f"look_{layer}_kernels": lambda: kernel_plots.kernels_compared(untrained, trained, layer, titles),
             f"look_{layer}_weights": lambda: plots.weights_histogram(trained, untrained, layer, origin),
         }
     return write_figures(directory, drawings)

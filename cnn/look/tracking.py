@@ -140,14 +140,14 @@ def _epoch(row: dict[str, Any], state: TrainState | None, image_1xHxWxC: np.ndar
 
 def _images(state: TrainState, image_1xHxWxC: np.ndarray, when: str) -> dict[str, bytes]:
     """Draws the kernels and feature maps of the first convolution, if the network has one."""
-    from cnn.figures import image_plots
+    from cnn.figures import image_plots, kernel_plots
 
     first = first_convolution(layer_table(state))
     if first is None:
         return {}
     kernels, maps = state.params[first]["kernel"], feature_maps(state, image_1xHxWxC)[first][0]
     figures = {
-        f"kernels/{first}": image_plots.kernels(np.asarray(kernels), f"Kernels of {first}, {when}"),
+        f"kernels/{first}": kernel_plots.kernels(np.asarray(kernels), f"Kernels of {first}, {when}"),
         f"maps/{first}": image_plots.feature_maps(
             np.asarray(maps), f"Feature maps of {first} for the first training image, {when}"
         ),

@@ -1,10 +1,8 @@
 """The training loop: it alone decides when to evaluate, save and stop, and draws nothing."""
 
-import math
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,20 +21,29 @@ from cnn.rules import FILE, FUNCTION, checked, instance
 from cnn.runs import claim, derived, rundir, streaming
 from cnn.runs.checkpoint import check_best, check_longer, load_best_of, load_latest, open_checkpoints, save
 from cnn.runs.divergence import diverged, first_divergence, is_finite
-from cnn.runs.monitor import class_scores, monitored
+from cnn.runs.monitor import class_scores
+from cnn.runs.progress import (
+    Progress,
+    add_seconds,
+    epoch_row,
+    initial_progress,
+    loaded_progress,
+    next_epoch,
+    saved_progress,
+    segments,
+    stopping_notice,
+    timed,
+)
 from cnn.runs.result import Result, load_result
 from cnn.runs.streaming import evaluate_split
 from cnn.runs.transfer import apply_transfer, check_transfer
-from cnn.training.early_stopping import EarlyStopper, should_stop, update_stopper
+from cnn.training.early_stopping import should_stop
 from cnn.training.fused import epoch_metrics, train_fused
-from cnn.training.metrics import Metrics, make_metrics, metrics_dict, zero_metrics
-from cnn.training.optim import epoch_steps, learning_rate_at
+from cnn.training.metrics import metrics_dict
+from cnn.training.optim import epoch_steps
 from cnn.training.state import TrainState, create_state
 from cnn.training.steps import evaluate, evaluate_views, train_steps
 from cnn.training.summary import first_convolution, format_table, layer_table
-
-CALLS_AN_EPOCH = 8
-"""XLA calls that an epoch is split into. Between them, the loop checks for signals; it never waits for a step."""
 
 
 class Run(NamedTuple):
@@ -60,35 +67,6 @@ class Run(NamedTuple):
     def epoch_steps(self) -> int:
         """Steps of an epoch."""
         return epoch_steps(self.config, len(self.splits.train.labels))
-
-
-class Progress(NamedTuple):
-    """Host-side training progress, saved next to the TrainState."""
-
-    history: list[dict[str, Any]]
-    """A row per finished epoch."""
-    stopper: EarlyStopper
-    metrics: Metrics
-    """Of the steps of the unfinished epoch."""
-    spent: dict[str, float]
-    """Seconds of that epoch so far, by phase."""
-
-
-def initial_progress() -> Progress:
-    """Returns the progress before the first step."""
-    return Progress([], EarlyStopper(), zero_metrics(), {})
-
-
-def saved_progress(progress: Progress, epoch_steps: int, seconds: dict[str, float]) -> dict[str, Any]:
-    """Returns the progress as a checkpoint holds it: plain values, among them the best epoch's last step."""
-    return {
-        "history": progress.history,
-        "stopper": progress.stopper._asdict(),
-        "metrics": [number.item() for number in jax.tree.leaves(jax.device_get(progress.metrics))],
-        "spent": progress.spent,
-        "best_step": progress.stopper.best_epoch * epoch_steps,
-        "seconds": seconds,
-    }
 
 
 # How a run starts, the first of these that applies:
@@ -188,8 +166,7 @@ def _start(run: Run, checkpoints: Any, state: TrainState) -> tuple[TrainState, P
             rundir.write_text(run.run_dir / rundir.TRANSFER, transferred)
         return state, initial_progress()
     state, saved = latest
-    metrics = make_metrics(*saved["metrics"])
-    progress = Progress(saved["history"], EarlyStopper(**saved["stopper"]), metrics, saved["spent"])
+    progress = loaded_progress(saved)
     add_seconds(run.seconds, saved["seconds"])
     # The other processes are about to read it.
     with primary_first():
@@ -206,17 +183,6 @@ def _warn_of_damaged_best(run: Run, checkpoints: Any, progress: Progress) -> Non
             run.warn(f"{error}; or continue, in case a later epoch is better")
 
 
-def segments(done: int, epoch_steps: int, stride: int) -> Iterator[tuple[int, bool]]:
-    """Yields (steps, is_save_point) of the rest of an epoch.
-
-    At most an eighth of an epoch at a time, never across a save point, of which there is one every ``stride`` steps.
-    """
-    while done < epoch_steps:
-        steps = min(math.ceil(epoch_steps / CALLS_AN_EPOCH), stride - done % stride, epoch_steps - done)
-        done += steps
-        yield steps, done % stride == 0 and done < epoch_steps
-
-
 def _train_epochs(
     run: Run, state: TrainState, progress: Progress, checkpoints: Any, layer: str | None
 ) -> tuple[TrainState, Progress]:
@@ -230,7 +196,7 @@ def _train_epochs(
     train, evaluate_val = _compile(run, state, progress)
     if int(state.step) == 0:
         _save_kernels(run, layer, state, 0)
-    with signals.catch_signals(lambda: _stopping_notice(progress)) as stop_requested:
+    with signals.catch_signals(lambda: stopping_notice(progress)) as stop_requested:
         while len(progress.history) < config.train.epochs and not should_stop(progress.stopper, config.train.patience):
             done = int(state.step) - len(progress.history) * epoch_steps
             for steps, is_save_point in segments(done, epoch_steps, config.train.checkpoint_steps or epoch_steps):
@@ -246,11 +212,13 @@ def _train_epochs(
             with timed(progress.spent, "eval"):
                 val_metrics = jax.block_until_ready(evaluate_val(state, splits.val))
             _check_finite(run, train, checkpoints, state, progress)
-            row = epoch_row(run, len(progress.history) + 1, progress.metrics, val_metrics, progress.spent)
+            epoch = len(progress.history) + 1
+            row = epoch_row(config, epoch_steps, epoch, progress.metrics, val_metrics, progress.spent)
             row |= class_scores(config.train.monitor, state, splits.val)
-            progress = _next_epoch(run, progress, row)
+            add_seconds(run.seconds, progress.spent)
+            progress = next_epoch(progress, row, config.train.monitor)
             run.check_lock()
-            _save_kernels(run, layer, state, row["epoch"])
+            _save_kernels(run, layer, state, epoch)
             run.track(row, state)
             _save(run, checkpoints, state, progress)
             run.report(row)
@@ -267,13 +235,6 @@ def _compile(run: Run, state: TrainState, progress: Progress) -> tuple[Any, Any]
         return fitting(steps.compile()), fitting(evaluate.lower(state, val).compile())
 
 
-def _next_epoch(run: Run, progress: Progress, row: dict[str, Any]) -> Progress:
-    """Returns the progress after an epoch."""
-    add_seconds(run.seconds, progress.spent)
-    stopper = update_stopper(progress.stopper, row["epoch"], monitored(run.config.train.monitor, row))
-    return Progress([*progress.history, row], stopper, zero_metrics(), {})
-
-
 def _save(run: Run, checkpoints: Any, state: TrainState, progress: Progress) -> None:
     with timed(run.seconds, "checkpoint"):
         run.check_lock()
@@ -288,16 +249,6 @@ def _save_kernels(run: Run, layer: str | None, state: TrainState, epoch: int) ->
         # No run stops for a picture; if the disk is full, the checkpoint that follows says what is lost.
         with suppress(RunDirError, OSError, ValueError):
             derived.write_kernels(run.run_dir, epoch, kernels)
-
-
-def _stopping_notice(progress: Progress) -> str:
-    """Returns what is printed at the first signal; a segment is the longest that it can take."""
-    within = (
-        f"{max(progress.history[-1]['seconds'] / CALLS_AN_EPOCH, 1):.0f} s"
-        if progress.history
-        else "an eighth of an epoch"
-    )
-    return f"stopping: the run is saved within about {within}; a second signal stops without saving"
 
 
 def _stop_if(signal: int, run: Run, state: TrainState) -> None:
@@ -324,7 +275,8 @@ def _train_fused(run: Run, state: TrainState, progress: Progress, checkpoints: A
         result = jax.block_until_ready(program(state, splits.train, splits.val))
     share = {"train": run.seconds["train"] / int(result.epochs)}
     for epoch, metrics in enumerate(epoch_metrics(result), 1):
-        progress = _next_epoch(run, progress, epoch_row(run, epoch, *metrics, share))
+        row = epoch_row(config, run.epoch_steps, epoch, *metrics, share)
+        progress = next_epoch(progress, row, config.train.monitor)
     best_epoch = progress.stopper.best_epoch
     for row in progress.history:
         run.track(row, result.best if row["epoch"] == best_epoch else None)
@@ -332,27 +284,6 @@ def _train_fused(run: Run, state: TrainState, progress: Progress, checkpoints: A
     for row in progress.history:
         run.report(row)
     return progress
-
-
-def epoch_row(run: Run, epoch: int, train: Metrics, val: Metrics, spent: dict[str, float]) -> dict[str, Any]:
-    """Returns an epoch's row of metrics.jsonl from its training and validation metrics and its seconds by phase.
-
-    Raises:
-      FloatingPointError: a loss is not finite.
-    """
-    train, val = jax.device_get((train, val))
-    if not (is_finite(train) and is_finite(val)):
-        where = f"in epoch {epoch} (train {float(train.loss)}, validation {float(val.loss)})"
-        raise diverged(where, *["nothing is kept of a fused run"] * run.config.train.fused)
-    steps, config = run.epoch_steps, run.config
-    return {
-        "epoch": epoch,
-        **metrics_dict("train", train),
-        **metrics_dict("val", val),
-        "learning_rate": learning_rate_at(config.optim, epoch * steps - 1, config.train.epochs * steps),
-        "seconds": sum(spent.values()),
-        "images_per_second": int(train.count) / spent["train"],
-    }
 
 
 def _finish(run: Run, best: TrainState, progress: Progress, parameters: int) -> Result:
@@ -376,17 +307,3 @@ def _finish(run: Run, best: TrainState, progress: Progress, parameters: int) -> 
     }
     run.check_lock()
     return Result(on_one_device(best), progress.history, rundir.write_result(run.run_dir, summary))
-
-
-@contextmanager
-def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Adds the time that its block takes to ``seconds[phase]``."""
-    start = time.perf_counter()
-    yield
-    add_seconds(seconds, {phase: time.perf_counter() - start})
-
-
-def add_seconds(total: dict[str, float], more: dict[str, float]) -> None:
-    """Adds to ``total``, phase by phase."""
-    for phase, seconds in more.items():
-        total[phase] = total.get(phase, 0.0) + seconds

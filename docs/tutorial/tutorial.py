@@ -37,7 +37,7 @@ import jax
 import numpy as np
 
 import cnn
-from cnn.figures import image_plots, plots
+from cnn.figures import image_plots, kernel_plots, plots
 
 SUBSET = int(os.environ.get("SUBSET", 0))  # how many images of each split, for a quick look; 0 for all
 
@@ -347,10 +347,10 @@ plots.weights_histogram(trained, untrained, "conv1")
 # kernels as pictures, blue for negative weights, red for positive ones, first after training:
 
 # %%
-image_plots.kernels(trained, "The 32 kernels of conv1, trained")
+kernel_plots.kernels(trained, "The 32 kernels of conv1, trained")
 
 # %%
-image_plots.kernels(untrained, "The 32 kernels of conv1, untrained")
+kernel_plots.kernels(untrained, "The 32 kernels of conv1, untrained")
 
 # %% [markdown]
 # Both pictures share one scale. Trained kernels have larger weights, and many have a direction: red on one side, blue

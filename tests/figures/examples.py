@@ -22,3 +22,7 @@ def all_axes(figure: Figure) -> list[Any]:
 
 def texts(axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
+
+
+def shown(axes) -> list[np.ndarray]:
+    return [np.asarray(tile.get_array()) for tile in axes.images]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn.figures import evaluation_plots, image_plots, plots
+from cnn.figures import evaluation_plots, image_plots, kernel_plots, plots
 from cnn.training.summary import LayerRow
 from tests.figures.examples import CLASSES, IMAGES, KERNEL, LABELS, MAPS, PROBABILITIES, all_axes, texts
 
@@ -27,12 +27,12 @@ FIGURES = {
     "sample": lambda: image_plots.sample(IMAGES, LABELS, CLASSES),
     "image": lambda: image_plots.image(IMAGES[0], "An image"),
     "weights_histogram": lambda: plots.weights_histogram(KERNEL, KERNEL / 3, "conv1"),
-    "kernels": lambda: image_plots.kernels(KERNEL, "Kernels"),
+    "kernels": lambda: kernel_plots.kernels(KERNEL, "Kernels"),
     "feature_maps": lambda: image_plots.feature_maps(MAPS, "Maps"),
     "probabilities": lambda: image_plots.probabilities(IMAGES, PROBABILITIES, LABELS, CLASSES),
     "model_diagram": lambda: plots.model_diagram(ROWS),
-    "kernels_compared": lambda: image_plots.kernels_compared(KERNEL / 3, KERNEL, "conv1", ("untrained", "trained")),
-    "kernels_by_epoch": lambda: image_plots.kernels_by_epoch(np.stack([KERNEL[:, :, 0]] * 2), [0, 1], "Kernels"),
+    "kernels_compared": lambda: kernel_plots.kernels_compared(KERNEL / 3, KERNEL, "conv1", ("untrained", "trained")),
+    "kernels_by_epoch": lambda: kernel_plots.kernels_by_epoch(np.stack([KERNEL[:, :, 0]] * 2), [0, 1], "Kernels"),
     "top_losses": lambda: image_plots.top_losses(IMAGES, LABELS, PROBABILITIES, CLASSES, "Losses"),
     "attribution": lambda: image_plots.attribution(IMAGES[0], MAPS[..., 0], IMAGES[0] / 255, "conv2", "A boot"),
     "units": lambda: plots.units(np.array([1.0, -2.0, 0.0]), "Units"),

@@ -156,7 +156,7 @@ def test_a_damaged_kernels_file_is_one_line_and_verify_names_it(finished, tmp_pa
 def test_the_strip_has_the_most_changed_kernels_of_at_most_16_epochs(monkeypatch):
     """Kernels start at 0 and grow by their index each epoch, so the last ones change most."""
     growth = np.arange(20.0).reshape(1, 1, 1, 20)
-    monkeypatch.setattr(run_figures.image_plots, "kernels_by_epoch", lambda *arguments: arguments)
+    monkeypatch.setattr(run_figures.kernel_plots, "kernels_by_epoch", lambda *arguments: arguments)
     arguments: Any = run_figures._kernel_strip({epoch: epoch * growth for epoch in range(101)}, "conv1")
     kernels, epochs, title = arguments
     assert len(epochs) == 16 and epochs[0] == 0 and epochs[-1] == 100
