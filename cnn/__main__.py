@@ -99,7 +99,6 @@ def report(run_dirs: tuple[Path, ...], /, output: Path | None = None, experiment
         raise ConfigError(
             "no run is named; python -m cnn report RUN_DIR reports on one, several directories are compared"
         )
-    enable_compilation_cache()
     if len(run_dirs) == 1:
         print(f"wrote {write_report(run_dirs[0], output)}")
     else:
@@ -291,7 +290,9 @@ def main(arguments: list[str]) -> None:
     elif verb in EXPERIMENT_VERBS:
         EXPERIMENT_VERBS[verb](rest)
     elif verb in VERBS:
-        parse_options(VERBS[verb], f"python -m cnn {verb}", rest)()
+        command = parse_options(VERBS[verb], f"python -m cnn {verb}", rest)
+        enable_compilation_cache()
+        command()
     else:
         verbs = ", ".join(VERBS | EXPERIMENT_VERBS)
         raise UserError(f"{shown(verb)} is not a verb of python -m cnn; the verbs are {verbs}")

@@ -17,6 +17,7 @@ import numpy as np
 from cnn.config import DataConfig
 from cnn.data import debian, idx, tfds
 from cnn.data.idx import Arrays
+from cnn.data.layouts import LAYOUTS
 from cnn.datasets import DATASETS, DatasetName
 from cnn.errors import DataError, first_cause
 from cnn.text import read_json, shown
@@ -76,6 +77,8 @@ def _read_named(config: DataConfig) -> tuple[Arrays, str] | None:
     except DataError as error:
         if config.source and not directory.exists():
             raise DataError(f"{named[0]} is {shown(named[1])}, which does not exist; name another path") from None
+        if config.source and not directory.is_dir():
+            raise DataError(f"{named[0]}: {directory} holds no images; unpack an archive, and give {LAYOUTS}") from None
         own = "; own images are in a folder for each class, or in a CSV, npz or parquet file"
         raise DataError(f"{named[0]}: {error}{own if config.source else ''}") from None
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from cnn.data.image_files import FORMATS
 from cnn.data.layouts import (
     FILE_COLUMNS,
     LABEL_COLUMNS,
@@ -18,9 +19,9 @@ from cnn.data.layouts import (
     open_csv,
 )
 from cnn.errors import DataError
-from cnn.text import printable
+from cnn.text import listed, printable, shown
 
-NOT_IMAGES = "not images"
+NOT_IMAGES = f"not {FORMATS}"
 HIDDEN = "hidden"
 UNCLASSED = "outside of the class folders"
 
@@ -47,8 +48,13 @@ def class_folders(layout: Layout) -> Source:
             start = len(files)
             files += _walk(layout.root, str(part.relative_to(layout.root) / label), left_out)
             if len(files) == start:
-                raise DataError(f"{part / label} has no image; remove the folder, or put images of its class into it")
+                raise DataError(f"{part / label} has no {FORMATS} file; put images of its class into it, or remove it")
             classes.append((split, label, len(files)))
+    if len(names := {label for _, label, _ in classes}) < 2:
+        raise DataError(
+            f"there is only one class, {listed(map(shown, names))}, in {layout.root}; put a folder for each class into "
+            "it, or name the folder that holds them"
+        )
     if parts:
         folders, strays, hidden = list_folder(layout.root)
         left_out[HIDDEN] += hidden

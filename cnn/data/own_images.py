@@ -106,6 +106,11 @@ def load_own_images(
     if not (layout := find_layout(path)):
         raise DataError(f"{path} holds no images; give {LAYOUTS}")
     source = SOURCES[layout.kind](layout)
+    # Before an error for which it may be the reason.
+    for kind, names in {**source.left_out, "of no split": files_of_no_split(layout)}.items():
+        if names:
+            first = ", ".join(map(printable, names[:3])) + ", ..." * (len(names) > 3)
+            warn(f"left out, {kind}: {len(names):,} ({first})")
     home = cache_directory("images")
     state = _files_state(layout, source.files)
     seen = home / "files" / state
@@ -117,7 +122,11 @@ def load_own_images(
     cached = _read_entry(home / key, key, warn)
     if not cached:
         with working_directory(home) as work:
-            metadata = _fill(work, layout, source, options)
+            try:
+                metadata = _fill(work, layout, source, options)
+            except KeyboardInterrupt:
+                warn("interrupted; nothing is cached, and the same command starts again")
+                raise
             if _files_state(layout, source.files) != state:
                 raise DataError(f"{path}: a file changed while it was read; start again when all are written")
             shape = np.load(work / _FILES[0], mmap_mode="r").shape[1:]
@@ -136,10 +145,6 @@ def load_own_images(
         with working_directory(home) as work:
             (work / state).write_text(digest, encoding="ascii")
             publish(work, seen.parent, [state])
-    for kind, names in {**source.left_out, "of no split": files_of_no_split(layout)}.items():
-        if names:
-            first = ", ".join(map(printable, names[:3])) + ", ..." * (len(names) > 3)
-            warn(f"left out, {kind}: {len(names):,} ({first})")
     for line in notes:
         warn(line)
     return images

@@ -48,6 +48,8 @@ def load_named(config: DataConfig) -> tuple[DataConfig, Splits]:
     """Returns a data set as ``load_data`` does, and its configuration with image size, channels and class names."""
     if is_own(config):
         return _load_own(config)
+    # A wrong path is the first thing to say: for its images, size and channels may be right.
+    named = load_arrays(config) if config.source is not None else None
     height, width, channels = config.published.image_shape
     size = (height, width)
     require(config.image_size in ((), size), "data.image_size", config.image_size, f"{size} with {config.name}")
@@ -56,7 +58,7 @@ def load_named(config: DataConfig) -> tuple[DataConfig, Splits]:
         raise ConfigError(
             f"--data.val_fraction is {config.val_fraction}, but must leave one of {config.val_images:,} images"
         )
-    arrays = load_arrays(config)
+    arrays = named or load_arrays(config)
     permutation = np.random.RandomState(config.split_seed).permutation(len(arrays.train_images))
     # The assignment is scikit-learn's; within each split, images keep their published order.
     val, train = (np.sort(part) for part in np.split(permutation, [config.val_images]))

@@ -10,6 +10,7 @@ from cnn.errors import RunDirError
 from cnn.rules import FILE, checked
 from cnn.runs import rundir
 from cnn.runs.checkpoint import load_best_with_progress
+from cnn.text import printable
 from cnn.training.state import TrainState
 
 
@@ -79,8 +80,10 @@ def load_images(run_dir: Path, config: DataConfig | None = None) -> Splits:
     source: DataConfig = config or description["config"].data
     splits = load_data(source)
     if data_digest(splits) != description["data_sha256"]:
+        hint = "cnn.load_best gives its state to cnn.evaluate, cnn.predict and cnn.feature_maps, which take any"
+        if source.source is not None:
+            hint = "restore them, or train on these with another --run-dir; python -m cnn predict takes any image"
         raise RunDirError(
-            f"{run_dir} was trained on other images than those of {source.name}; "
-            "cnn.load_best gives its state to cnn.evaluate, cnn.predict and cnn.feature_maps, which take any"
+            f"{run_dir} was trained on other images than those of {printable(source.source or source.name)}; {hint}"
         )
     return splits

@@ -135,6 +135,12 @@ def test_wrong_named_directory_is_an_error_despite_a_valid_cache(monkeypatch, in
     assert load_data(DataConfig(source=str(installed)))  # The option takes precedence.
 
 
+def test_an_archive_as_source_is_refused_with_the_layouts(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match="photos.zip holds no images; unpack an archive, and give a folder of class"):
+        load_data(DataConfig(source=str(tmp_path / "photos.zip")))
+
+
 @pytest.mark.parametrize("by", ["option", "variable"])
 def test_torchvisions_root_is_read_and_reported(monkeypatch, idx_directory, tmp_path, capsys, by):
     raw = tmp_path / "root" / "FashionMNIST" / "raw"

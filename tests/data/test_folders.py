@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
+import cnn
+from cnn.data.own_images import load_own_images
 from tests.data.image_bytes import png
 from tests.data.own_layouts import class_folders, cut, digest, load, refused
 
@@ -21,7 +23,7 @@ def test_what_is_left_out_is_counted_and_named(folder):
     assert digest(left) == digest(own)
     assert lines[:3] == [
         "left out, hidden: 2 (.ipynb_checkpoints, .DS_Store)",
-        "left out, not images: 2 (notes.txt, Thumbs.db)",
+        "left out, not PNG, JPEG, WebP, BMP, GIF or TIFF: 2 (notes.txt, Thumbs.db)",
         "left out, outside of the class folders: 1 (stray.png)",
     ]
     assert lines[3].startswith("left out 2 of 102 images, which cannot be read: ") and "broken.png" in lines[3]
@@ -40,8 +42,12 @@ def test_images_in_nested_and_linked_folders_belong_to_their_class(tmp_path, fol
 
 BAD_FOLDERS = {
     "one class": (lambda root: [shutil.rmtree(root / str(label)) for label in range(1, 10)], "only one class, '0'"),
-    "empty class": (lambda root: (root / "10").mkdir(), "10 has no image"),
-    "no images in class": (lambda root: [path.unlink() for path in (root / "3").iterdir()], "3 has no image"),
+    "folder around": (
+        lambda root: (root.rename(root.parent / "in"), root.mkdir(), (root.parent / "in").rename(root / "in")),
+        "put a folder for each class into it, or name the folder that holds them",
+    ),
+    "empty class": (lambda root: (root / "10").mkdir(), "10 has no PNG, JPEG"),
+    "no images in class": (lambda root: [path.unlink() for path in (root / "3").iterdir()], "3 has no PNG, JPEG"),
     "few": (
         lambda root: [path.unlink() for path in sorted((root / "3").iterdir())[2:]],
         "'3' has 2, but each class must",
@@ -68,6 +74,15 @@ BAD_FOLDERS = {
         "has no class folders",
     ),
 }
+
+
+def test_what_is_left_out_is_named_before_an_error_that_may_follow_from_it(folder):
+    for path in sorted((folder / "3").iterdir())[2:]:
+        path.rename(path.with_suffix(".heic"))
+    lines = []
+    with pytest.raises(cnn.DataError, match="'3' has 2, but each class must"):
+        load_own_images(folder, warn=lines.append)
+    assert len(lines) == 1 and lines[0].startswith("left out, not PNG, JPEG, WebP, BMP, GIF or TIFF: 8 (")
 
 
 @pytest.mark.parametrize("name", BAD_FOLDERS)

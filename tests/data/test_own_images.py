@@ -246,3 +246,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(monkeypatch, tmp_path, folde
     monkeypatch.setattr(own_images, "write_rows", full)
     assert "cannot write the cache" in refused(folder) and "No space left" in refused(folder)
     assert not list(tmp_path.glob("home/fashion-cnn/images/*"))
+
+
+def test_an_interrupted_decoding_leaves_nothing_and_says_so_in_one_line(folder, monkeypatch, tmp_path):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    lines = []
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(own_images, "decode_all", interrupt)
+        own_images.load_own_images(folder, warn=lines.append)
+    assert lines == ["interrupted; nothing is cached, and the same command starts again"]
+    assert not list((tmp_path / "home" / "fashion-cnn" / "images").iterdir())
+    load(folder)

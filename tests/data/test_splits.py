@@ -174,6 +174,13 @@ def test_published_images_have_their_own_size_and_channels(fields):
         load_data(DataConfig(**fields))
 
 
+@pytest.mark.parametrize(("name", "message"), [("nowhere", "does not exist"), ("a.zip", "unpack an archive")])
+def test_a_wrong_path_is_named_before_a_size_that_would_be_right_for_its_images(tmp_path, name, message):
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=message):
+        load_data(DataConfig(source=str(tmp_path / name), image_size=(64,), channels=3))
+
+
 def test_fewer_model_classes_than_the_data_has_are_rejected(installed):
     with pytest.raises(ConfigError, match="^--model.classes is 9, but must be at least 10"):
         load(ExperimentConfig(model=ModelConfig(classes=9), optim=OptimConfig(batch_size=1)))

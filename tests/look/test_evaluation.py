@@ -1,5 +1,6 @@
 """Evaluation as a command on a real run."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ from cnn.figures import evaluation_plots
 from cnn.look import evaluation, scores
 from cnn.runs import outputs
 from cnn.text import columns
-from tests.helpers import narrow
+from tests.helpers import narrow, shrink
 
 
 def test_evaluate_prints_and_writes_json_and_figures(config, small, splits, tmp_path, capsys, monkeypatch):
@@ -44,6 +45,14 @@ def test_a_run_on_other_images_is_refused(config, small, tmp_path, verb):
     with pytest.raises(cnn.RunDirError, match="run was trained on other images than those of fashion_mnist; cnn.load"):
         main([verb, str(tmp_path / "run")])
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+
+
+def test_a_run_whose_folder_has_changed_names_it_and_what_to_do(config, small, tmp_path, monkeypatch):
+    source = dataclasses.replace(config.data, source="photos")
+    cnn.fit(narrow(dataclasses.replace(config, data=source), epochs=1), tmp_path / "run", small)
+    monkeypatch.setattr("cnn.runs.result.load_data", lambda data: shrink(small, 99))
+    with pytest.raises(cnn.RunDirError, match="other images than those of photos; restore them, or train on these"):
+        main(["evaluate", str(tmp_path / "run")])
 
 
 @pytest.fixture

@@ -51,6 +51,11 @@ def test_calibration_error_is_the_weighted_mean_distance_of_bins():
     assert bins.share.sum() == pytest.approx(1) and np.nonzero(bins.share)[0].tolist() == [8, 13]
 
 
+def test_without_a_mistake_no_temperature_is_fitted():
+    """The lower, the better: the bound of a search would be returned, with which one mistake costs all."""
+    assert scores.fit_temperature(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1])) == 1
+
+
 def test_the_fitted_temperature_undoes_overconfidence():
     probabilities, labels = _random_predictions(count=20_000, sharpness=1.0)
     # Logits that are higher by 1 in the mean for the label are calibrated as they are.
