@@ -30,6 +30,7 @@ peers: data ## an environment for Keras and PyTorch, which bench measures
 		.venv-peers/bin/pip install --quiet -r benchmarks/peers.txt && cp benchmarks/peers.txt .venv-peers/set-up; }
 
 bench: peers ## the numbers of the README and docs/; some two hours on two cores
+	.venv/bin/python -m benchmarks.rungs
 	.venv/bin/python -m benchmarks.epoch
 	.venv/bin/python -m benchmarks.epoch --precision bfloat16 --rounds 3 --images 12000
 	.venv/bin/python -m benchmarks.inference
@@ -43,7 +44,8 @@ bench: peers ## the numbers of the README and docs/; some two hours on two cores
 
 # The rungs of --rows-of, and benchmarks.ablation, are trained on an accelerator.
 ladder: data ## the numbers of docs/ladder.md; some hours on two cores, and it goes on where it was stopped
-	.venv/bin/python -m benchmarks.ladder --rungs softmax dense fashion_cnn fashion_fast fashion_full
+	.venv/bin/python -m benchmarks.ladder --rungs softmax dense fashion_cnn fashion_full
+	.venv/bin/python -m benchmarks.ladder --rungs fashion_fast
 	.venv/bin/python -m benchmarks.ladder --rungs alexnet efficientnet vit --rows-of benchmarks/results/accelerator.json
 	.venv/bin/python -m benchmarks.ladder --rungs resnet20 fashion_best --rows-of benchmarks/results/accelerator.json
 	.venv/bin/python -m benchmarks.transfer

@@ -63,28 +63,35 @@ def measure(precision: str, rounds: int, images: int, path: Path) -> tuple[dict[
     return versions, rows
 
 
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns for each precision, batch size and framework the seconds, and the ratios to ours in the same round."""
-    kinds = dict.fromkeys((row["precision"], row["batch_size"], row["framework"]) for row in rows)
-    seconds = {
-        (row["precision"], row["batch_size"], row["framework"], row["round"]): row["seconds"]
-        for row in rows
-        if "seconds" in row
-    }
-    failures = {(row["precision"], row["batch_size"], row["framework"]): row.get("failed") for row in rows}
+def summarise(rows: list[dict[str, Any]], keys: tuple[str, ...] = ("precision", "batch_size")) -> list[dict[str, Any]]:
+    """Returns for each kind of row and each framework the seconds, and the ratios to ours in the same round.
+
+    Args:
+      rows: each with its framework and round, and its seconds or the reason why it failed.
+      keys: what makes the kind of a row.
+    """
+    seconds: dict[tuple[Any, ...], dict[str, dict[int, float]]] = {}
+    failures: dict[tuple[Any, ...], str] = {}
+    for row in rows:
+        kind, framework = tuple(row[key] for key in keys), row["framework"]
+        by_round = seconds.setdefault(kind, {}).setdefault(framework, {})
+        if "seconds" in row:
+            by_round[row["round"]] = row["seconds"]
+        else:
+            failures[*kind, framework] = row["failed"]
     summaries = []
-    for precision, batch_size, framework in kinds:
-        kind = {"precision": precision, "batch_size": batch_size, "framework": framework}
-        mine = {key[3]: value for key, value in seconds.items() if key[:3] == (precision, batch_size, framework)}
-        ours = {key[3]: value for key, value in seconds.items() if key[:3] == (precision, batch_size, "ours")}
-        ratios = [value / ours[number] for number, value in mine.items() if number in ours]
-        if failures[precision, batch_size, framework]:
-            kind["failed"] = failures[precision, batch_size, framework]
-        if mine:
-            kind["seconds"] = summary(list(mine.values()))
-        if ratios:
-            kind["over_ours"] = summary(ratios)
-        summaries.append(kind)
+    for kind, by_framework in seconds.items():
+        for framework, mine in by_framework.items():
+            summed: dict[str, Any] = {**dict(zip(keys, kind, strict=True)), "framework": framework}
+            ours = by_framework.get("ours", {})
+            ratios = [value / ours[number] for number, value in mine.items() if number in ours]
+            if (*kind, framework) in failures:
+                summed["failed"] = failures[*kind, framework]
+            if mine:
+                summed["seconds"] = summary(list(mine.values()))
+            if ratios:
+                summed["over_ours"] = summary(ratios)
+            summaries.append(summed)
     return summaries
 
 

@@ -31,7 +31,7 @@ RUNGS = (
 )
 """Modules of ``experiments``, from the first to the last."""
 
-BFLOAT16 = ("resnet20", "fashion_best")
+BFLOAT16 = ("fashion_fast", "resnet20", "fashion_best")
 """Those that compute in bfloat16, in commands apart from the others."""
 
 

@@ -62,11 +62,13 @@ def summary(values: list[float]) -> dict[str, float]:
     }
 
 
-def save_images(path: Path) -> cnn.Splits:
-    """Writes the images to an .npz for another environment, and returns them."""
+def save_images(path: Path, count: int | None = None) -> cnn.Splits:
+    """Writes the images, or the first of each split, to an .npz for another environment, and returns all."""
     splits = cnn.load_data(cnn.DataConfig())
     arrays = {
-        f"{name}_{field}": getattr(split, field) for name, split in splits._asdict().items() for field in split._fields
+        f"{name}_{field}": getattr(split, field)[:count]
+        for name, split in splits._asdict().items()
+        for field in split._fields
     }
     np.savez(path, **arrays)
     return splits

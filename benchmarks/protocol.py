@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+CHAPTER = "fashion_cnn"
+"""The rung of the chapter's network."""
+
 
 def serve(commands: dict[str, Callable[..., dict[str, Any]]]) -> None:
     """Answers each line of stdin until it ends; a waiting process uses no processor time.
@@ -61,6 +64,21 @@ def load_split(path: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 def warm_up_counts(batch_size: int, images: int) -> tuple[int, int]:
     """Returns the numbers of training and validation images for a warm-up: the same batch shapes, few batches."""
     return min(images, 2048 + images % batch_size), 2000
+
+
+def mean_seconds(call: Callable[[], dict[str, float]], parts: int, least_seconds: float) -> dict[str, float]:
+    """Returns the mean seconds of a part of a call, and the metrics that the last of the calls returns.
+
+    Args:
+      call: computes all its parts, such as training steps, and returns their metrics.
+      parts: their number.
+      least_seconds: duration after which no further call is made; one is always made.
+    """
+    count, metrics, elapsed, begin = 0, {}, 0.0, time.perf_counter()
+    while not count or elapsed < least_seconds:
+        metrics, count = call(), count + 1
+        elapsed = time.perf_counter() - begin
+    return {"seconds": elapsed / count / parts, **metrics}
 
 
 def images_per_second(

@@ -12,41 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.markdown import FRAMEWORKS, by_framework, failures, footnote, place_of, spread, table, versions
+from benchmarks.rungs_tables import rungs_tables
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("README.md", "docs/ladder.md", "docs/performance.md", "docs/scaling.md")
-
-FRAMEWORKS = {
-    "ours": "this project",
-    "keras_tensorflow": "Keras on TensorFlow",
-    "torch": "PyTorch",
-    "torch_compiled": "PyTorch, compiled",
-    "keras_jax": "Keras on JAX",
-}
-
-
-def spread(values: dict[str, float], digits: int) -> str:
-    """Returns mean ± standard deviation; the mean only if there is one value."""
-    mean = f"{values['mean']:.{digits}f}"
-    return f"{mean} ± {values['std']:.{digits}f}" if values["n"] > 1 else mean
-
-
-def place_of(machine: dict[str, Any], device: str = "cpu") -> str:
-    """Returns the machine or device of a result, with versions."""
-    place = f"one {device}"
-    if device == "cpu":
-        place = f"{machine['cores']} cores of {machine['processor']} ({'/'.join(machine['vector_extensions'])})"
-    return f"{place}, Python {machine['python']}, jax {machine['versions']['jax']}"
-
-
-def footnote(result: dict[str, Any]) -> str:
-    """Returns the origin of a result: commands and dates, and for each machine its description and versions."""
-    commands: dict[str, list[str]] = {}
-    for origin in result.get("origins", {"": result}).values():
-        merged = {**result, **origin}
-        place = place_of(merged["machine"], merged.get("device", "cpu"))
-        commands.setdefault(place, []).append(f"`{origin['command']}`, {origin['date']}")
-    return "; ".join(f"{'; '.join(dict.fromkeys(on_it))}; {place}" for place, on_it in commands.items())
 
 
 def seeds_table(result: dict[str, Any]) -> str:
@@ -61,7 +32,7 @@ def seeds_table(result: dict[str, Any]) -> str:
     titles = {
         "fashion_cnn": "`experiments.fashion_cnn` (`make train`)",
         "fashion_fast": "`experiments.fashion_fast`",
-        "bfloat16": "`experiments.fashion_fast --model.dtype bfloat16`",
+        "float32": "`experiments.fashion_fast --model.dtype float32`",
         "keras": "the Keras 3 notebook",
     }
     for name, title in titles.items():
@@ -70,33 +41,16 @@ def seeds_table(result: dict[str, Any]) -> str:
         means = result["summary"][name]
         cells = [spread(means[key], digits) for key, digits in columns.values()]
         lines.append(f"| {title} | {means['val_loss']['n']} | {' | '.join(cells)} |")
+    command = {"command": "python -m benchmarks.seeds"}
+    origins = {name: origin | command for name, origin in result["origins"].items()}
     return "\n".join(
         [
             *lines,
             "",
-            f"Mean ± standard deviation over the seeds, at the epoch with the lowest val loss. {footnote(result)}.",
+            "Mean ± standard deviation at the epoch with the lowest val loss. "
+            f"{footnote(result | {'origins': origins})}.",
         ]
     )
-
-
-def table(header: list[str], rows: list[list[str]], notes: str) -> str:
-    """Returns a Markdown table, with text in the first column and numbers in the others, and notes below it."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
-    return "\n".join([*lines, "", notes])
-
-
-def versions(result: dict[str, Any]) -> str:
-    """Returns the versions of the peers, including their own JAX and Python."""
-    peers = {}
-    for name, packages in result["frameworks"].items():
-        peers |= packages if name != "ours" and "failed" not in packages else {}
-    return f"peers: {', '.join(f'{name} {version}' for name, version in peers.items())}"
-
-
-def by_framework(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns the rows of one batch size by their framework."""
-    return {row["framework"]: row for row in rows}
 
 
 def epoch_cell(row: dict[str, Any] | None) -> str:
@@ -105,17 +59,6 @@ def epoch_cell(row: dict[str, Any] | None) -> str:
         return "failed" if row else "not measured"
     ratio = f" ({row['over_ours']['median']:.2f}×)" if row["framework"] != "ours" and "over_ours" in row else ""
     return f"{row['seconds']['median']:.1f}{ratio}"
-
-
-def failures(rows: list[dict[str, Any]]) -> str:
-    """Returns a sentence with the failures and their causes; an empty string without any."""
-    reasons = [
-        f"{FRAMEWORKS[row['framework']]}{', ' + row['precision'] if 'precision' in row else ''} at "
-        f"batch {row['batch_size']}: {row['failed'][:100]}"
-        for row in rows
-        if "failed" in row
-    ]
-    return f" Failed: {'; '.join(reasons)}." if reasons else ""
 
 
 def epoch_table(result: dict[str, Any]) -> str:
@@ -372,6 +315,7 @@ TABLES = {
     "transfer": transfer_table,
     "epoch": epoch_table,
     "epoch_bfloat16": epoch_table,
+    "rungs": rungs_tables,
     "inference": inference_table,
     "time_to_result": time_to_result_table,
     "startup": startup_table,

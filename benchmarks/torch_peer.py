@@ -1,4 +1,4 @@
-"""The chapter's network in PyTorch, on given images. Runs in the peers' environment, without this package.
+"""The networks of the rungs in PyTorch. Runs in the peers' environment, without this package.
 
 python -m benchmarks.torch_peer IMAGES.npz PRECISION MODE    answers requests, see benchmarks/protocol.py
 
@@ -13,39 +13,32 @@ import importlib
 import os
 import sys
 import time
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks.protocol import images_per_second, load_split, memory, serve, versions, warm_up_counts
+from benchmarks.protocol import (
+    CHAPTER,
+    images_per_second,
+    load_split,
+    mean_seconds,
+    memory,
+    serve,
+    versions,
+    warm_up_counts,
+)
+from benchmarks.torch_networks import load, make_network, torch
+from benchmarks.weights import CHECKED_IMAGES, read, to_torch
 
-
-def make_model(torch: Any) -> Any:
-    """Returns the network; its outputs are logits [B, 10]."""
-    nn = torch.nn
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(7 * 7 * 64, 100),
-        nn.ReLU(),
-        nn.Dropout(0.4),
-        nn.Linear(100, 10),
-    )
-    return model.to(memory_format=torch.channels_last)
+VAL_BATCH = 125
 
 
 def main(path: str, precision: str, mode: str) -> None:
     """Answers requests until stdin ends."""
-    torch: Any = importlib.import_module("torch")
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
     if mode == "compiled":
         # Each batch size, in training and in evaluation, is compiled separately.
         importlib.import_module("torch._dynamo").config.recompile_limit = 64
@@ -60,16 +53,16 @@ def main(path: str, precision: str, mode: str) -> None:
     @cache
     def split(name: str) -> tuple[Any, Any]:
         images, labels = load_split(path, name)
-        return to_tensor(images), torch.from_numpy(labels).long()
+        return to_tensor(images).to(device), torch.from_numpy(labels).long().to(device)
 
     @cache
     def test_images() -> np.ndarray:
         return load_split(path, "test")[0]
 
     @cache
-    def trainer(batch_size: int) -> tuple[Any, Any, Any]:
+    def trainer(rung: str, batch_size: int) -> tuple[Any, Any, Any]:
         """Returns a model, its optimizer, and a function for a batch's mean loss and number of correct predictions."""
-        model = make_model(torch)
+        model = make_network(rung).to(device)
         loss = torch.nn.CrossEntropyLoss()
 
         @maybe_compiled
@@ -78,38 +71,56 @@ def main(path: str, precision: str, mode: str) -> None:
                 logits = model(images)
                 return loss(logits, labels), (logits.argmax(1) == labels).sum()
 
-        return model, torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True), forward
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
+        return model, optimizer, forward
 
-    def train_step(batch_size: int, images: Any, labels: Any) -> tuple[Any, Any]:
-        model, optimizer, forward = trainer(batch_size)
+    def train_step(rung: str, batch_size: int, images: Any, labels: Any) -> tuple[Any, Any]:
+        _, optimizer, forward = trainer(rung, batch_size)
         optimizer.zero_grad()
         loss, correct = forward(images, labels)
         loss.backward()
         optimizer.step()
         return loss.detach(), correct
 
-    def train_and_validate(batch_size: int, train_images: int, val_images: int) -> dict[str, float]:
-        model, _, forward = trainer(batch_size)
-        (x, y), (val_x, val_y) = ([tensor[:count] for tensor in split(name)] for name, count in
-                                  (("train", train_images), ("val", val_images)))  # fmt: skip
-        begin = time.perf_counter()
-        model.train()
-        train_loss = train_correct = torch.zeros(())
-        for indices in torch.randperm(len(y)).split(batch_size):
-            loss, correct = train_step(batch_size, x.index_select(0, indices), y.index_select(0, indices))
-            train_loss, train_correct = train_loss + loss * len(indices), train_correct + correct
+    def train_pass(rung: str, batch_size: int, images: int) -> dict[str, float]:
+        """Trains on a number of images, and returns their mean loss and accuracy."""
+        x, y = (tensor[:images] for tensor in split("train"))
+        trainer(rung, batch_size)[0].train()
+        loss_sum = correct_sum = torch.zeros((), device=device)
+        for indices in torch.randperm(images, device=device).split(batch_size):
+            loss, correct = train_step(rung, batch_size, x.index_select(0, indices), y.index_select(0, indices))
+            loss_sum, correct_sum = loss_sum + loss * len(indices), correct_sum + correct
+        return {"loss": float(loss_sum) / images, "accuracy": float(correct_sum) / images}
+
+    def val_pass(rung: str, batch_size: int, images: int) -> dict[str, float]:
+        """Validates the model of a batch size on a number of images, and returns their mean loss and accuracy."""
+        x, y = (tensor[:images] for tensor in split("val"))
+        model, _, forward = trainer(rung, batch_size)
         model.eval()
-        val_loss = val_correct = torch.zeros(())
+        loss_sum = correct_sum = torch.zeros((), device=device)
         with torch.inference_mode():
-            for images, labels in zip(val_x.split(125), val_y.split(125), strict=True):
-                loss, correct = forward(images, labels)
-                val_loss, val_correct = val_loss + loss * len(labels), val_correct + correct
-        numbers = [float(number) for number in (train_loss, train_correct, val_loss, val_correct)]
-        return {"seconds": time.perf_counter() - begin, "val_loss": numbers[2] / len(val_y)}
+            for inputs, labels in zip(x.split(VAL_BATCH), y.split(VAL_BATCH), strict=True):
+                loss, correct = forward(inputs, labels)
+                loss_sum, correct_sum = loss_sum + loss * len(labels), correct_sum + correct
+        return {"loss": float(loss_sum) / images, "accuracy": float(correct_sum) / images}
+
+    def train_and_validate(batch_size: int, train_images: int, val_images: int) -> dict[str, float]:
+        for name in ("train", "val"):
+            split(name)
+        begin = time.perf_counter()
+        train_pass(CHAPTER, batch_size, train_images)
+        val_loss = val_pass(CHAPTER, batch_size, val_images)["loss"]
+        return {"seconds": time.perf_counter() - begin, "val_loss": val_loss}
+
+    def first_step(rung: str, batch_size: int, images: int) -> dict[str, float]:
+        x, y = (tensor[:batch_size] for tensor in split("train"))
+        begin = time.perf_counter()
+        float(train_step(rung, batch_size, x, y)[0])
+        return {"seconds": time.perf_counter() - begin}
 
     @cache
-    def classifier() -> Any:
-        model = make_model(torch).eval()
+    def classifier(rung: str) -> Any:
+        model = make_network(rung).to(device).eval()
 
         @maybe_compiled
         def probabilities(images: Any) -> Any:
@@ -119,21 +130,39 @@ def main(path: str, precision: str, mode: str) -> None:
         return probabilities
 
     @torch.inference_mode()
-    def classify(images: np.ndarray) -> np.ndarray:
-        return classifier()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    def classify(rung: str, images: np.ndarray) -> np.ndarray:
+        return classifier(rung)(torch.from_numpy(images).permute(0, 3, 1, 2).to(device)).cpu().numpy()
+
+    def predict(batch_size: int, seconds: float, rung: str = CHAPTER) -> dict[str, float]:
+        return {"model(x)": images_per_second(partial(classify, rung), test_images(), batch_size, seconds)}
+
+    @torch.inference_mode()
+    def logits(rung: str, weights: str) -> dict[str, Any]:
+        """Answers with the logits of test images from our weights."""
+        model = make_network(rung).eval()
+        load(model, read(weights, to_torch))
+        outputs = maybe_compiled(model)(to_tensor(test_images()[:CHECKED_IMAGES]))
+        return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "logits": outputs.tolist()}
 
     def step() -> dict[str, float]:
         (x, y), _ = split("train"), split("val")
-        return {"loss": float(train_step(32, x[:32], y[:32])[0])}
+        return {"loss": float(train_step(CHAPTER, 32, x[:32], y[:32])[0])}
 
     serve(
         {
             "versions": lambda: versions("torch"),
+            "device": lambda: {"device": "gpu" if device == "cuda" else device},
             "warm_up": lambda batch_size, images: train_and_validate(batch_size, *warm_up_counts(batch_size, images)),
             "epoch": lambda batch_size, images: train_and_validate(batch_size, images, images // 4),
-            "predict": lambda batch_size, seconds: {
-                "model(x)": images_per_second(classify, test_images(), batch_size, seconds)
-            },
+            "compile": first_step,
+            "train": lambda rung, batch_size, images, seconds: mean_seconds(
+                lambda: train_pass(rung, batch_size, images), images // batch_size, seconds
+            ),
+            "validate": lambda rung, batch_size, images, seconds: mean_seconds(
+                lambda: val_pass(rung, batch_size, images), 1, seconds
+            ),
+            "predict": predict,
+            "logits": logits,
             "step": step,
             "memory": memory,
         }

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from benchmarks.measure import PEERS_PYTHON
 
 LIMIT = 150
-"""Seconds after which an operation counts as failed."""
+"""Seconds after which an operation counts as failed, unless another limit is given."""
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -42,11 +42,15 @@ FRAMEWORKS = {
 
 @contextmanager
 def worker(
-    name: str, images: Path, precision: str = "float32", environment: dict[str, str] | None = None
+    name: str,
+    images: Path,
+    precision: str = "float32",
+    environment: dict[str, str] | None = None,
+    limit: float = LIMIT,
 ) -> Iterator[Ask]:
     """Yields a function that sends requests to a framework's process: ``ask("epoch", batch_size=32, images=48_000)``.
 
-    A request that raises, takes over LIMIT seconds or ends the process returns ``{"failed": reason}``; the next one is
+    A request that raises, takes over the limit or ends the process returns ``{"failed": reason}``; the next one is
     sent to a new process.
 
     Args:
@@ -54,6 +58,7 @@ def worker(
       images: the file that ``save_images`` wrote.
       precision: "float32" or "bfloat16".
       environment: additional environment variables of the process.
+      limit: seconds for an answer.
     """
     framework = FRAMEWORKS[name]
     python = sys.executable if name == "ours" else PEERS_PYTHON
@@ -77,10 +82,10 @@ def worker(
             assert process.stdin and process.stdout
             process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             process.stdin.flush()
-            if not select.select([process.stdout], [], [], LIMIT)[0]:
+            if not select.select([process.stdout], [], [], limit)[0]:
                 process.kill()
                 process.wait()
-                return {"failed": f"took over {LIMIT} seconds"}
+                return {"failed": f"took over {limit} seconds"}
             line = process.stdout.readline()
             if line:
                 return json.loads(line)

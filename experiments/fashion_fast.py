@@ -1,11 +1,13 @@
-"""The chapter's network, trained to better than the chapter's result in four epochs: Muon, weight decay, one cycle.
+"""The chapter's network, trained to better than the chapter's result in three epochs: Muon, one cycle, bfloat16.
 
 Command:        python -m experiments.fashion_fast
-Time:           about a minute on two cores of an AMD EPYC with AVX-512, 9 to 20 s an epoch
+Time:           about half a minute on two cores with AVX-512 and bfloat16 units, 6 to 8 s an epoch
 Parameters:     333,526
-Val loss:       0.1990 +- 0.0027   (5 seeds, mean +- standard deviation, benchmarks/results/seeds.json)
-Val accuracy:   0.9267 +- 0.0015
-Test accuracy:  0.9200 +- 0.0013
+Val loss:       0.1985 +- 0.0036   (10 seeds, mean +- standard deviation, benchmarks/results/seeds.json)
+Val accuracy:   0.9275 +- 0.0017
+Test accuracy:  0.9212 +- 0.0021
+
+On a processor without bfloat16 units (AVX512_BF16), add --model.dtype float32.
 """
 
 import dataclasses
@@ -17,8 +19,9 @@ from experiments.fashion_cnn import CONFIG as CHAPTER
 CONFIG = dataclasses.replace(
     CHAPTER,
     name="fashion_fast",
-    optim=OptimConfig(name="muon", learning_rate=1e-2, schedule="one_cycle", weight_decay=0.05, batch_size=64),
-    train=TrainConfig(epochs=4, patience=4),
+    model=dataclasses.replace(CHAPTER.model, dtype="bfloat16", dropout_rate=0.1),
+    optim=OptimConfig(name="muon", learning_rate=2e-2, schedule="one_cycle", weight_decay=0.05, batch_size=128),
+    train=TrainConfig(epochs=3, patience=3),
 )
 
 if __name__ == "__main__":

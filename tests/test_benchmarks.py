@@ -1,15 +1,20 @@
 """How benchmarks summarize measurements; the measurements themselves are not tests."""
 
+import contextlib
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import cnn
-from benchmarks import epoch, ladder, readme, roofline, time_to_result
-from benchmarks.protocol import images_per_second
+from benchmarks import epoch, idle, ladder, readme, roofline, rungs, rungs_tables, time_to_result, weights
+from benchmarks.protocol import images_per_second, mean_seconds
+from cnn.cli import load_experiment
+from cnn.training.state import abstract_state
 from experiments import resnet20
 from experiments.fashion_cnn import CONFIG
 from tests.helpers import ROOT
@@ -77,6 +82,118 @@ def test_images_per_second_counts_only_timed_calls(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: float(len(calls)))
     assert images_per_second(predict, np.zeros((40, 28, 28, 1), np.uint8), 16, seconds=3) == 16
     assert calls == [16] * (2 + 3)
+
+
+def test_a_pass_is_repeated_until_the_seconds_are_over(monkeypatch):
+    losses = iter((3.0, 2.0, 1.0))
+    times = iter((0.0, 0.4, 0.8, 1.2))
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    assert mean_seconds(lambda: {"loss": next(losses)}, 8, 1.0) == {"seconds": pytest.approx(0.05), "loss": 1.0}
+
+
+IDLE, BUSY = {"share": 0.99, "seconds": 0.2, "load": 0.1}, {"share": 0.5, "seconds": 0.4, "load": 2.0}
+
+
+def test_a_busy_machine_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(idle, "probe", lambda: BUSY)
+    monkeypatch.setattr(rungs, "save_images", lambda *arguments: pytest.fail("it measures"))
+    with pytest.raises(SystemExit, match="the machine is busy: loops on all cores get 50% of their time"):
+        rungs.main(results=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_load_that_does_not_fall_is_refused_though_the_loops_run_alone(monkeypatch):
+    found, slept = iter([{**IDLE, "load": load} for load in (2.0, 0.26, 0.25)]), []
+    monkeypatch.setattr(idle, "probe", lambda: next(found))
+    monkeypatch.setattr("time.sleep", slept.append)
+    assert idle.wait_for_load()["load"] == 0.25 and len(slept) == 2
+    monkeypatch.setattr(idle, "probe", lambda: {**IDLE, "load": 2.0})
+    assert not idle.is_idle(idle.wait_for_load(seconds=0), idle.MOST_LOAD)
+
+
+def answers(do, rung="", seconds=None, **request):
+    return {"predict": {"call": 50.0}, "train": {"seconds": 0.1, "loss": 1.0}}.get(do, {"seconds": 0.2})
+
+
+def test_a_round_in_which_others_ran_is_measured_again_and_then_given_up(monkeypatch):
+    plan, kind = rungs.Plan((32,), 2, 64, False), {"rung": "vit", "precision": "float32"}
+    found = [IDLE, BUSY, IDLE, IDLE, IDLE, IDLE]
+    probes = iter(found)
+    monkeypatch.setattr(idle, "probe", lambda: next(probes))
+    kept: list[dict] = []
+    rows = rungs.take_turns(kind, {"ours": answers}, plan, kept)
+    assert kept == found and [row["round"] for row in rows if row["what"] == "train step"] == [0, 1]
+    assert [row["seconds"] for row in rows[:4]] == [0.1, 0.2, 1 / 50, 100 / 50]
+    monkeypatch.setattr(idle, "probe", lambda: BUSY)
+    with pytest.raises(SystemExit, match="the machine is busy"):
+        rungs.take_turns(kind, {"ours": answers}, plan, [])
+    assert rungs.take_turns(kind, {"ours": answers}, plan._replace(allow_busy=True), [])
+
+
+def test_a_framework_that_fails_is_asked_no_more_and_said_in_the_tables(monkeypatch):
+    monkeypatch.setattr(idle, "probe", lambda: IDLE)
+    asks = {"ours": answers, "torch": lambda do, **request: {"failed": "broken"}}
+    process = lambda name, precision: contextlib.nullcontext(asks[name])  # noqa: E731
+    asks["ours"] = lambda do, **request: {"MiB": 9.0} if do == "memory" else answers(do, **request)
+    measured = rungs.measure(("vit",), ("float32",), list(asks), rungs.Plan((32,), 2, 64, False), process)
+    assert {row["framework"]: row.get("failed") for row in measured["costs"]} == {
+        **{"ours, first run": None, "ours": None, "torch": "broken"}
+    }
+    assert {row["framework"] for row in measured["measurements"]} == {"ours"}
+    result = {
+        **{"command": "a", "date": "2026-01-01", "busy": True, "frameworks": {"ours": {}, "torch": {"torch": "2"}}},
+        "machine": {"vector_extensions": [], "cores": 2, "processor": "A", "python": "3", "versions": {"jax": "0"}},
+        "images": {"val": 1000, "inference": [1, 100]},
+        "compared": [{"rung": "vit", "parameters": 9, "largest_difference": 2e-7}],
+        **measured,
+    }
+    steps, others = rungs_tables.rungs_tables(result).split("\n\n")[:2]
+    assert steps.splitlines()[-1] == "| vit, float32, 32 | 100 | failed |"
+    assert others.splitlines()[-1] == "| vit, float32 | 200 | 50 | 50 | 0.2 / 0.2 / — | 9 / failed |"
+    assert "Other programs ran" in rungs_tables.rungs_tables(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batches": ()}, "--batches are"),
+        ({"batches": (0,)}, "--batches are"),
+        ({"images": 1000}, "--images is 1000, but must be a multiple of 128"),
+        ({"rounds": 0}, "--rounds is 0"),
+        ({"frameworks": ("torch",)}, "--frameworks are torch, but must include ours"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(cnn.ConfigError, match=message):
+        rungs.main(**options)
+
+
+def test_unequal_logits_and_unequal_counts_are_reported(tmp_path):
+    def network(parameters, logit):
+        return lambda do, **request: {"parameters": parameters, "logits": [[0.0, logit]]}
+
+    asks = {"ours": network(9, 1.0), "near": network(9, 1.00009), "far": network(9, 1.0002), "wide": network(8, 1.0)}
+    rows = rungs.compare(("vit",), {**asks, "ended": lambda do, **request: {"failed": "it ended"}}, tmp_path)
+    assert [row["equal"] for row in rows] == [True, True, False, False, False]
+
+
+RUNGS = ("fashion_cnn", "alexnet", "resnet20", "efficientnet", "vit")
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_all_our_weights_have_a_name_and_a_layout_of_the_peers(rung):
+    state = abstract_state(cnn.ExperimentConfig(model=load_experiment(f"experiments.{rung}").model))
+    shapes: Any = {**flatten_dict(state.params, sep="/"), **flatten_dict(state.batch_stats, sep="/")}
+    ours = weights.drawn({name: np.zeros(leaf.shape, np.float32) for name, leaf in shapes.items()})
+    assert all(np.ptp(array) > 0 for name, array in ours.items() if not name.endswith("kernel"))
+    for renamed in (weights.to_keras, weights.to_torch):
+        theirs = renamed(ours)
+        assert len(theirs) == len(ours)
+        assert [array.size for array in theirs.values()] == [array.size for array in ours.values()]
+    words = {name.rsplit(".", 1)[1] for name in weights.to_torch(ours)}
+    assert words <= {"weight", "bias", "running_mean", "running_var", "position"}
+    words = {name.rsplit("/", 1)[1] for name in weights.to_keras(ours)}
+    assert words <= {"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "position"}
 
 
 def test_flops_of_the_chapters_network():

@@ -35,7 +35,7 @@ def muon(
     matrices = optax.chain(
         # Without iterations: momentum, divided by its Frobenius norm.
         scale_by_muon(ns_steps=0, weight_dimension_numbers=_axes),
-        optax.stateless_with_tree_map(lambda update, _: _orthogonalized(update)),
+        optax.stateless_with_tree_map(lambda update, _: _orthogonalized(jnp.asarray(update))),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
