@@ -38,7 +38,7 @@ def claim_directory(worker: str) -> str:
         if programs.exists() and sum(path.stat().st_size for path in programs.iterdir()) > MAX_BYTES:
             shutil.rmtree(programs)
         programs.mkdir(exist_ok=True)
-        _link_programs(directory.parent, programs)
+        link_programs(programs)
     except (OSError, DataError):
         return temporary_directory()
     for other in versions.parent.iterdir():
@@ -47,16 +47,18 @@ def claim_directory(worker: str) -> str:
     return str(programs)
 
 
-def _link_programs(workers: Path, programs: Path) -> None:
-    """Adds to a directory what all workers compiled in earlier runs: a worker gets other test files in each run."""
-    for entry in workers.glob("*/programs/*"):
+def link_programs(programs: Path) -> None:
+    """Adds to a worker's directory what the others have compiled, in earlier runs and in this one so far."""
+    for entry in programs.parents[1].glob("*/programs/*"):
         # A newer one may be half written.
-        if entry.stat().st_mtime < time.time() - SETTLED_SECONDS and not (programs / entry.name).exists():
+        if not (programs / entry.name).exists() and entry.stat().st_mtime < time.time() - SETTLED_SECONDS:
             os.link(entry, programs / entry.name)
 
 
 def temporary_directory() -> str:
-    """Returns a directory that is removed when this process ends."""
+    """Returns a directory without other workers beside it, which is removed when this process ends."""
     directory = tempfile.mkdtemp(prefix="compiled-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return directory
+    programs = Path(directory, "main", "programs")
+    programs.mkdir(parents=True)
+    return str(programs)

@@ -41,7 +41,7 @@ jax.config.update("jax_compilation_cache_dir", COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 FULLY_OPTIMIZED = {
-    *("test_cost", "test_fused", "test_layers", "test_programs", "test_resume", "test_run", "test_torture"),
+    *("test_cost", "test_fused", "test_layers", "test_programs", "test_resume", "test_run"),
 }
 """Tests of the programs themselves, of bitwise equality, and of the commands as a user types them. Elsewhere XLA
 optimizes little, here and in the processes that tests start: optimizing took half of the time."""
@@ -79,6 +79,12 @@ def pytest_runtest_setup(item):
         jax.config.update("jax_disable_most_optimizations", little)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(little)
     jax.config.update("jax_debug_key_reuse", item.path.stem in KEYS_CHECKED)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_other_workers():
+    """What another worker has compiled in the meantime is not compiled again."""
+    compile_cache.link_programs(Path(COMPILED))
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,10 @@ PROCESSES.set_forkserver_preload(["cnn.run", "cnn.runs.fit", "cnn.look.tracking"
 class Forked:
     """``python -m MODULE ARGUMENTS`` with the interface of subprocess.Popen: the module's main() with its sys.argv."""
 
-    def __init__(self, module: str, *arguments: str, environment: dict[str, str] | None = None):
+    def __init__(self, module: str, *arguments: str, function: str = "main", environment: dict[str, str] | None = None):
         out_reader, out_writer = PROCESSES.Pipe(duplex=False)
         err_reader, err_writer = PROCESSES.Pipe(duplex=False)
-        options = module, arguments, {**os.environ, **(environment or {})}, out_writer, err_writer
+        options = module, function, arguments, {**os.environ, **(environment or {})}, out_writer, err_writer
         self._process = PROCESSES.Process(target=_run, args=options)
         self._process.start()
         assert self._process.pid
@@ -64,7 +64,9 @@ class Forked:
         return outputs[0], outputs[1]
 
 
-def _run(module: str, arguments: tuple[str, ...], environment: dict[str, str], out: Any, err: Any) -> None:
+def _run(
+    module: str, function: str, arguments: tuple[str, ...], environment: dict[str, str], out: Any, err: Any
+) -> None:
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
     out.close()
@@ -79,7 +81,7 @@ def _run(module: str, arguments: tuple[str, ...], environment: dict[str, str], o
     jax.config.update("jax_disable_most_optimizations", environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "True")
     sys.argv = [module, *arguments]
     try:
-        importlib.import_module(module).main()
+        getattr(importlib.import_module(module), function)()
     finally:
         # A forked process of multiprocessing ends without them, and jax.distributed leaves the cluster there.
         atexit._run_exitfuncs()

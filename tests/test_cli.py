@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -169,6 +170,18 @@ def test_no_line_of_a_library_precedes_the_error(capsys):
     assert capsys.readouterr().err == "error: ours\n"
 
 
+def test_every_command_keeps_what_it_compiles(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    settings, seen = {}, []
+    monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+    for verb in verbs.VERBS:
+        settings.clear()
+        monkeypatch.setitem(verbs.VERBS, verb, lambda: seen.append(settings.get("jax_compilation_cache_dir")))
+        verbs.main([verb])
+    assert seen == [str(tmp_path / "fashion-cnn" / "xla")] * len(verbs.VERBS)
+
+
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_a_closed_stream_is_opened_on_nothing(monkeypatch, name):
     monkeypatch.setattr(sys, name, None)
@@ -280,3 +293,14 @@ def test_an_option_without_effect_is_refused(optim, message):
     cli.refuse_idle(default, dataclasses.replace(default, optim=cnn.OptimConfig("muon", schedule="one_cycle", **optim)))
     with pytest.raises(cnn.ConfigError, match="--log.figures has no effect here; leave it out"):
         cli.refuse_idle(default, dataclasses.replace(default, log=cnn.LogConfig(figures=False)), ("log.",))
+
+
+def test_a_directory_replaced_while_drawing_gets_no_result_and_no_report(monkeypatch, config, small, tmp_path):
+    def draw_figures(run_dir, config, result, splits):
+        shutil.rmtree(run_dir)
+        run_dir.mkdir()
+        (run_dir / "config.json").write_text("another run's")
+
+    monkeypatch.setattr("cnn.look.run_figures.draw_figures", draw_figures)
+    run.run(narrow(config, epochs=1), tmp_path / "run", small)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]

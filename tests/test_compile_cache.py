@@ -32,11 +32,14 @@ def test_directories_of_other_versions_and_large_ones_are_removed(monkeypatch, p
     assert not list(directory.iterdir()) and not other.exists()
 
 
-def test_a_worker_reads_what_others_have_compiled_in_earlier_runs(programs):
+def test_a_worker_reads_what_others_have_compiled_before_its_start_and_since(programs):
+    other = Path(compile_cache.claim_directory("gw8"))
     for name, age in (("settled", 60), ("half written", 0)):
         (programs / name).write_text(name)
         os.utime(programs / name, (time.time() - age, time.time() - age))
-    assert [path.name for path in Path(compile_cache.claim_directory("gw8")).iterdir()] == ["settled"]
+    compile_cache.link_programs(other)
+    for directory in (other, Path(compile_cache.claim_directory("gw7"))):
+        assert [path.name for path in directory.iterdir()] == ["settled"]
 
 
 @pytest.mark.parametrize("home", ["/sys/cache", "file"])

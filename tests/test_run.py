@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import cnn
 from cnn import cli, run
 from cnn.__main__ import load_experiment, main
 from experiments import fashion_cnn
-from tests.helpers import ROOT, narrow
+from tests.helpers import ROOT
 
 
 def _command(*arguments, **environment):
@@ -108,13 +107,29 @@ def test_a_wrong_option_is_one_line_and_exit_status_2(capsys, arguments, message
     assert captured.err.count("\n") == 1 and not captured.out
 
 
-SHORT = "--train.epochs 1 --optim.batch_size 128 --model.conv1_features 4 --model.conv2_features 4".split()
+SHORT = "--train.epochs 2 --optim.batch_size 128 --model.conv1_features 4 --model.conv2_features 4".split()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The shipped experiment, narrow, for an epoch on all images, as a user would start it."""
-    run_dir = tmp_path_factory.mktemp("trained") / "run"
+def run_dir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("trained") / "run"
+
+
+@pytest.fixture(scope="module")
+def interrupted(run_dir) -> subprocess.CompletedProcess:
+    """The shipped experiment, narrow, on all images, as a user would start it, with Ctrl-C after its first epoch."""
+    command = [sys.executable, "-m", "experiments.fashion_cnn", *SHORT, "--run-dir", str(run_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout and process.stderr
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+    return subprocess.CompletedProcess(command, process.returncode, lines, errors)
+
+
+@pytest.fixture(scope="module")
+def trained(run_dir, interrupted):
+    """The same command again, which trains the second epoch."""
     return run_dir, _command("experiments.fashion_cnn", *SHORT, "--run-dir", str(run_dir))
 
 
@@ -125,18 +140,27 @@ FIGURES = {
 }
 
 
-def test_an_experiment_prints_its_device_its_epochs_and_its_result(trained):
+def test_ctrl_c_saves_the_run(interrupted):
+    assert interrupted.returncode == 130
+    assert interrupted.stdout[0].startswith("fashion_cnn on cpu")
+    assert interrupted.stdout[1].startswith("epoch 1/2  loss ")
+    notice, stopped = interrupted.stderr.splitlines()
+    assert notice.startswith("stopping: ") and stopped.startswith("stopped at step ")
+
+
+def test_the_same_command_resumes_and_prints_its_device_its_epochs_and_its_result(trained):
     run_dir, command = trained
     assert command.returncode == 0 and not command.stderr
     lines = command.stdout.splitlines()
     assert lines[0].startswith("fashion_cnn on cpu")
-    assert lines[1].startswith("epoch 1/1  loss ")
+    assert lines[1].startswith("found an unfinished run")
+    assert lines[2].startswith("epoch 2/2  loss ")
     assert lines[-1] == f"run directory: {run_dir}"
     result = json.loads((run_dir / "result.json").read_text())
     assert f"{result['test_accuracy']:.4f}" in command.stdout
-    assert result["test_accuracy"] > 0.6  # of 10 classes, after an epoch of a narrow network
+    assert result["test_accuracy"] > 0.6  # of 10 classes, after two epochs of a narrow network
     assert "\x1b" not in command.stdout
-    assert max(map(len, lines[1:-1])) <= 80
+    assert max(map(len, lines[2:-1])) <= 80
 
 
 def test_an_experiment_draws_its_figures_and_writes_its_report(trained):
@@ -159,34 +183,6 @@ def test_another_configuration_on_the_same_run_dir_is_exit_status_2(trained, cap
     assert _status("experiments.fashion_cnn", *SHORT, "--train.seed", "5", "--run-dir", str(run_dir)) == 2
     errors = capsys.readouterr().err
     assert "train.seed 0 -> 5" in errors and errors.count("\n") == 1
-
-
-def test_ctrl_c_saves_the_run_and_the_same_command_resumes(tmp_path):
-    command = [sys.executable, "-m", "experiments.fashion_cnn", *SHORT, "--train.epochs", "2", "--log.no_figures"]
-    command += ["--run-dir", str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout and process.stderr
-        lines = [process.stdout.readline(), process.stdout.readline()]
-        process.send_signal(signal.SIGINT)
-        message = process.stderr.read()
-    assert lines[1].startswith("epoch 1/2")
-    assert process.returncode == 130
-    notice, stopped = message.splitlines()
-    assert notice.startswith("stopping: ") and stopped.startswith("stopped at step ")
-    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
-    assert again.returncode == 0 and "epoch 1/2" not in again.stdout and "epoch 2/2" in again.stdout
-    assert "found an unfinished run" in again.stdout
-
-
-def test_a_directory_replaced_while_drawing_gets_no_result_and_no_report(tmp_path, small, monkeypatch):
-    def draw_figures(run_dir, config, result, splits):
-        shutil.rmtree(run_dir)
-        run_dir.mkdir()
-        (run_dir / "config.json").write_text("another run's")
-
-    monkeypatch.setattr("cnn.look.run_figures.draw_figures", draw_figures)
-    run.run(narrow(fashion_cnn.CONFIG, epochs=1), tmp_path / "run", small)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
 def test_a_report_that_cannot_be_written_is_a_warning(tmp_path, capsys):
@@ -254,8 +250,8 @@ def test_cost_prints_a_line_for_each_number():
 @pytest.mark.parametrize(
     ("dtype", "processor", "before", "after"),
     [
-        ("bfloat16", "avx2 avx512_bf16", None, f"{cli.ONEDNN}=true"),
-        ("bfloat16", "avx2 avx512_bf16", "--xla_foo=1", f"--xla_foo=1 {cli.ONEDNN}=true"),
+        ("bfloat16", "avx2 avx512_bf16", None, cli.ONEDNN_FLAGS),
+        ("bfloat16", "avx2 avx512_bf16", "--xla_foo=1", f"--xla_foo=1 {cli.ONEDNN_FLAGS}"),
         ("bfloat16", "avx2 avx512_bf16", f"{cli.ONEDNN}=false", f"{cli.ONEDNN}=false"),
         ("bfloat16", "avx2", None, None),
         ("float32", "avx2 avx512_bf16", None, None),

@@ -1,6 +1,5 @@
 """Multi-process runs, over the loopback interface as over a network: training, stopping and failing together."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -8,7 +7,9 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import cnn
@@ -16,8 +17,8 @@ from cnn import run
 from cnn.devices import processes
 from cnn.runs import verify as verification
 from tests.forked import Forked
-from tests.helpers import Interrupted, interrupt_after, shrink
-from tests.workers.cluster import CONFIG
+from tests.helpers import Interrupted, assert_same, interrupt_after, shrink, without_times
+from tests.workers.cluster import CONFIG, LONG
 
 STEPS = 5
 """Steps per epoch: 200 images in batches of 48. A step takes 1/3 second, due to gloo's all-reduce on one machine."""
@@ -45,14 +46,12 @@ def _by_slurm(port, number, index):
 SLURM_FIRST_PORT = 61440
 
 
-def _start(run_dir, number, *options, port=None, cluster=_by_options) -> list[Forked]:
+def _start(run_dir, number, *options, port=None, cluster=_by_options, function="main") -> list[Forked]:
     """Starts the processes of one run; a single one is not distributed."""
     port = port or _free_port()
     settings = [cluster(port, number, index) if number > 1 else ([], {}) for index in range(number)]
-    return [
-        Forked("tests.workers.cluster", "--run-dir", str(run_dir), *options, *more_options, environment=variables)
-        for more_options, variables in settings
-    ]
+    command = "tests.workers.cluster", "--run-dir", str(run_dir), *options
+    return [Forked(*command, *more, function=function, environment=values) for more, values in settings]
 
 
 def _finish(started, timeout=150):
@@ -68,28 +67,20 @@ def _losses(run_dir):
     return [row[name] for row in _history(run_dir) for name in ("train_loss", "val_loss")]
 
 
-@pytest.fixture(scope="module")
-def single(tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("single") / "run"
-    codes, outputs = _finish(_start(run_dir, 1))
-    assert codes == [0], outputs
-    return run_dir
-
-
-@pytest.mark.parametrize("number", [2, 4])
-def test_several_processes_match_a_single_process(single, tmp_path, number):
-    run_dir = tmp_path / "run"
-    codes, outputs = _finish(_start(run_dir, number))
-    assert codes == [0] * number, outputs
+def test_several_processes_match_a_single_process(splits, tmp_path):
+    single, run_dir = (tmp_path / name for name in ("single", "run"))
+    cnn.fit(CONFIG, single, shrink(splits, 200))
+    codes, outputs = _finish(_start(run_dir, 3))
+    assert codes == [0] * 3, outputs
     assert _losses(run_dir) == pytest.approx(_losses(single), rel=1e-5)
     results = [json.loads((path / "result.json").read_text()) for path in (run_dir, single)]
     assert results[0]["test_accuracy"] == results[1]["test_accuracy"]
     # Only the primary process prints and writes.
-    assert "epoch 2/2" in outputs[0][0] and f"on {number} x cpu" in outputs[0][0]
+    assert "epoch 2/2" in outputs[0][0] and "on 3 x cpu" in outputs[0][0]
     others = [line for output, _ in outputs[1:] for line in output.splitlines()]
     assert all(line.startswith("[Gloo]") for line in others), others
-    assert [errors for _, errors in outputs] == [""] * number
-    assert json.loads((run_dir / "config.json").read_text())["devices"]["number"] == number
+    assert [errors for _, errors in outputs] == [""] * 3
+    assert json.loads((run_dir / "config.json").read_text())["devices"]["number"] == 3
     # One process loads the checkpoint of several.
     assert cnn.load_best(run_dir)[0].step == results[0]["best_epoch"] * STEPS
     assert not any(verification.verify(run_dir).values())
@@ -134,9 +125,8 @@ def _assert_listens_only_on_its_own_address(port):
 def test_a_slurm_job_listens_only_on_its_own_address_saves_all_at_the_same_step_and_one_process_resumes(
     start, tmp_path
 ):
-    run_dir, long = tmp_path / "run", ("--train.epochs", "500")
-    port = SLURM_FIRST_PORT + os.getpid() % 4096
-    started = start(run_dir, 2, *long, port=port, cluster=_by_slurm)
+    run_dir, port = tmp_path / "run", SLURM_FIRST_PORT + os.getpid() % 4096
+    started = start(run_dir, 2, port=port, cluster=_by_slurm, function="long")
     assert _next_epoch(started[0]) == 1
     _assert_listens_only_on_its_own_address(port)
     started[1].send_signal(signal.SIGTERM)
@@ -146,7 +136,7 @@ def test_a_slurm_job_listens_only_on_its_own_address_saves_all_at_the_same_step_
     step = int(outputs[0][1].split()[3].rstrip(","))
     assert (run_dir / "checkpoints" / str(step)).is_dir() and not any(verification.verify(run_dir).values())
 
-    [one] = start(run_dir, 1, *long)
+    [one] = start(run_dir, 1, function="long")
     assert _next_epoch(one) == step // STEPS + 1
 
 
@@ -155,7 +145,7 @@ def test_a_slurm_job_listens_only_on_its_own_address_saves_all_at_the_same_step_
 )
 def test_all_exit_if_one_is_killed_or_hangs_and_one_process_resumes(start, splits, tmp_path, victim, how):
     run_dir, port = tmp_path / "run", _free_port()
-    started = start(run_dir, 2, "--train.epochs", "500", port=port)
+    started = start(run_dir, 2, port=port, function="long")
     assert _next_epoch(started[0]) == 1
     _assert_listens_only_on_its_own_address(port)
     start_time = time.monotonic()
@@ -169,9 +159,8 @@ def test_all_exit_if_one_is_killed_or_hangs_and_one_process_resumes(start, split
     # A stopped process is alive; a stopped primary process still holds the lock of the directory.
     started[victim].kill()
     started[victim].wait()
-    long = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, epochs=500))
     with pytest.raises(Interrupted):
-        cnn.fit(long, run_dir, shrink(splits, 200), interrupt_after(epochs + 1))
+        cnn.fit(LONG, run_dir, shrink(splits, 200), interrupt_after(epochs + 1))
     assert len(_history(run_dir)) == epochs + 1
 
 
@@ -199,3 +188,21 @@ def test_a_cluster_that_cannot_be_joined_is_a_one_line_error(tmp_path):
     assert status == 2
     assert "--distributed could not join other processes" in errors and errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_stream_images_to_the_same_bits(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    draw = np.random.default_rng(0)
+    # 3 MiB, of which the devices are to hold 1.
+    counts = {"x_train": 480, "x_test": 280}
+    arrays: Any = {name: draw.integers(0, 256, (count, 64, 64), np.uint8) for name, count in counts.items()}
+    np.savez(tmp_path / "own.npz", **arrays, y_train=np.arange(480) % 3, y_test=np.arange(280) % 3)
+    own = ("--data.source", str(tmp_path / "own.npz"), "--train.epochs", "1", "--train.monitor", "val_macro_f1")
+    runs = {1024: tmp_path / "in_memory", 1: tmp_path / "streamed"}
+    for memory, run_dir in runs.items():
+        codes, outputs = _finish(start(run_dir, 2, *own, "--data.device_memory", str(memory)))
+        assert codes == [0, 0], outputs
+    rows = [without_times(_history(run_dir)) for run_dir in runs.values()]
+    assert rows[0] == rows[1]
+    states = [cnn.load_best(run_dir)[0] for run_dir in runs.values()]
+    assert_same(states[0].params, states[1].params)

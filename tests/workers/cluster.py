@@ -1,4 +1,10 @@
-"""A command that trains with the options of an experiment, as one process of several or alone."""
+"""A command that trains with the options of an experiment, as one process of several or alone.
+
+``main`` trains a convolutional network; ``long`` one that compiles faster, for what does not depend on the network.
+"""
+
+import dataclasses
+import sys
 
 import cnn
 from cnn import run
@@ -10,10 +16,18 @@ CONFIG = cnn.ExperimentConfig(
     log=cnn.LogConfig(figures=False),
     train=cnn.TrainConfig(epochs=2, patience=400),
 )
+LONG = dataclasses.replace(
+    CONFIG, model=cnn.DenseConfig(features=()), train=dataclasses.replace(CONFIG.train, epochs=500)
+)
 
 
 def main() -> None:
-    run.main(CONFIG, shrink(cnn.load_data(CONFIG.data), 200))
+    own = "--data.source" in sys.argv
+    run.main(CONFIG, None if own else shrink(cnn.load_data(CONFIG.data), 200))
+
+
+def long() -> None:
+    run.main(LONG, shrink(cnn.load_data(LONG.data), 200))
 
 
 if __name__ == "__main__":
