@@ -1,6 +1,7 @@
 """The tests' compilation cache, kept from one run of the suite to the next: most of a first run's time is compiling."""
 
 import atexit
+import contextlib
 import fcntl
 import os
 import shutil
@@ -50,9 +51,11 @@ def claim_directory(worker: str) -> str:
 def link_programs(programs: Path) -> None:
     """Adds to a worker's directory what the others have compiled, in earlier runs and in this one so far."""
     for entry in programs.parents[1].glob("*/programs/*"):
-        # A newer one may be half written.
-        if not (programs / entry.name).exists() and entry.stat().st_mtime < time.time() - SETTLED_SECONDS:
-            os.link(entry, programs / entry.name)
+        # Another suite, with another JAX, may remove them meanwhile: then they are compiled again.
+        with contextlib.suppress(OSError):
+            # A newer one may be half written.
+            if not (programs / entry.name).exists() and entry.stat().st_mtime < time.time() - SETTLED_SECONDS:
+                os.link(entry, programs / entry.name)
 
 
 def temporary_directory() -> str:

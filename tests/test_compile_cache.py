@@ -47,3 +47,15 @@ def test_an_unusable_home_gives_a_temporary_directory(monkeypatch, tmp_path, hom
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / home))
     assert Path(compile_cache.claim_directory("gw9")).is_dir()
+
+
+def test_programs_that_are_removed_meanwhile_are_no_error(tmp_path):
+    other, mine = (tmp_path / worker / "programs" for worker in ("gw0", "gw1"))
+    other.mkdir(parents=True)
+    (other / "program").touch()
+    os.utime(other / "program", (0, 0))
+    compile_cache.link_programs(mine)
+    assert not mine.exists()
+    mine.mkdir(parents=True)
+    compile_cache.link_programs(mine)
+    assert (mine / "program").samefile(other / "program")
