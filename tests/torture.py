@@ -32,9 +32,8 @@ CONFIG = cnn.ExperimentConfig(
 )
 
 
-def train(run_dir: Path, splits: cnn.Splits, compiles: bool, little: bool, ready: Any) -> None:
+def train(run_dir: Path, splits: cnn.Splits, compiles: bool, ready: Any) -> None:
     """A run that spends about a third of its time on saving."""
-    jax.config.update("jax_disable_most_optimizations", little)
     if not compiles:
         # A killed process must not leave half an entry in the compilation cache.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
@@ -47,8 +46,7 @@ def train(run_dir: Path, splits: cnn.Splits, compiles: bool, little: bool, ready
 def start(run_dir: Path, splits: cnn.Splits, compiles: bool = False) -> Any:
     """Starts a process that trains, and returns when it is about to."""
     ready = PROCESSES.Event()
-    little = jax.config.read("jax_disable_most_optimizations")
-    process = PROCESSES.Process(target=train, args=(run_dir, splits, compiles, little, ready))
+    process = PROCESSES.Process(target=train, args=(run_dir, splits, compiles, ready))
     process.start()
     assert ready.wait(200), process.exitcode
     return process
