@@ -1,5 +1,6 @@
 """Tables in Markdown, and the notes below them: spread, machine, command, versions, failures."""
 
+from collections.abc import Callable
 from typing import Any
 
 FRAMEWORKS = {
@@ -48,6 +49,14 @@ def versions(result: dict[str, Any]) -> str:
     for name, packages in result["frameworks"].items():
         peers |= packages if name != "ours" and "failed" not in packages else {}
     return f"peers: {', '.join(f'{name} {version}' for name, version in peers.items())}"
+
+
+def time_cell(row: dict[str, Any] | None, written: Callable[[float], str]) -> str:
+    """Returns the median seconds of a row as ``written``, and for a peer the median ratio to ours in the same round."""
+    if row is None or "seconds" not in row:
+        return "failed" if row else "not measured"
+    ratio = f" ({row['over_ours']['median']:.2f}×)" if row["framework"] != "ours" and "over_ours" in row else ""
+    return f"{written(row['seconds']['median'])}{ratio}"
 
 
 def by_framework(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.markdown import FRAMEWORKS, by_framework, failures, footnote, place_of, spread, table, versions
+from benchmarks.markdown import (
+    FRAMEWORKS,
+    by_framework,
+    failures,
+    footnote,
+    place_of,
+    spread,
+    table,
+    time_cell,
+    versions,
+)
 from benchmarks.rungs_tables import rungs_tables
 
 ROOT = Path(__file__).parents[1]
@@ -53,14 +63,6 @@ def seeds_table(result: dict[str, Any]) -> str:
     )
 
 
-def epoch_cell(row: dict[str, Any] | None) -> str:
-    """Returns median seconds and, for a peer, the median ratio to ours."""
-    if row is None or "seconds" not in row:
-        return "failed" if row else "not measured"
-    ratio = f" ({row['over_ours']['median']:.2f}×)" if row["framework"] != "ours" and "over_ours" in row else ""
-    return f"{row['seconds']['median']:.1f}{ratio}"
-
-
 def epoch_table(result: dict[str, Any]) -> str:
     """Returns the seconds per epoch, and the ratios of the peers to ours."""
     rows = result["summary"]
@@ -68,7 +70,9 @@ def epoch_table(result: dict[str, Any]) -> str:
     lines = []
     for precision, batch_size in kinds:
         cells = by_framework([row for row in rows if (row["precision"], row["batch_size"]) == (precision, batch_size)])
-        lines.append([f"{precision}, {batch_size}", *(epoch_cell(cells.get(name)) for name in FRAMEWORKS)])
+        lines.append(
+            [f"{precision}, {batch_size}", *(time_cell(cells.get(name), "{:.1f}".format) for name in FRAMEWORKS)]
+        )
     rounds = max(row["seconds"]["n"] for row in rows if "seconds" in row)
     counted = f"{rounds} rounds taking turns, one for Keras on JAX" if rounds > 1 else "one round"
     images = f"{result['images']['train']:,} + {result['images']['val']:,} images"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -182,10 +182,10 @@ def measure(
 
 
 def main(
-    rungs: tuple[Rung, ...] = ("fashion_cnn", "alexnet", "resnet20", "efficientnet", "vit"),
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16"),
+    rungs: tuple[Rung, ...] = get_args(Rung),
+    precisions: tuple[Precision, ...] = get_args(Precision),
     batches: tuple[int, ...] = (32, 128),
-    frameworks: tuple[Framework, ...] = ("ours", "keras_tensorflow", "torch", "torch_compiled"),
+    frameworks: tuple[Framework, ...] = get_args(Framework),
     rounds: int = 3,
     images: int = 1024,
     device: Literal["cpu", "gpu"] = "cpu",

@@ -2,18 +2,13 @@
 
 from typing import Any
 
-from benchmarks.markdown import FRAMEWORKS, footnote, table, versions
+from benchmarks.markdown import FRAMEWORKS, footnote, table, time_cell, versions
 
 Kind = tuple[str, str, str, int]
 
 
-def _milliseconds(row: dict[str, Any] | None, factor: float = 1e3) -> str:
-    """Returns a median, and for a peer the median ratio to ours in the same round."""
-    if row is None or "seconds" not in row:
-        return "failed" if row else "not measured"
-    value = factor * row["seconds"]["median"]
-    ratio = f" ({row['over_ours']['median']:.2f}×)" if row["framework"] != "ours" and "over_ours" in row else ""
-    return f"{value:.1f}{ratio}" if value < 100 else f"{value:.0f}{ratio}"
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.{1 if seconds < 0.1 else 0}f}"
 
 
 def _best_peer(rows: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
@@ -25,7 +20,7 @@ def _ours_and_best(rows: dict[str, dict[str, Any]]) -> str:
     """Returns our milliseconds, and the ratio and name of the fastest peer."""
     best = _best_peer(rows)
     ratio = f" ({best['over_ours']['median']:.2f}×, {FRAMEWORKS[best['framework']]})" if best else ""
-    return f"{_milliseconds(rows.get('ours'))}{ratio}"
+    return f"{time_cell(rows.get('ours'), _milliseconds)}{ratio}"
 
 
 def _rates(rows: dict[str, dict[str, Any]], images: int) -> str:
@@ -58,7 +53,7 @@ def rungs_tables(result: dict[str, Any]) -> str:
     steps = [
         [
             f"{rung}, {precision}, {images}",
-            *(_milliseconds(by_name.get(name) or costs[rung, precision].get(name)) for name in names),
+            *(time_cell(by_name.get(name) or costs[rung, precision].get(name), _milliseconds) for name in names),
         ]
         for (rung, precision, what, images), by_name in rows.items()
         if what == "train step"

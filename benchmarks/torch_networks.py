@@ -48,14 +48,15 @@ def _sequential(**layers: Any) -> Any:
     return nn.Sequential(OrderedDict(layers))
 
 
+def _conv_relu(number: int, channels: int, features: int, size: int = 3, pool: bool = True) -> dict[str, Any]:
+    layers = {f"conv{number}": nn.Conv2d(channels, features, size, padding=size // 2), f"relu{number}": nn.ReLU()}
+    return {**layers, f"pool{number}": nn.MaxPool2d(2)} if pool else layers
+
+
 def _fashion_cnn() -> Any:
     return _sequential(
-        conv1=nn.Conv2d(1, 32, 3, padding=1),
-        relu1=nn.ReLU(),
-        pool1=nn.MaxPool2d(2),
-        conv2=nn.Conv2d(32, 64, 3, padding=1),
-        relu2=nn.ReLU(),
-        pool2=nn.MaxPool2d(2),
+        **_conv_relu(1, 1, 32),
+        **_conv_relu(2, 32, 64),
         flatten=_Flatten(),
         dense=nn.Linear(7 * 7 * 64, 100),
         relu=nn.ReLU(),
@@ -66,19 +67,11 @@ def _fashion_cnn() -> Any:
 
 def _alexnet() -> Any:
     return _sequential(
-        conv1=nn.Conv2d(1, 24, 5, padding=2),
-        relu1=nn.ReLU(),
-        pool1=nn.MaxPool2d(2),
-        conv2=nn.Conv2d(24, 64, 3, padding=1),
-        relu2=nn.ReLU(),
-        pool2=nn.MaxPool2d(2),
-        conv3=nn.Conv2d(64, 96, 3, padding=1),
-        relu3=nn.ReLU(),
-        conv4=nn.Conv2d(96, 96, 3, padding=1),
-        relu4=nn.ReLU(),
-        conv5=nn.Conv2d(96, 64, 3, padding=1),
-        relu5=nn.ReLU(),
-        pool5=nn.MaxPool2d(2),
+        **_conv_relu(1, 1, 24, size=5),
+        **_conv_relu(2, 24, 64),
+        **_conv_relu(3, 64, 96, pool=False),
+        **_conv_relu(4, 96, 96, pool=False),
+        **_conv_relu(5, 96, 64),
         flatten=_Flatten(),
         dense1=nn.Linear(3 * 3 * 64, 256),
         relu6=nn.ReLU(),

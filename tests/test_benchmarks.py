@@ -4,7 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -177,10 +177,7 @@ def test_unequal_logits_and_unequal_counts_are_reported(tmp_path):
     assert [row["equal"] for row in rows] == [True, True, False, False, False]
 
 
-RUNGS = ("fashion_cnn", "alexnet", "resnet20", "efficientnet", "vit")
-
-
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("rung", get_args(rungs.Rung))
 def test_all_our_weights_have_a_name_and_a_layout_of_the_peers(rung):
     state = abstract_state(cnn.ExperimentConfig(model=load_experiment(f"experiments.{rung}").model))
     shapes: Any = {**flatten_dict(state.params, sep="/"), **flatten_dict(state.batch_stats, sep="/")}

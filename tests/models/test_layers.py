@@ -124,7 +124,8 @@ def test_gradients_of_depthwise_conv_equal_sums_in_float64_for_any_shape(data):
         max((out - 1) * s + k - n, 0) for out, s, k, n in zip(sizes, strides, window, (height, width), strict=True)
     ]
     pads = ((0, 0), *((total // 2, total - total // 2) for total in totals), (0, 0))
-    padded, images_gradient = np.pad(np.float64(images), pads), np.zeros_like(np.pad(np.float64(images), pads))
+    padded = np.pad(np.float64(images), pads)
+    images_gradient = np.zeros_like(padded)
     kernel_gradient = np.zeros(kernel.shape)
     for i, j in np.ndindex(*window):
         place = np.s_[
