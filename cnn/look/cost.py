@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,18 +106,23 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
 
 
 def _check_profile(directory: Path) -> None:
-    """Makes the directory, and raises ConfigError if nothing can be written to it."""
-    problem = ""
+    """Raises ConfigError if nothing can be written to the directory, which is not left behind if it is new."""
+    problem, new = "", []
     try:
         run = outputs.run_of(Path(os.path.realpath(directory)))
         if run is not None:
             problem = f"is in the run {run}"
         else:
+            new = [path for path in (directory, *directory.parents) if not path.exists()]
             directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=directory):
                 pass
     except (OSError, ValueError) as error:
         problem = f"cannot be written ({reason(error)})"
+    # The configuration is checked after this, and may be refused.
+    for path in new:
+        with suppress(OSError):
+            path.rmdir()
     if problem:
         raise ConfigError(f"--profile is {str(directory)!r}, which {problem}; name another directory")
 

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import json
 
@@ -35,6 +36,14 @@ def test_flops_of_a_step_are_those_of_its_matrix_products(measured):
     assert step["flops_per_byte"] == pytest.approx(step["flops"] / step["bytes"])
     (trace,) = profile.rglob("*.trace.json.gz")
     assert "ThunkExecutor::Execute" in {event.get("name") for event in json.load(gzip.open(trace))["traceEvents"]}
+
+
+def test_a_refused_configuration_leaves_no_directory_for_the_profile(tmp_path):
+    data = dataclasses.replace(fashion_cnn.CONFIG.data, source=str(tmp_path / "missing"), name="images")
+    config = dataclasses.replace(fashion_cnn.CONFIG, data=data)
+    with pytest.raises(cnn.DataError, match="missing"):
+        step_cost(config, profile=tmp_path / "new" / "trace")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("profile", ["file/trace", "run/trace", "x" * 256, "/dev/null"])
