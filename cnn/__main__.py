@@ -177,7 +177,7 @@ def predict(
     """
     import_family(experiment)
     from cnn.data.image_files import FORMATS, image_files
-    from cnn.look.prediction import predict_files
+    from cnn.trust.prediction import predict_files
 
     if not files:
         raise DataError(f"no file is named; python -m cnn predict RUN_DIR FILE... takes {FORMATS} files")
