@@ -1,1 +1,1 @@
-"""A finished run -> when to believe it: robustness, the unknown, labels, predictions. Imports look and what is below."""
+"""A finished run -> when to believe it: robustness, the unknown, labels, prediction. Imports look and what is below."""
