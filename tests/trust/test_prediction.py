@@ -11,7 +11,7 @@ import pytest
 
 import cnn
 from cnn.data import image_files
-from cnn.look import prediction
+from cnn.trust import prediction
 from tests.data.image_bytes import HOSTILE, READABLE, png
 from tests.helpers import ROOT
 
