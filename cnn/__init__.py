@@ -17,6 +17,7 @@ except Exception as error:
 from cnn.config import (
     AugmentConfig,
     DataConfig,
+    DistillConfig,
     ExperimentConfig,
     LogConfig,
     MeshConfig,
@@ -58,6 +59,7 @@ __all__ = [
     "DataConfig",
     "DataError",
     "DenseConfig",
+    "DistillConfig",
     "EfficientNetConfig",
     "ExperimentConfig",
     "LogConfig",

@@ -58,6 +58,10 @@ _NEEDS = {
         lambda config: config.optim.schedule in ("warmup_cosine", "one_cycle"),
         "with --optim.schedule warmup_cosine or one_cycle",
     ),
+    **{
+        f"distill.{name}": (lambda config: bool(config.distill.teacher), "with --distill.teacher")
+        for name in ("temperature", "weight")
+    },
 }
 """When an option has an effect, as a condition and in words."""
 

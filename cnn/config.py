@@ -24,6 +24,7 @@ from cnn.rules import (
     NAMES,
     NOT_NEGATIVE,
     PATH,
+    PATHS,
     POSITIVE,
     PROBABILITY,
     RATE,
@@ -206,6 +207,20 @@ class TransferConfig(Checked):
 
 
 @dataclass(frozen=True)
+class DistillConfig(Checked):
+    """Training towards the predictions of other networks, its teachers: G. Hinton et al., arXiv:1503.02531."""
+
+    group = "distill"
+
+    teacher: Annotated[tuple[str, ...], PATHS] = ()
+    """Run directories whose best networks teach: the mean of their logits for the augmented images."""
+    temperature: Annotated[float, POSITIVE] = 4.0
+    """Divides the logits of student and teachers, which makes the probabilities of unlikely classes count."""
+    weight: Annotated[float, PROBABILITY] = 0.9
+    """Share of the teachers in the loss; the labels have the rest."""
+
+
+@dataclass(frozen=True)
 class TrainConfig(Checked):
     """How long to train, from which seed, on which device."""
 
@@ -225,6 +240,8 @@ class TrainConfig(Checked):
     """Also save a checkpoint every N steps within an epoch, so that less is lost; 0 saves only at its end."""
     nan_policy: Literal["stop", "skip"] = "stop"
     """On a non-finite loss: stop with an error that names step and images, or skip the update, at most 10 in a row."""
+    dynamics: bool = False
+    """Keep how probable each training image's label was, epoch by epoch, to find hard and wrongly labelled images."""
     fused: bool = False
     """Run all epochs in one XLA call, for accelerators; nothing is reported or saved before the end."""
 
@@ -233,6 +250,7 @@ class TrainConfig(Checked):
         super().__post_init__()
         steps = self.checkpoint_steps
         require(not (self.fused and steps), "train.checkpoint_steps", steps, "0 with --train.fused")
+        require(not (self.fused and self.dynamics), "train.dynamics", self.dynamics, "false with --train.fused")
         is_loss = self.monitor == "val_loss"
         require(is_loss or not self.fused, "train.monitor", self.monitor, "val_loss with --train.fused")
 
@@ -272,6 +290,7 @@ class ExperimentConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -130,6 +130,10 @@ CLASS_NAMES = Rule(
 )
 COUNTS = integers(0, 2**31 - 1, max_length=65_536)
 PATH = Rule(lambda value: value is None or _is_path(value), "the path of a directory, in UTF-8")
+PATHS = Rule(
+    lambda value: isinstance(value, tuple) and len(value) <= 16 and all(map(_is_path, value)),
+    "the paths of at most 16 directories, in UTF-8",
+)
 FILE = Rule(_is_file_name, "the path of a file or directory, whose names have at most 255 bytes")
 FUNCTION = Rule(callable, "a function")
 GRID = Rule(_is_grid, "a dict of sequences by field, such as {'augment.flip': [True, False]}")

@@ -13,7 +13,7 @@ from cnn.figures import fonts
 from cnn.figures.plots import BLUE, GREEN, GREY, VERMILLION, WIDTH, check, styled
 
 # As in the chapter, dark on white; fixed limits, so that a pale image stays pale.
-_PICTURE: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 255}
+PICTURE: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 255}
 
 TILE_NAME = 12
 """Columns of the name of a class below an image among others."""
@@ -91,7 +91,7 @@ def sample(
     check("images", images, "NHWC")
     korean = "".join(korean_names or ())
     font = next((Path(path) for path in fonts.font_paths() if fonts.draws(path, korean)), None) if korean else None
-    figure, axes = tiled_figure(list(images), "Images and their classes", 10, 0.5 if font else 0.3, **_PICTURE)
+    figure, axes = tiled_figure(list(images), "Images and their classes", 10, 0.5 if font else 0.3, **PICTURE)
     class_names = fonts.labels(class_names, TILE_NAME)
     for tile, label in zip(axes.images, labels, strict=True):
         write_below(axes, tile, class_names[int(label)])
@@ -118,7 +118,7 @@ def top_losses(
     """
     check("images", images, "NHWC")
     check("probabilities", probabilities, "NK")
-    figure, axes = tiled_figure(list(images), title, 8, 0.75, **_PICTURE)
+    figure, axes = tiled_figure(list(images), title, 8, 0.75, **PICTURE)
     class_names = fonts.labels(class_names, TILE_NAME - 1)
     for tile, label, values in zip(axes.images, labels, probabilities, strict=True):
         predicted = int(values.argmax())
@@ -143,7 +143,7 @@ def image(image: np.ndarray, title: str) -> Figure:
     check("image", image, "HWC")
     figure = Figure(figsize=(5.5, 5.5))
     axes = figure.subplots()
-    axes.imshow(image, **_PICTURE)
+    axes.imshow(image, **PICTURE)
     axes.set_title(title)
     axes.grid(False)
     axes.spines[:].set_visible(True)
@@ -204,7 +204,7 @@ def attribution(
     figure = Figure(figsize=(WIDTH / 3 * len(shown), 4.4))
     figure.suptitle(title)
     for axes, (name, (values, colours, label)) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
-        axes.imshow(image, extent=extent, **_PICTURE)
+        axes.imshow(image, extent=extent, **PICTURE)
         if values is not None:
             mappable = axes.imshow(values, extent=extent, **colours)
             figure.colorbar(mappable, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02, label=label)
@@ -242,7 +242,7 @@ def probabilities(
     for i, (picture, values, label) in enumerate(zip(images, probabilities, labels, strict=True)):
         true, predicted = int(label), int(values.argmax())
         left, right = (figure.add_subplot(grid[divmod(2 * i + side, 2 * pairs)]) for side in (0, 1))
-        left.imshow(picture, **_PICTURE)
+        left.imshow(picture, **PICTURE)
         left.set(title=f"true: {class_names[true]}", xticks=[], yticks=[], anchor="N")
         left.spines[:].set(visible=True, color="0.6")
         shown = _most_probable(values, true)

@@ -8,10 +8,11 @@ import numpy as np
 
 from cnn.config import ExperimentConfig
 from cnn.data.image_files import read_image, reading
-from cnn.data.splits import Splits
+from cnn.data.splits import Split, Splits
 from cnn.errors import ConfigError, DamagedError, RunDirError, UserError
-from cnn.figures import image_plots, kernel_plots, plots
+from cnn.figures import dynamics_plots, image_plots, kernel_plots, plots
 from cnn.look.attribution import grad_cam, integrated_gradients
+from cnn.look.dynamics import Dynamics, exemplars, run_dynamics
 from cnn.look.features import feature_maps
 from cnn.models import layers as shipped_layers
 from cnn.resolution import korean_names, model_class_names
@@ -32,7 +33,7 @@ OUTPUT_HINT = "fix that, or name another directory with --output"
 
 FIGURES = (
     *("learning_curves.png", "sample.png", "model.png", "weights_histogram.png", "first_image.png"),
-    *("kernels_*.png", "feature_maps_*.png", "probabilities.png"),
+    *("kernels_*.png", "feature_maps_*.png", "probabilities.png", "dynamics.png"),
 )
 """Patterns of the names of a run's figures."""
 
@@ -106,8 +107,21 @@ def _kernel_strip(kernels: Mapping[int, np.ndarray], layer: str) -> "Figure":
     return kernel_plots.kernels_by_epoch(by_epoch[..., most_changed], epochs, title)
 
 
+def _cartography(dynamics: Dynamics, train: Split, names: Sequence[str]) -> "Figure":
+    """Draws the map of easy, ambiguous and hard training images."""
+    chosen = exemplars(dynamics, dynamics_plots.COLUMNS)
+    pictures = {
+        kind: (train.images[at], [str(names[label]) for label in train.labels[at]]) for kind, at in chosen.items()
+    }
+    return dynamics_plots.cartography(dynamics.mean, dynamics.spread, dynamics.correct, pictures)
+
+
 def figures(
-    config: ExperimentConfig, result: Result, splits: Splits, kernels: Mapping[int, np.ndarray] | None = None
+    config: ExperimentConfig,
+    result: Result,
+    splits: Splits,
+    kernels: Mapping[int, np.ndarray] | None = None,
+    dynamics: Dynamics | None = None,
 ) -> dict[str, Callable[[], "Figure"]]:
     """Returns, by file name, the functions that draw the figures of a run.
 
@@ -116,6 +130,7 @@ def figures(
       result: its result.
       splits: its images.
       kernels: as ``derived.read_kernels`` returns them; their figure is left out without them.
+      dynamics: of the training images; their map is left out without them.
     """
     names = model_class_names(config)
     korean = korean_names(config.data)
@@ -131,6 +146,7 @@ def figures(
     curves = {"learning_curves": lambda: plots.learning_curves(result.history, result.summary["best_epoch"])}
     return {
         **(curves if result.history else {}),
+        **({"dynamics": lambda: _cartography(dynamics, train, names)} if dynamics else {}),
         "sample": lambda: image_plots.sample(train.images[:20], train.labels[:20], names, korean),
         "model": lambda: plots.model_diagram(layers),
         **_kernel_figures(config, result, layers, kernels),
@@ -190,7 +206,7 @@ def draw_figures(
     """
     directory = figures_directory(run_dir, output, FIGURES)
     kernels = derived.read_kernels(run_dir)
-    drawings = figures(config, result, splits or load_images(run_dir, config.data), kernels)
+    drawings = figures(config, result, splits or load_images(run_dir, config.data), kernels, run_dynamics(run_dir))
     return write_figures(directory, drawings, f"fix that, then python -m cnn look {run_dir} [--output DIR] draws them")
 
 

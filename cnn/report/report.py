@@ -31,6 +31,7 @@ FIGURE_BYTES = 700_000
 
 _FIGURES = {
     "learning_curves": "Loss and accuracy by epoch, on the training and the validation images",
+    "dynamics": "The map of training images: mean and spread of their label's probability over the epochs",
     "sample": "Twenty training images with their classes",
     "model": "The layers of the network with their shapes and parameters",
     "weights_histogram": "Histogram of the weights of the first layer, untrained and trained",

@@ -50,6 +50,7 @@ def _arrays(state: TrainState) -> dict[str, Any]:
         **({"batch_stats": state.batch_stats} if state.batch_stats else {}),
         # By its name in the first checkpoints.
         **({"average": state.ema} if state.ema else {}),
+        **({"dynamics": state.dynamics} if state.dynamics else {}),
     }
 
 
@@ -168,6 +169,7 @@ def load_described(checkpoints: Checkpoints, step: int, like: TrainState) -> tup
         opt_state=arrays["opt_state"],
         batch_stats=arrays.get("batch_stats", {}),
         ema=arrays.get("average", {}),
+        dynamics=arrays.get("dynamics", {}),
     )
     return state, description
 

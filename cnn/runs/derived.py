@@ -1,18 +1,21 @@
-"""Files of a run that no run is resumed from: checkpoints keep their digests. One of them holds kernels by epoch."""
+"""Files of a run that no run is resumed from: texts, kernels and training dynamics by epoch."""
 
+import io
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cnn.devices.processes import is_primary
+from cnn.devices.processes import is_primary, to_host
 from cnn.errors import RunDirError
 from cnn.runs import rundir
 from cnn.runs.digests import bytes_digest
 from cnn.text import read_json_lines, read_regular, reason
 
-DERIVED = rundir.SUMMARY, rundir.TRANSFER, rundir.KERNELS
+DERIVED = rundir.SUMMARY, rundir.TRANSFER, rundir.TEACHERS, rundir.KERNELS
 
 
 def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
@@ -25,6 +28,43 @@ def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
         path = run_dir / rundir.KERNELS
         lines = read_regular(path).decode(errors="replace").splitlines()[:epoch] if path.is_file() else []
         rundir.write_text(path, "\n".join([*lines, json.dumps({"epoch": epoch, "kernels": kernels.tolist()})]) + "\n")
+
+
+def write_dynamics(run_dir: Path, epoch: int, dynamics: Mapping[str, Any]) -> None:
+    """Writes an epoch's training dynamics to dynamics/: probabilities and margins, float16 [2, N]; {} writes nothing.
+
+    Written before the epoch's checkpoint, and by a run that resumes from an earlier one again, with the same bits.
+    """
+    if dynamics:
+        rows_2xN = np.stack([to_host(dynamics[name]).astype(np.float16) for name in ("probability", "margin")])
+        if is_primary():
+            directory, content = rundir.own_directory(run_dir, rundir.DYNAMICS), io.BytesIO()
+            np.save(content, rows_2xN, allow_pickle=False)
+            directory.mkdir(exist_ok=True)
+            rundir.write_bytes(directory / f"{epoch:06}.npy", content.getvalue())
+
+
+def read_dynamics(run_dir: Path, epochs: int) -> np.ndarray | None:
+    """Returns the training dynamics of the first epochs, float32 [2, E, N]; None if the run kept none.
+
+    Raises:
+      RunDirError: those of an epoch are missing or damaged.
+    """
+    directory = rundir.own_directory(run_dir, rundir.DYNAMICS)
+    if not epochs or not directory.exists():
+        return None
+    path = directory
+    try:
+        rows = []
+        for epoch in range(1, epochs + 1):
+            path = directory / f"{epoch:06}.npy"
+            rows.append(np.load(io.BytesIO(read_regular(path)), allow_pickle=False))
+        dynamics = np.stack(rows, 1).astype(np.float32)
+        if dynamics.ndim != 3 or len(dynamics) != 2:
+            raise ValueError("it does not hold two values for each image")
+        return dynamics
+    except (OSError, ValueError, EOFError) as error:
+        raise RunDirError(f"cannot read {path}: {reason(error)}; restore a copy, or remove {directory}") from error
 
 
 def derived_digest(run_dir: Path, name: str, epochs: int | None = None) -> str | None:

@@ -36,6 +36,7 @@ from cnn.runs.progress import (
 )
 from cnn.runs.result import Result, load_result
 from cnn.runs.streaming import evaluate_split
+from cnn.runs.teachers import load_teachers
 from cnn.runs.transfer import apply_transfer, check_transfer
 from cnn.training.early_stopping import should_stop
 from cnn.training.fused import epoch_metrics, train_fused
@@ -118,6 +119,7 @@ def fit(
             with primary_first():
                 config, splits = load(config, splits)
             placed, train_images = streaming.place(config, splits, mesh), len(splits.train.labels)
+            teachers, teachers_report = load_teachers(config, run_dir)
             if not (run_dir / rundir.CONFIG).exists():
                 check_transfer(config, train_images)
             check_longer(run_dir)
@@ -126,7 +128,7 @@ def fit(
             config=config,
             run_dir=run_dir,
             check_lock=check_lock,
-            create_state=partial(create_state, config, train_images, mesh),
+            create_state=partial(create_state, config, train_images, mesh, teachers),
             splits=placed,
             seconds=seconds,
             # Copies: what a callback does to its row must not change the run.
@@ -136,6 +138,8 @@ def fit(
         )
         state = run.create_state()
         layers = layer_table(state)
+        if teachers:
+            rundir.write_text(run_dir / rundir.TEACHERS, teachers_report)
         rundir.write_text(run_dir / rundir.SUMMARY, format_table(layers, config.name))
         with open_checkpoints(run_dir) as checkpoints:
             best, progress = _train(run, checkpoints, state, first_convolution(layers))
@@ -154,7 +158,7 @@ def _train(run: Run, checkpoints: Any, state: TrainState, layer: str | None) -> 
         progress = _train_fused(run, state, progress, checkpoints)
     run.check_lock()
     with timed(run.seconds, "checkpoint"):
-        return load_best_of(checkpoints, state), progress
+        return load_best_of(checkpoints, state.replace(teachers=())), progress
 
 
 def _start(run: Run, checkpoints: Any, state: TrainState) -> tuple[TrainState, Progress]:
@@ -219,6 +223,7 @@ def _train_epochs(
             progress = next_epoch(progress, row, config.train.monitor)
             run.check_lock()
             _save_kernels(run, layer, state, epoch)
+            derived.write_dynamics(run.run_dir, epoch, state.dynamics)
             run.track(row, state)
             _save(run, checkpoints, state, progress)
             run.report(row)

@@ -14,7 +14,7 @@ EVALUATION = "evaluation.json"
 
 _RUN = {rundir.CONFIG, rundir.HISTORY, rundir.KERNELS, rundir.RESULT, rundir.SUMMARY, rundir.TRANSFER, rundir.LOCK}
 _RUN |= {rundir.CHECKPOINTS, rundir.DAMAGED, rundir.REPORT, rundir.FIGURES, rundir.EXPORT, EVALUATION}
-_RUN |= {"tensorboard", "mlflow"}
+_RUN |= {"tensorboard", "mlflow", rundir.TEACHERS, rundir.DYNAMICS}
 """Names of all that a run writes."""
 
 _ENDS = 4096

@@ -28,6 +28,8 @@ EXPORT = "export"
 REPORT = "report.html"
 SUMMARY = "summary.txt"
 TRANSFER = "transfer.txt"
+TEACHERS = "teachers.txt"
+DYNAMICS = "dynamics"
 DAMAGED = "damaged"
 LOCK = ".lock"
 LOCKED = b"process "
@@ -214,7 +216,7 @@ def check_entries(run_dir: Path, config: ExperimentConfig) -> None:
             )
     elif entries:
         raise RunDirError(f"{run_dir} holds something else ({entries[0]}); name an empty or new directory")
-    for name in (CHECKPOINTS, FIGURES, DAMAGED, EXPORT):
+    for name in (CHECKPOINTS, FIGURES, DAMAGED, EXPORT, DYNAMICS):
         own_directory(run_dir, name)
     for link in links:
         own_directory(link.parent, link.name)

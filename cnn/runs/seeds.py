@@ -66,6 +66,9 @@ def fit_seeds(config: ExperimentConfig, seeds: Sequence[int], splits: Splits | N
         raise ConfigError(
             f"--transfer.source is {config.transfer.source!r}, but seeds in one call start from random parameters"
         )
+    distill, dynamics = config.distill.teacher, config.train.dynamics
+    require(not distill, "distill.teacher", distill, "left out with seeds in one call")
+    require(not dynamics, "train.dynamics", dynamics, "false with seeds in one call")
     monitor = config.train.monitor
     require(monitor == "val_loss", "train.monitor", monitor, "val_loss with seeds in one call")
     device = find_devices(config.train.device)[0]

@@ -13,11 +13,12 @@ from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh
 
-from cnn.config import AugmentConfig, ExperimentConfig, OptimConfig
+from cnn.config import AugmentConfig, DistillConfig, ExperimentConfig, OptimConfig
 from cnn.devices.memory import require_memory
-from cnn.devices.sharding import shard_features
+from cnn.devices.sharding import replicate, shard_features
 from cnn.resolution import resolve
 from cnn.rules import checked, instance, integer, optional
+from cnn.training.dynamics import zero_dynamics
 from cnn.training.optim import class_weights, make_optimizer, total_steps
 
 
@@ -43,6 +44,9 @@ class Spec(NamedTuple):
     image_shape: tuple[int, int, int]
     optim: OptimConfig
     augment: AugmentConfig
+    distill: DistillConfig
+    observed: int
+    """Number of training images whose dynamics are kept; 0 keeps none."""
     class_weights: tuple[float, ...] = ()
     """Of an image's loss in training, by its class; () for equal weights."""
     mesh: Mesh | None = None
@@ -65,6 +69,10 @@ class TrainState(flax.struct.PyTreeNode):
     ema: dict
     """Exponential moving averages of ``params`` and ``batch_stats``; {} without ``--optim.average_decay``."""
     spec: Spec = flax.struct.field(pytree_node=False)
+    dynamics: dict = flax.struct.field(default_factory=dict)
+    """Training dynamics of the epoch, by training image; {} without ``--train.dynamics``."""
+    teachers: tuple["TrainState", ...] = ()
+    """The states, without optimizer and key, that the state is trained towards; () without ``--distill.teacher``."""
 
     @property
     def eval_state(self) -> "TrainState":
@@ -83,13 +91,20 @@ def make_spec(config: ExperimentConfig, train_images: int | None = None, mesh: M
         image_shape=config.data.image_shape,
         optim=config.optim,
         augment=config.augment,
+        distill=config.distill,
+        observed=(train_images or config.data.train_images) if config.train.dynamics else 0,
         class_weights=class_weights(config.optim, config.data.class_counts),
         mesh=mesh if mesh and mesh.size > 1 else None,
     )
 
 
 @checked(config=instance(ExperimentConfig), train_images=optional(integer(1)), mesh=optional(instance(Mesh, "a mesh")))
-def create_state(config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None) -> TrainState:
+def create_state(
+    config: ExperimentConfig,
+    train_images: int | None = None,
+    mesh: Mesh | None = None,
+    teachers: tuple[TrainState, ...] = (),
+) -> TrainState:
     """Returns the state before the first step.
 
     Args:
@@ -97,11 +112,15 @@ def create_state(config: ExperimentConfig, train_images: int | None = None, mesh
       train_images: number of images in an epoch, for schedules that end with the last epoch; by default that of the
         data set.
       mesh: the devices that the state and the work of its steps are sharded over; by default JAX's first device.
+      teachers: states, with NumPy arrays, that the state is trained towards as ``config.distill`` says.
     """
     seed, spec = np.uint32(config.train.seed), make_spec(config, train_images, mesh)
     # On a CPU, XLA waits for ever if it cannot allocate a parameter.
     require_memory(initial_state.eval_shape(seed, spec), "the training state")
     state = initial_state(seed, spec)
+    # Copies, as steps donate them with the state.
+    teachers = replicate(teachers, mesh) if mesh else jax.tree.map(jnp.array, teachers)
+    state = state.replace(teachers=teachers) if teachers else state
     return jax.device_put(state, mesh.devices.item()) if mesh and mesh.size == 1 else state
 
 
@@ -126,5 +145,6 @@ def initial_state(seed: Array | np.uint32, spec: Spec) -> TrainState:
         ema=jax.tree.map(jnp.copy, trained) if spec.optim.average_decay else {},
         **trained,
         spec=spec,
+        dynamics=zero_dynamics(spec.observed) if spec.observed else {},
     )
     return shard_features(state, spec.mesh)

@@ -17,6 +17,8 @@ from cnn.data.splits import Split
 from cnn.devices.sharding import shard_batch, shard_features
 from cnn.errors import ConfigError, DataError
 from cnn.training.augment import augment, tta_views
+from cnn.training.distill import distilled
+from cnn.training.dynamics import record
 from cnn.training.metrics import Metrics, batch_metrics, merge, zero_metrics
 from cnn.training.optim import keep_if_finite, loss_targets, nan_unless_finite
 from cnn.training.state import Stream, TrainState, stream_key
@@ -31,6 +33,8 @@ class Batch(NamedTuple):
     """Integers [B]."""
     mask: Array | np.ndarray | None = None
     """bool [B]; None means all True."""
+    indices: Array | None = None
+    """Positions [B] of the images in the training split, by which their dynamics are kept; None keeps none."""
 
 
 # Input
@@ -95,10 +99,11 @@ def apply_model(
     return logits_BxK, updated.get("batch_stats", state.batch_stats)
 
 
-def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tuple[Metrics, dict]]:
-    """Returns the loss that training minimizes, and the batch's metrics and the batch statistics after it.
+def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tuple[Metrics, dict, dict]]:
+    """Returns the loss that training minimizes, and the batch's metrics, batch statistics and dynamics after it.
 
-    That is the mean cross-entropy in nats, of augmented images and smoothed targets, with dropout.
+    That is the mean cross-entropy in nats, of augmented images and smoothed targets, with dropout; with teachers, also
+    the divergence from them.
     """
     dropout_key = stream_key(state.key, Stream.DROPOUT, state.step)
     inputs_BxHxWxC, targets_BxK, labels_B, mask_B = _arrays(state, batch)
@@ -106,14 +111,18 @@ def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tu
     inputs_BxHxWxC, targets_BxK = augment(augment_key, inputs_BxHxWxC, targets_BxK, state.spec.augment)
     targets_BxK = loss_targets(targets_BxK, state.spec.optim.label_smoothing, state.spec.class_weights)
     # After augmentation, so that it draws the same for an image on any number of devices, and mixes in no padding.
-    inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(
-        (inputs_BxHxWxC, targets_BxK, labels_B, mask_B), state.spec.mesh
+    inputs_BxHxWxC, targets_BxK, labels_B, mask_B, indices_B = shard_batch(
+        (inputs_BxHxWxC, targets_BxK, labels_B, mask_B, batch.indices), state.spec.mesh
     )
     logits_BxK, batch_stats = apply_model(
         state, params, inputs_BxHxWxC, train=True, mask_B=mask_B, dropout_key=dropout_key
     )
-    metrics = _loss_metrics(logits_BxK, targets_BxK, labels_B, mask_B)
-    return metrics.loss, (metrics, batch_stats)
+    losses_B = _losses(logits_BxK, targets_BxK, labels_B)
+    if state.teachers:
+        teachers_TxBxK = jnp.stack([apply_model(one, one.params, inputs_BxHxWxC)[0] for one in state.teachers])
+        losses_B = distilled(losses_B, logits_BxK, teachers_TxBxK, state.spec.distill)
+    metrics = batch_metrics(logits_BxK, losses_B, labels_B, mask_B)
+    return metrics.loss, (metrics, batch_stats, record(state.dynamics, indices_B, logits_BxK, labels_B, mask_B))
 
 
 def eval_metrics(state: TrainState, batch: Batch) -> Metrics:
@@ -121,7 +130,7 @@ def eval_metrics(state: TrainState, batch: Batch) -> Metrics:
     state = state.eval_state
     inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(_arrays(state, batch), state.spec.mesh)
     logits_BxK, _ = apply_model(state, state.params, inputs_BxHxWxC, mask_B=mask_B)
-    return _loss_metrics(logits_BxK, targets_BxK, labels_B, mask_B)
+    return batch_metrics(logits_BxK, _losses(logits_BxK, targets_BxK, labels_B), labels_B, mask_B)
 
 
 def _arrays(state: TrainState, batch: Batch) -> tuple[Array, Array, Array, Array]:
@@ -132,27 +141,30 @@ def _arrays(state: TrainState, batch: Batch) -> tuple[Array, Array, Array, Array
     return inputs_BxHxWxC, jax.nn.one_hot(labels_B, classes, dtype=jnp.float32), labels_B, mask_B
 
 
-def _loss_metrics(logits_BxK: Array, targets_BxK: Array, labels_B: Array, mask_B: Array) -> Metrics:
-    """The batch's metrics; a label that is out of range makes them NaN.
+def _losses(logits_BxK: Array, targets_BxK: Array, labels_B: Array) -> Array:
+    """The cross-entropies [B]; a label that is out of range makes them NaN.
 
     Indexing would clamp or wrap the label, and training would silently use a wrong class.
     """
     losses_B = optax.softmax_cross_entropy(logits_BxK, targets_BxK)
-    losses_B = jnp.where((labels_B >= 0) & (labels_B < logits_BxK.shape[-1]), losses_B, jnp.nan)
-    return batch_metrics(logits_BxK, losses_B, labels_B, mask_B)
+    return jnp.where((labels_B >= 0) & (labels_B < logits_BxK.shape[-1]), losses_B, jnp.nan)
 
 
 # Step
 
 
 def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    grads, (metrics, batch_stats) = jax.grad(train_loss, has_aux=True)(state.params, state, batch)
+    grads, (metrics, batch_stats, dynamics) = jax.grad(train_loss, has_aux=True)(state.params, state, batch)
     grads = nan_unless_finite(grads, metrics.loss_sum, state.opt_state)
     updates, opt_state = state.spec.optimizer.update(grads, state.opt_state, state.params)
     params = cast(dict, optax.apply_updates(state.params, updates))
-    metrics, batch_stats = keep_if_finite((metrics, batch_stats), (zero_metrics(), state.batch_stats), opt_state)
+    metrics, batch_stats, dynamics = keep_if_finite(
+        (metrics, batch_stats, dynamics), (zero_metrics(), state.batch_stats, state.dynamics), opt_state
+    )
     trained = {"params": params, "batch_stats": batch_stats}
-    state = state.replace(step=state.step + 1, opt_state=opt_state, ema=_update_ema(state, trained), **trained)
+    state = state.replace(
+        step=state.step + 1, opt_state=opt_state, ema=_update_ema(state, trained), dynamics=dynamics, **trained
+    )
     return shard_features(state, state.spec.mesh), metrics
 
 
@@ -198,7 +210,8 @@ def _train_batches(state, metrics, split, first, last, batch_size):
 
     def batch_at(index):
         mask_B = None if count % batch_size == 0 else index * batch_size + jnp.arange(batch_size) < count
-        return Batch(split.images[order_SxB[index]], split.labels[order_SxB[index]], mask_B)
+        indices_B = order_SxB[index]
+        return Batch(split.images[indices_B], split.labels[indices_B], mask_B, indices_B)
 
     return run_steps(state, metrics, batch_at, first, last)
 
