@@ -9,8 +9,8 @@ from cnn.figures import fonts
 from cnn.figures.image_plots import PICTURE, TILE_NAME, draw_tiles, write_below
 from cnn.figures.plots import BLUE, GREY, VERMILLION, WIDTH, check, styled
 
-COLUMNS = 6
-"""Pictures of each kind."""
+PICTURES = 12
+"""Of each kind, in two rows."""
 
 _COLOURS = {"easy": BLUE, "ambiguous": GREY, "hard": VERMILLION}
 
@@ -50,9 +50,8 @@ def cartography(
     for panel, (kind, (images, names)) in zip(
         np.ravel(right.subplots(len(pictures), 1)), pictures.items(), strict=True
     ):
-        shown = list(images[:COLUMNS])
-        draw_tiles(panel, shown, COLUMNS, 1.0, 0.35, **PICTURE)
-        for tile, name in zip(panel.images, fonts.labels(list(names[:COLUMNS]), TILE_NAME - 1), strict=True):
+        draw_tiles(panel, list(images[:PICTURES]), PICTURES // 2, 1.0, 0.35, **PICTURE)
+        for tile, name in zip(panel.images, fonts.labels(list(names[:PICTURES]), TILE_NAME - 1), strict=True):
             write_below(panel, tile, name, fontsize=9)
         panel.set_title(kind, color=_COLOURS.get(kind, "black"), loc="left", fontweight="bold")
     return figure

@@ -109,7 +109,7 @@ def _kernel_strip(kernels: Mapping[int, np.ndarray], layer: str) -> "Figure":
 
 def _cartography(dynamics: Dynamics, train: Split, names: Sequence[str]) -> "Figure":
     """Draws the map of easy, ambiguous and hard training images."""
-    chosen = exemplars(dynamics, dynamics_plots.COLUMNS)
+    chosen = exemplars(dynamics, dynamics_plots.PICTURES)
     pictures = {
         kind: (train.images[at], [str(names[label]) for label in train.labels[at]]) for kind, at in chosen.items()
     }

@@ -100,10 +100,7 @@ def make_spec(config: ExperimentConfig, train_images: int | None = None, mesh: M
 
 @checked(config=instance(ExperimentConfig), train_images=optional(integer(1)), mesh=optional(instance(Mesh, "a mesh")))
 def create_state(
-    config: ExperimentConfig,
-    train_images: int | None = None,
-    mesh: Mesh | None = None,
-    teachers: tuple[TrainState, ...] = (),
+    config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None, teachers: tuple = ()
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -117,10 +114,9 @@ def create_state(
     seed, spec = np.uint32(config.train.seed), make_spec(config, train_images, mesh)
     # On a CPU, XLA waits for ever if it cannot allocate a parameter.
     require_memory(initial_state.eval_shape(seed, spec), "the training state")
-    state = initial_state(seed, spec)
     # Copies, as steps donate them with the state.
     teachers = replicate(teachers, mesh) if mesh else jax.tree.map(jnp.array, teachers)
-    state = state.replace(teachers=teachers) if teachers else state
+    state = initial_state(seed, spec).replace(teachers=teachers)
     return jax.device_put(state, mesh.devices.item()) if mesh and mesh.size == 1 else state
 
 

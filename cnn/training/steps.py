@@ -102,8 +102,7 @@ def apply_model(
 def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tuple[Metrics, dict, dict]]:
     """Returns the loss that training minimizes, and the batch's metrics, batch statistics and dynamics after it.
 
-    That is the mean cross-entropy in nats, of augmented images and smoothed targets, with dropout; with teachers, also
-    the divergence from them.
+    That is the mean cross-entropy in nats of augmented images and smoothed targets, with dropout and any teachers.
     """
     dropout_key = stream_key(state.key, Stream.DROPOUT, state.step)
     inputs_BxHxWxC, targets_BxK, labels_B, mask_B = _arrays(state, batch)
@@ -142,10 +141,7 @@ def _arrays(state: TrainState, batch: Batch) -> tuple[Array, Array, Array, Array
 
 
 def _losses(logits_BxK: Array, targets_BxK: Array, labels_B: Array) -> Array:
-    """The cross-entropies [B]; a label that is out of range makes them NaN.
-
-    Indexing would clamp or wrap the label, and training would silently use a wrong class.
-    """
+    """The cross-entropies [B], NaN for a label out of range: indexing would clamp or wrap it to a wrong class."""
     losses_B = optax.softmax_cross_entropy(logits_BxK, targets_BxK)
     return jnp.where((labels_B >= 0) & (labels_B < logits_BxK.shape[-1]), losses_B, jnp.nan)
 
@@ -158,13 +154,11 @@ def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     grads = nan_unless_finite(grads, metrics.loss_sum, state.opt_state)
     updates, opt_state = state.spec.optimizer.update(grads, state.opt_state, state.params)
     params = cast(dict, optax.apply_updates(state.params, updates))
-    metrics, batch_stats, dynamics = keep_if_finite(
-        (metrics, batch_stats, dynamics), (zero_metrics(), state.batch_stats, state.dynamics), opt_state
-    )
+    old = zero_metrics(), state.batch_stats, state.dynamics
+    metrics, batch_stats, dynamics = keep_if_finite((metrics, batch_stats, dynamics), old, opt_state)
     trained = {"params": params, "batch_stats": batch_stats}
-    state = state.replace(
-        step=state.step + 1, opt_state=opt_state, ema=_update_ema(state, trained), dynamics=dynamics, **trained
-    )
+    ema = _update_ema(state, trained)
+    state = state.replace(step=state.step + 1, opt_state=opt_state, ema=ema, dynamics=dynamics, **trained)
     return shard_features(state, state.spec.mesh), metrics
 
 
