@@ -19,6 +19,7 @@ from cnn.devices.sharding import find_devices
 from cnn.errors import ConfigError, RunDirError
 from cnn.resolution import resolve
 from cnn.runs import outputs
+from cnn.runs.teachers import load_teachers
 from cnn.text import reason
 from cnn.training.state import TrainState, create_state
 from cnn.training.steps import Batch, train_epoch, train_step
@@ -65,7 +66,7 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
     # Of one's own images, the size and the classes are in the files.
     config, device = resolve(config) if known else load(config)[0], find_devices(config.train.device)[0]
     batch_size = config.optim.batch_size
-    state = jax.device_put(create_state(config), device)
+    state = jax.device_put(create_state(config, teachers=load_teachers(config)[0]), device)
     shape = (steps * batch_size, *config.data.image_shape)
     require_memory(jax.ShapeDtypeStruct(shape, "uint8"), "the images of a batch")
     rng = np.random.default_rng(0)

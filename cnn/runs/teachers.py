@@ -14,7 +14,7 @@ from cnn.text import read_regular, reason
 from cnn.training.state import TrainState
 
 
-def load_teachers(config: ExperimentConfig, run_dir: Path) -> tuple[tuple[TrainState, ...], str]:
+def load_teachers(config: ExperimentConfig, run_dir: Path | None = None) -> tuple[tuple[TrainState, ...], str]:
     """Returns the teachers that a configuration names, on the host, and a text with a line for each; () without any.
 
     A teacher is a state for evaluation, without optimizer and key. It computes in the student's type, as one process
@@ -22,7 +22,7 @@ def load_teachers(config: ExperimentConfig, run_dir: Path) -> tuple[tuple[TrainS
 
     Args:
       config: of the student, resolved.
-      run_dir: directory of its run.
+      run_dir: directory of its run; None compares them with no earlier ones.
 
     Raises:
       UserError: a teacher's run is missing, has other classes or images, or is not the one that the run began with.
@@ -46,7 +46,8 @@ def load_teachers(config: ExperimentConfig, run_dir: Path) -> tuple[tuple[TrainS
         unused = {"step": None, "key": None, "opt_state": (), "ema": {}, "dynamics": {}}
         teachers.append(jax.device_get(state.replace(spec=spec, **unused)))
     report = "".join(lines)
-    _check_same(run_dir / rundir.TEACHERS, report)
+    if run_dir is not None:
+        _check_same(run_dir / rundir.TEACHERS, report)
     return tuple(teachers), report
 
 
