@@ -59,25 +59,43 @@ def look(
     print(*draw_figures(run_dir, config, result, output=output), sep="\n")
 
 
-def evaluate(run_dir: Path, /, output: Path | None = None, experiment: str | None = None) -> None:
+def evaluate(
+    run_dir: Path,
+    /,
+    robust: bool = False,
+    robust_images: int | None = None,
+    output: Path | None = None,
+    experiment: str | None = None,
+) -> None:
     """Evaluate the best network of a run: accuracy, confusion, calibration; writes evaluation.json and figures.
 
     Args:
         run_dir: Directory of the run.
-        output: Directory for evaluation.json and the figures. Default: the run's.
+        robust: Evaluate it on corrupted and on attacked images instead; writes robustness.json and figures.
+        robust_images: With --robust, number of test images, at equal distances among them. Default: all.
+        output: Directory for the JSON file and the figures. Default: the run's.
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
+    count = integer(1)
+    require(robust_images is None or count.holds(robust_images), "robust-images", robust_images, count.allowed)
+    if robust_images and not robust:
+        raise ConfigError("--robust-images has an effect only with --robust; name that, or leave it out")
     import_family(experiment)
-    from cnn.look.evaluation import FIGURES, evaluate_run, format_evaluation
+    from cnn.look import evaluation
     from cnn.look.run_figures import OUTPUT_HINT, figures_directory, write_figures
     from cnn.runs import outputs, rundir
+    from cnn.trust import robustness
 
-    directory, file = figures_directory(run_dir, output, FIGURES), (output or run_dir) / outputs.EVALUATION
+    module, kind = (robustness, "robustness") if robust else (evaluation, "evaluation")
+    directory, file = figures_directory(run_dir, output, module.FIGURES), (output or run_dir) / f"{kind}.json"
     if file.parent.is_dir():
-        outputs.check_file(file, "evaluation", [run_dir])
-    values, drawings = evaluate_run(run_dir)
-    # Before anything is written, as the run may be read-only.
-    print(format_evaluation(values), flush=True)
+        outputs.check_file(file, kind, [run_dir])
+    # All is printed before anything is written, as the run may be read-only.
+    if robust:
+        values, drawings = robustness.evaluate_run(run_dir, robust_images, lambda line: print(line, flush=True))
+    else:
+        values, drawings = evaluation.evaluate_run(run_dir)
+        print(evaluation.format_evaluation(values), flush=True)
     figures = write_figures(directory, drawings)
     rundir.write_json(file, values, OUTPUT_HINT)
     print(f"\nwrote {file}", *figures, sep="\n")

@@ -19,6 +19,7 @@ from cnn.look.scores import MANY, calibrated
 from cnn.report.classes import class_table, confusion_note, confusion_table, most_mistaken
 from cnn.report.explorer import explorer_data
 from cnn.report.page import UPLOT, escaped, fill_template, percent, picture_url, render_page, table
+from cnn.report.robustness import robustness_section
 from cnn.report.svg import reliability_svg
 from cnn.resolution import dataset_name, korean_names, model_class_names, resolve_as
 from cnn.runs import outputs, rundir
@@ -44,6 +45,8 @@ _FIGURES = {
     "reliability": "Reliability diagram: accuracy by confidence",
     "top_losses": "The test images with the highest loss",
     "embedding": "t-SNE of the outputs of the last hidden layer for test images",
+    "robustness": "Accuracy and calibration error on corrupted images by severity, and accuracy on attacked images",
+    "corruptions": "A test image under each corruption, at severities 1, 3 and 5",
 }
 """Captions of the figures by a pattern of their file names, in the order in which they are shown; others follow."""
 
@@ -164,6 +167,7 @@ def run_page(run: EvaluatedRun) -> str:
         if confused
         else "No image is misclassified.",
         reliability=reliability_svg(bins),
+        robustness=robustness_section(run.run_dir),
         calibration=f"Expected calibration error {values['ece']:.4f}, and {values['ece_scaled']:.4f} with the "
         f"temperature {values['temperature']:.2f}, fitted on the validation images.",
         classes=class_table(values["classes"], korean),

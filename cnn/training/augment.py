@@ -35,8 +35,8 @@ def flip(key: Array, images_BxHxWxC: Array) -> Array:
     return jnp.where(mirrored, images_BxHxWxC[:, :, ::-1], images_BxHxWxC)
 
 
-def _inside(shape: tuple[int, ...], top_left_Bx2: Array, sizes_Bx2: Array) -> Array:
-    """The pixels inside rectangles with these top left corners and sizes, int: bool [B, H, W, 1]."""
+def rectangles(shape: tuple[int, ...], top_left_Bx2: Array, sizes_Bx2: Array) -> Array:
+    """Returns which pixels are inside rectangles with these top left corners and sizes, int: bool [B, H, W, 1]."""
     # Each pixel's row and column, counted from the rectangle's first.
     offsets_BxHxWx2 = jnp.stack(jnp.indices(shape[1:3]), -1) - top_left_Bx2[:, None, None]
     return ((offsets_BxHxWx2 >= 0) & (offsets_BxHxWx2 < sizes_Bx2[:, None, None])).all(-1, keepdims=True)
@@ -49,7 +49,7 @@ def cutout(key: Array, images_BxHxWxC: Array, pixels: int) -> Array:
     """
     shape, batch = images_BxHxWxC.shape, len(images_BxHxWxC)
     centers_Bx2 = random.randint(key, (batch, 2), 0, jnp.asarray(shape[1:3]))
-    return jnp.where(_inside(shape, centers_Bx2 - pixels // 2, jnp.full((batch, 2), pixels)), 0, images_BxHxWxC)
+    return jnp.where(rectangles(shape, centers_Bx2 - pixels // 2, jnp.full((batch, 2), pixels)), 0, images_BxHxWxC)
 
 
 def erase(key: Array, images_BxHxWxC: Array, probability: float) -> Array:
@@ -66,7 +66,7 @@ def erase(key: Array, images_BxHxWxC: Array, probability: float) -> Array:
     sizes_Bx2 = jnp.concatenate([jnp.sqrt(areas * ratios), jnp.sqrt(areas / ratios)], 1).round().astype(int)
     sizes_Bx2 = jnp.clip(sizes_Bx2, 1, size)
     top_left_Bx2 = (random.uniform(position_key, (batch, 2)) * (size - sizes_Bx2 + 1)).astype(int)
-    inside = _inside(images_BxHxWxC.shape, top_left_Bx2, sizes_Bx2)
+    inside = rectangles(images_BxHxWxC.shape, top_left_Bx2, sizes_Bx2)
     erased = inside & random.bernoulli(chosen_key, probability, (batch, 1, 1, 1))
     return jnp.where(erased, random.uniform(noise_key, images_BxHxWxC.shape), images_BxHxWxC)
 
@@ -91,7 +91,7 @@ def cutmix(key: Array, images_BxHxWxC: Array, targets_BxK: Array, alpha: float) 
     """
     size, (size_key, position_key) = jnp.asarray(images_BxHxWxC.shape[1:3]), random.split(key)
     sizes_1x2 = (size * jnp.sqrt(1 - random.beta(size_key, alpha, alpha))).astype(int)[None]
-    inside = _inside(images_BxHxWxC.shape, random.randint(position_key, (1, 2), 0, size) - sizes_1x2 // 2, sizes_1x2)
+    inside = rectangles(images_BxHxWxC.shape, random.randint(position_key, (1, 2), 0, size) - sizes_1x2 // 2, sizes_1x2)
     weight = 1 - inside.mean()
     mixed = jnp.where(inside, jnp.roll(images_BxHxWxC, 1, 0), images_BxHxWxC)
     return mixed, weight * targets_BxK + (1 - weight) * jnp.roll(targets_BxK, 1, 0)

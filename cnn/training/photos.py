@@ -55,8 +55,8 @@ def crop(key: Array, images_BxHxWxC: Array, smallest: float) -> Array:
     return jnp.clip(jax.vmap(resize)(images_BxHxWxC, shares_Bx2, starts_Bx2), 0, 1)
 
 
-def _warp(images_BxHxWxC: Array, matrices_Bx2x2: Array, shifts_Bx2: Array) -> Array:
-    """Images whose pixels come from where matrix and shift put them, seen from the center; 0 from outside."""
+def warp(images_BxHxWxC: Array, matrices_Bx2x2: Array, shifts_Bx2: Array) -> Array:
+    """Returns images whose pixels come from where matrix and shift put them, seen from the center; 0 from outside."""
     size = images_BxHxWxC.shape[1:3]
     center_2 = (jnp.asarray(size) - 1) / 2
     offsets_HxWx2 = jnp.stack(jnp.indices(size), -1) - center_2
@@ -70,8 +70,8 @@ def _warp(images_BxHxWxC: Array, matrices_Bx2x2: Array, shifts_Bx2: Array) -> Ar
     return jnp.clip(warped, 0, 1)
 
 
-def _rotations(radians_B: Array) -> Array:
-    """Matrices of rotations [B, 2, 2], rows and columns by rows and columns."""
+def rotations(radians_B: Array) -> Array:
+    """Returns matrices of rotations [B, 2, 2], rows and columns by rows and columns."""
     cos_B, sin_B = jnp.cos(radians_B), jnp.sin(radians_B)
     return jnp.stack([jnp.stack([cos_B, -sin_B], 1), jnp.stack([sin_B, cos_B], 1)], 1)
 
@@ -79,7 +79,7 @@ def _rotations(radians_B: Array) -> Array:
 def rotate(key: Array, images_BxHxWxC: Array, degrees: float) -> Array:
     """Returns images, each rotated about its center by up to ``degrees`` in either direction and filled with zeros."""
     radians_B = random.uniform(key, (len(images_BxHxWxC),), minval=-1, maxval=1) * np.deg2rad(degrees)
-    return _warp(images_BxHxWxC, _rotations(radians_B), jnp.zeros((len(images_BxHxWxC), 2)))
+    return warp(images_BxHxWxC, rotations(radians_B), jnp.zeros((len(images_BxHxWxC), 2)))
 
 
 def _grey(images_BxHxWxC: Array) -> Array:
@@ -156,13 +156,13 @@ def apply_operations(images_BxHxWxC: Array, operations_B: Array, strengths_B: Ar
     slopes_Bx2x2 = jnp.stack([jnp.stack([zeros_B, shear_y_B], 1), jnp.stack([shear_x_B, zeros_B], 1)], 1)
     names = ("translate_y", "translate_x")
     shifts = [drawn(name, min(LARGEST["translate"], side)) for name, side in zip(names, size, strict=True)]
-    rotations_Bx2x2 = _rotations(drawn("rotate", LARGEST["rotate"]))
+    rotations_Bx2x2 = rotations(drawn("rotate", LARGEST["rotate"]))
     signed = strengths_B[:, None, None, None]
     factor, strength = 1 + LARGEST["enhance"] * signed, jnp.abs(signed)
     # XLA would sample and raise to powers again for each pixel that uses the result: twice the time on a CPU.
     images_BxHxWxC, step = jax.lax.optimization_barrier(
         (
-            _warp(images_BxHxWxC, rotations_Bx2x2 + slopes_Bx2x2, jnp.stack(shifts, 1)),
+            warp(images_BxHxWxC, rotations_Bx2x2 + slopes_Bx2x2, jnp.stack(shifts, 1)),
             2 ** jnp.round(strength * LARGEST["bits"]),
         )
     )

@@ -99,7 +99,7 @@ def test_cropped_gradient_is_part_of_the_gradient():
 def test_rotation_by_right_angles_equals_numpy():
     images, turns = _images(7, (9, 9, 3), 3), np.array([-1, 1, 2])
     # The matrix leads from each pixel to the one that it comes from.
-    rotated = photos._warp(images, photos._rotations(jnp.asarray(-turns * np.pi / 2)), jnp.zeros((3, 2)))
+    rotated = photos.warp(images, photos.rotations(jnp.asarray(-turns * np.pi / 2)), jnp.zeros((3, 2)))
     expected = [np.rot90(image, turn) for image, turn in zip(images, turns, strict=True)]
     np.testing.assert_allclose(rotated, expected, atol=1e-5)
 
