@@ -27,20 +27,17 @@ def robustness_section(run_dir: Path) -> str:
         "<code>python -m cnn evaluate --robust</code> measures again."
     )
     return (
-        '<section id="robustness" aria-labelledby="robustness-title">'
-        '<h2 id="robustness-title">Robustness</h2>'
+        '<section id="robustness" aria-labelledby="robustness-title"><h2 id="robustness-title">Robustness</h2>'
         f'<p class="muted">Accuracy on {values["images"]:,} of the {values["test_images"]:,} test images, corrupted at '
-        f"severities 1 to {SEVERITIES}, and in brackets the expected calibration error. Without corruption: "
-        f"{percent(clean['accuracy'])} (95 % interval {percent(low)} to {percent(high)}), error {clean['ece']:.3f}. "
-        f"Mean corruption error: {percent(values['mean_corruption_error'])}, the mean over corruptions of the mean share "
-        f"of errors over severities.{note if earlier else ''}</p>"
-        f'<div class="scroll">{_corruption_table(values)}</div>'
-        "<h3>Adversarial images</h3>"
-        f'<p class="muted">Accuracy on {values["attacked_images"]:,} test images that are changed, knowing the network, by '
-        "at most this many of the 255 grey levels a pixel: in one step (FGSM), and in several (PGD). In brackets, 95 % "
-        "intervals.</p>"
-        f'<div class="scroll">{_attack_table(values)}</div>'
-        "</section>"
+        f"severities 1 to {SEVERITIES}, with the expected calibration error in brackets. Without corruption: "
+        f"{percent(clean['accuracy'])} (95 % interval {percent(low)} to {percent(high)}), error {clean['ece']:.2f}. "
+        f"The mean corruption error is {percent(values['mean_corruption_error'])}: the mean over corruptions of the mean "
+        f"share of errors over severities.{note if earlier else ''}</p>"
+        f'<div class="scroll">{_corruption_table(values)}</div><h3>Under attack</h3>'
+        f'<p class="muted">Accuracy on {values["attacked_images"]:,} test images, each pixel changed by at most this '
+        "number of grey levels (of 255), so that the network errs: in one step (FGSM) or in several (PGD). 95 % "
+        "intervals are in brackets.</p>"
+        f'<div class="scroll">{_attack_table(values)}</div></section>'
     )
 
 

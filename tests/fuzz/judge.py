@@ -28,7 +28,7 @@ class Finding(NamedTuple):
     """The same for examples with the same cause, as far as this can be told."""
 
 
-OWN = r"(?:\.lock|figures/.*|figures|report\.html|evaluation\.json|robustness\.json|export/.*|export|damaged.*|tensorboard.*)"
+OWN = r"(?:\.lock|figures/.*|figures|report\.html|(?:evaluation|robustness)\.json|export/.*|export|damaged.*|tensorboard.*)"
 """What commands write into a run that is there."""
 
 
@@ -161,7 +161,7 @@ def _judge_acceptance(example: Example, outcome: Outcome, good: Outcome, verb: s
     if _essence(outcome.stdout) != _essence(good.stdout):
         return [Finding("wrongly accepted", f"{verb}: prints another result after a change of {short}")]
     for path, (_, digest) in good.changes.items():
-        own = re.fullmatch(r".*(evaluation\.json|robustness\.json|export/.*|result\.json|metrics\.jsonl|\.html)", path)
+        own = re.fullmatch(r".*((?:evaluation|robustness)\.json|export/.*|result\.json|metrics\.jsonl|\.html)", path)
         # A page shows the pictures that are there.
         own = None if path.endswith(".html") and name.startswith("figures/") else own
         if own and digest and outcome.changes.get(path, ("", digest))[1] != digest:
