@@ -46,7 +46,9 @@ FULLY_OPTIMIZED = {
 """Tests of the programs themselves, of bitwise equality, and of the commands as a user types them. Elsewhere XLA
 optimizes little, here and in the processes that tests start: optimizing took half of the time."""
 
-KEYS_CHECKED = {"test_augment", "test_fused", "test_models", "test_photos", "test_state", "test_steps"}
+KEYS_CHECKED = {
+    *("test_augment", "test_corruptions", "test_fused", "test_models", "test_photos", "test_state", "test_steps"),
+}
 """Tests of all that draws at random, in which JAX raises where a key is used twice. Elsewhere it took a tenth of the
 time."""
 

@@ -31,9 +31,11 @@ def robustness_section(run_dir: Path) -> str:
         f'<p class="muted">Accuracy on {values["images"]:,} of the {values["test_images"]:,} test images, corrupted at '
         f"severities 1 to {SEVERITIES}, with the expected calibration error in brackets. Without corruption: "
         f"{percent(clean['accuracy'])} (95 % interval {percent(low)} to {percent(high)}), error {clean['ece']:.2f}. "
-        f"The mean corruption error is {percent(values['mean_corruption_error'])}: the mean over corruptions of the mean "
-        f"share of errors over severities.{note if earlier else ''}</p>"
-        f'<div class="scroll">{_corruption_table(values)}</div><h3>Under attack</h3>'
+        f"The mean corruption error is {percent(values['mean_corruption_error'])}: the mean over corruptions of their "
+        f"mean error over severities.{note if earlier else ''}</p>"
+        f'<div class="scroll">{_corruption_table(values)}</div>'
+        '<p class="muted small">An image is mirrored or inverted, or it is not: these have one severity.</p>'
+        "<h3>Under attack</h3>"
         f'<p class="muted">Accuracy on {values["attacked_images"]:,} test images, each pixel changed by at most this '
         "number of grey levels (of 255), so that the network errs: in one step (FGSM) or in several (PGD). 95 % "
         "intervals are in brackets.</p>"

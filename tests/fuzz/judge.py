@@ -28,7 +28,7 @@ class Finding(NamedTuple):
     """The same for examples with the same cause, as far as this can be told."""
 
 
-OWN = r"(?:\.lock|figures/.*|figures|report\.html|(?:evaluation|robustness)\.json|export/.*|export|damaged.*|tensorboard.*)"
+OWN = r"(?:\.lock|(?:figures|export)(?:/.*)?|report\.html|(?:evaluation|robustness)\.json|damaged.*|tensorboard.*)"
 """What commands write into a run that is there."""
 
 
