@@ -48,7 +48,8 @@ def look(
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
     import_family(experiment)
-    from cnn.look.run_figures import FIGURES, draw_figures, draw_layer, figures_directory
+    from cnn.look.layer_figures import draw_layer
+    from cnn.look.run_figures import FIGURES, draw_figures, figures_directory
     from cnn.runs.result import load_result
 
     if layer is not None or image is not None:

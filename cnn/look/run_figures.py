@@ -7,23 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnn.config import ExperimentConfig
-from cnn.data.image_files import read_image, reading
 from cnn.data.splits import Split, Splits
-from cnn.errors import ConfigError, DamagedError, RunDirError, UserError
+from cnn.errors import DamagedError, RunDirError, UserError
 from cnn.figures import dynamics_plots, image_plots, kernel_plots, plots
-from cnn.look.attribution import grad_cam, integrated_gradients
 from cnn.look.dynamics import Dynamics, exemplars, run_dynamics
 from cnn.look.features import feature_maps
 from cnn.models import layers as shipped_layers
 from cnn.resolution import korean_names, model_class_names
 from cnn.runs import derived, outputs, rundir
-from cnn.runs.checkpoint import load_best
 from cnn.runs.result import Result, load_images
 from cnn.runs.transfer import apply_transfer
-from cnn.text import printable, shortened
+from cnn.text import shortened
 from cnn.training.border import predict
 from cnn.training.state import TrainState, create_state
-from cnn.training.summary import LayerRow, flattened_pixels, last_hidden_layer, layer_table
+from cnn.training.summary import LayerRow, flattened_pixels, layer_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,14 +34,11 @@ FIGURES = (
 )
 """Patterns of the names of a run's figures."""
 
-LAYER_FIGURES = ("look_*.png",)
-"""Pattern of the names of a layer's figures."""
-
 STRIP_KERNELS, STRIP_EPOCHS = 8, 16
 """Maximum numbers of rows and columns in the figure of the kernels by epoch."""
 
 
-def _initial_state(config: ExperimentConfig) -> tuple[TrainState, str]:
+def initial_state(config: ExperimentConfig) -> tuple[TrainState, str]:
     """Returns a run's initial state (a random one if the transfer source is gone) and a label for it."""
     state = create_state(config)
     try:
@@ -54,7 +48,7 @@ def _initial_state(config: ExperimentConfig) -> tuple[TrainState, str]:
     return state, "initialized from another run" if report else "untrained"
 
 
-def _layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.ndarray:
+def layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.ndarray:
     """Returns the kernel of a layer in the shape of a convolution's, [H, W, C_in, C_out].
 
     A dense layer after flattened pixels becomes a window of the image's size; any other one a window of one pixel.
@@ -65,7 +59,7 @@ def _layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.nd
     return kernel if kernel.ndim == 4 else kernel.reshape(*shape, kernel.shape[-1])
 
 
-def _layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
+def layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
     """Returns a layer's output for the first image: [H, W, C], or [F] of a layer without pixels.
 
     Tokens [T, D] are arranged like their pixels.
@@ -79,15 +73,6 @@ def _layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
         before = [maps[other].shape[1:3] for other in names[: names.index(name)] if maps[other].ndim == 4]
         outputs = outputs.reshape(*before[-1], -1)
     return outputs
-
-
-def _layer_figure(maps: Mapping[str, Any], name: str, description: str, class_names: Sequence[str]) -> "Figure":
-    """Draws a layer's output for the first image: maps, or bars if it has no pixels; arguments as above."""
-    outputs = _layer_maps(maps, name)
-    if outputs.ndim == 3:
-        return image_plots.feature_maps(outputs, f"The {outputs.shape[-1]} feature maps of {name} for {description}")
-    title = f"Activations of the {len(outputs):,} units of {name} for {description}"
-    return plots.units(outputs, title, class_names if name == list(maps)[-1] else None)
 
 
 def _kernel_strip(kernels: Mapping[int, np.ndarray], layer: str) -> "Figure":
@@ -140,7 +125,7 @@ def figures(
     description = f"the first training image ({shortened(names[train.labels[0]], 40)})"
 
     def draw_maps(layer):
-        return lambda: image_plots.feature_maps(_layer_maps(maps, layer), f"Feature maps of {layer} for {description}")
+        return lambda: image_plots.feature_maps(layer_maps(maps, layer), f"Feature maps of {layer} for {description}")
 
     # Imported weights have no history.
     curves = {"learning_curves": lambda: plots.learning_curves(result.history, result.summary["best_epoch"])}
@@ -171,8 +156,8 @@ def _kernel_figures(
     first = next((layer.name for layer in layers if "kernel" in params.get(layer.name, {})), None)
     if first is None:
         return {}
-    initial, origin = _initial_state(config)
-    trained, untrained = (_layer_kernel(state, layers, first) for state in (result.state, initial))
+    initial, origin = initial_state(config)
+    trained, untrained = (layer_kernel(state, layers, first) for state in (result.state, initial))
     limit = kernel_plots.weight_limit(trained, untrained)
     strip = {f"kernels_{first}_by_epoch": lambda: _kernel_strip(by_epoch, first)} if by_epoch else {}
     return {
@@ -246,52 +231,3 @@ def write_figures(
     except OSError as error:
         raise RunDirError(f"cannot write {directory}: {error.strerror}; {hint}") from error
     return [directory / f"{name}.png" for name in drawings]
-
-
-def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path | None = None) -> list[Path]:
-    """Draws the output of a layer of a run's best network for an image, the attribution of the class, and its kernels.
-
-    Args:
-      run_dir: directory of the run.
-      layer: its name; None for the last one that has pixels, or the last hidden one if none has.
-      file: an image file, as of ``read_image``; None for the first training image.
-      output: directory for the figures; None for the run's.
-
-    Returns:
-      The paths: maps, attribution, and for a layer with a kernel its kernels and weights, trained and untrained.
-
-    Raises:
-      UserError: there is no such run, layer or file, or the figures cannot be written.
-    """
-    directory = figures_directory(run_dir, output, LAYER_FIGURES)
-    state, config = load_best(run_dir)
-    layers = layer_table(state)
-    with_pixels = [row.name for row in layers if len(row.output_shape) == 4]
-    layer = layer or (with_pixels or [last_hidden_layer(layers)])[-1]
-    if layer not in (all_names := [row.name for row in layers]):
-        raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(all_names)}")
-    if file is None:
-        image, description = load_images(run_dir).train.images[0], "the first training image"
-    else:
-        image, description = read_image(file, **reading(config.data)), printable(file.name)
-    names = model_class_names(config)
-    probabilities = np.asarray(predict(state, image[None]))[0]
-    label, maps = int(probabilities.argmax()), feature_maps(state, image[None])
-    labels = np.array([label])
-    cam = np.asarray(grad_cam(state, image[None], layer, labels))[0] if maps[layer].ndim == 4 else None
-    gradients = np.asarray(integrated_gradients(state, image[None], labels))[0]
-    subject = description if file else description.capitalize()
-    title = f"{subject}: predicted as {shortened(names[label], 40)}, probability {probabilities[label]:.3f}"
-    drawings = {
-        f"look_{layer}_maps": lambda: _layer_figure(maps, layer, description, names),
-        f"look_{layer}_attribution": lambda: image_plots.attribution(image, cam, gradients, layer, title),
-    }
-    if "kernel" in state.params.get(layer, {}):
-        initial, origin = _initial_state(config)
-        untrained, trained = (_layer_kernel(one, layers, layer) for one in (initial, state))
-        titles = origin, "trained"
-        drawings |= {
-            f"look_{layer}_kernels": lambda: kernel_plots.kernels_compared(untrained, trained, layer, titles),
-            f"look_{layer}_weights": lambda: plots.weights_histogram(trained, untrained, layer, origin),
-        }
-    return write_figures(directory, drawings)

@@ -14,7 +14,7 @@ from PIL import Image
 
 import cnn
 from cnn.__main__ import main
-from cnn.look import run_figures
+from cnn.look import layer_figures, run_figures
 from cnn.look.features import feature_maps
 from cnn.runs import derived
 from cnn.runs import verify as verification
@@ -73,14 +73,14 @@ def test_every_layer_of_every_family_has_maps_or_units_and_a_kernel(model, confi
     for row in layers:
         shape = shapes[row.name]
         pixels = shape[:2] if len(shape) == 3 else pixels
-        outputs = run_figures._layer_maps(maps, row.name)
+        outputs = run_figures.layer_maps(maps, row.name)
         expected = (*pixels, shape[-1]) if pixels and len(shape) > 1 else shape
         assert outputs.shape == expected and outputs.ravel().tolist() == maps[row.name].ravel().tolist()
         if outputs.ndim not in drawn:
-            assert run_figures._layer_figure(maps, row.name, "an image", [str(i) for i in range(10)]).axes
+            assert layer_figures.layer_figure(maps, row.name, "an image", [str(i) for i in range(10)]).axes
             drawn.add(outputs.ndim)
         if "kernel" in state.params.get(row.name, {}):
-            kernel = run_figures._layer_kernel(state, layers, row.name)
+            kernel = run_figures.layer_kernel(state, layers, row.name)
             assert kernel.ndim == 4 and kernel.shape[3:] == shape[-1:]
             assert kernel.size == state.params[row.name]["kernel"].size
 
@@ -89,7 +89,7 @@ def test_a_dense_layer_after_pixels_has_kernels_of_the_images_size(config, small
     """Each unit sees 7 x 7 pixels of 4 maps: the sum of their products with its kernel is its output."""
     state = cnn.create_state(narrow(config))
     maps = feature_maps(state, small.test.images[:1])
-    kernel = run_figures._layer_kernel(state, cnn.layer_table(state), "dense")
+    kernel = run_figures.layer_kernel(state, cnn.layer_table(state), "dense")
     assert kernel.shape == (7, 7, 4, 8)
     expected = np.maximum(np.einsum("hwc,hwcd->d", np.asarray(maps["pool2"][0]), kernel), 0)
     np.testing.assert_allclose(maps["dense"][0], expected, rtol=1e-4, atol=1e-5)
@@ -99,7 +99,7 @@ def test_dropout_after_flatten_keeps_the_kernels_pixels(config):
     softmax = cnn.create_state(dataclasses.replace(config, model=cnn.DenseConfig(features=(), dropout_rate=0.2)))
     layers = cnn.layer_table(softmax)
     assert [layer.kind for layer in layers] == ["Flatten", "Dropout", "Dense"]
-    assert run_figures._layer_kernel(softmax, layers, "logits").shape == (28, 28, 1, 10)
+    assert run_figures.layer_kernel(softmax, layers, "logits").shape == (28, 28, 1, 10)
 
 
 # Initial state
@@ -109,17 +109,17 @@ def test_kernels_are_compared_with_the_initial_ones(finished, config, small, tmp
     source = shutil.copytree(finished[0], tmp_path / "source")
     transfer = cnn.TransferConfig(source=str(source), layers=("conv1",))
     tuned = dataclasses.replace(narrow(config, epochs=1, seed=1), transfer=transfer)
-    state, origin = run_figures._initial_state(tuned)
+    state, origin = run_figures.initial_state(tuned)
     transferred = finished[1].state.eval_state.params["conv1"]["kernel"]
     np.testing.assert_array_equal(state.params["conv1"]["kernel"], transferred)
     assert origin == "initialized from another run"
     cnn.fit(tuned, tmp_path / "run", small)
     np.testing.assert_array_equal(derived.read_kernels(tmp_path / "run")[0], transferred)
     shutil.rmtree(source)
-    state, origin = run_figures._initial_state(tuned)
+    state, origin = run_figures.initial_state(tuned)
     assert not np.array_equal(state.params["conv1"]["kernel"], transferred)
     assert origin == "random (the source run is gone)"
-    assert run_figures._initial_state(narrow(config))[1] == "untrained"
+    assert run_figures.initial_state(narrow(config))[1] == "untrained"
 
 
 # Kernels by epoch

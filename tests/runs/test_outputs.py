@@ -46,7 +46,7 @@ def home(finished, tmp_path_factory) -> Path:
 def nothing_is_computed(home, monkeypatch) -> None:
     """Starts each test in that directory, and fails it if a command computes."""
     monkeypatch.chdir(home)
-    for name in ("exchange.exporting.load_best", "report.report.load_result", "look.run_figures.load_best"):
+    for name in ("exchange.exporting.load_best", "report.report.load_result", "look.layer_figures.load_best"):
         monkeypatch.setattr(f"cnn.{name}", lambda *arguments: pytest.fail("computes"))
     for name in ("look.evaluation.evaluate_run", "runs.result.load_result"):
         monkeypatch.setattr(f"cnn.{name}", lambda *arguments: pytest.fail("computes"))
