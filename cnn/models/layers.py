@@ -183,6 +183,12 @@ class PositionEmbedding(nn.Module):
         return (images_BxHxWxC.reshape(batch, -1, channels) + position).astype(images_BxHxWxC.dtype)
 
 
+def queries_keys_values(features_BxTx3D: Array, heads: int) -> list[Array]:
+    """Returns the queries, keys and values of each head, [B, T, heads, D / heads] each."""
+    batch, tokens, features = features_BxTx3D.shape
+    return jnp.split(features_BxTx3D.reshape(batch, tokens, 3 * heads, features // (3 * heads)), 3, axis=2)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention.
 
@@ -194,9 +200,8 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, queries_keys_values_BxTx3D: Array) -> Array:
         """Returns [B, T, D]."""
-        batch, tokens, features = queries_keys_values_BxTx3D.shape
-        shape = (batch, tokens, 3 * self.heads, features // (3 * self.heads))
-        queries, keys, values = jnp.split(queries_keys_values_BxTx3D.reshape(shape), 3, axis=2)
+        batch, tokens, _ = queries_keys_values_BxTx3D.shape
+        queries, keys, values = queries_keys_values(queries_keys_values_BxTx3D, self.heads)
         return jax.nn.dot_product_attention(queries, keys, values).reshape(batch, tokens, -1)
 
 
