@@ -169,51 +169,6 @@ def feature_maps(maps: np.ndarray, title: str, columns: int | None = None) -> Fi
 
 
 @styled
-def attribution(
-    image: np.ndarray, grad_cam: np.ndarray | None, gradients: np.ndarray, layer: str, title: str
-) -> Figure:
-    """Draws an image, its Grad-CAM heat map for a class, and the contribution of each pixel to the class.
-
-    Args:
-      image: uint8 [H, W, C].
-      grad_cam: [H', W'], of any size, at least 0; None for a layer without pixels.
-      gradients: integrated gradients [H, W, C].
-      layer: name of the layer.
-      title: title of the figure.
-
-    Raises:
-      ValueError: a shape is wrong.
-    """
-    cam = np.zeros((1, 1)) if grad_cam is None else grad_cam
-    for name, array, axes in (("image", image, "HWC"), ("grad_cam", cam, "HW"), ("gradients", gradients, "HWC")):
-        check(name, array, axes)
-    extent, pixels = (0, image.shape[1], image.shape[0], 0), gradients.sum(-1)
-    most = max(np.abs(pixels).max(), np.finfo(np.float32).tiny)
-    inferno = {"cmap": "inferno", "alpha": 0.65, "interpolation": "bilinear", "vmin": 0}
-    shown = {
-        "The image": (None, {}, ""),
-        f"Grad-CAM of {layer}": (cam, {**inferno, "vmax": max(cam.max(), most * 1e-9)}, "evidence for the class"),
-        "Integrated gradients": (
-            pixels,
-            {"cmap": "RdBu_r", "vmin": -most, "vmax": most},
-            "contribution to the logit, red if positive",
-        ),
-    }
-    if grad_cam is None:
-        del shown[f"Grad-CAM of {layer}"]
-    figure = Figure(figsize=(WIDTH / 3 * len(shown), 4.4))
-    figure.suptitle(title)
-    for axes, (name, (values, colours, label)) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
-        axes.imshow(image, extent=extent, **PICTURE)
-        if values is not None:
-            mappable = axes.imshow(values, extent=extent, **colours)
-            figure.colorbar(mappable, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02, label=label)
-        axes.set_title(name)
-        axes.set_axis_off()
-    return figure
-
-
-@styled
 def probabilities(
     images: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> Figure:

@@ -190,7 +190,7 @@ def explanations(
     maps: dict[str, Any] = {}
     if layer:
         cam = grad_cam(state, images_BxHxWxC, layer, labels_B)
-        maps[f"Grad-CAM of {layer}"] = jax.image.resize(cam, images_BxHxWxC.shape[:3], "linear")
+        maps["Grad-CAM"] = jax.image.resize(cam, images_BxHxWxC.shape[:3], "linear")
     maps["Integrated gradients"] = integrated_gradients(*arguments).sum(-1)
     maps["SmoothGrad"] = jnp.abs(smooth_grad(*arguments)).sum(-1)
     maps["Occlusion"] = occlusion(*arguments)

@@ -8,16 +8,19 @@ import numpy as np
 
 from cnn.data.image_files import read_image, reading
 from cnn.errors import ConfigError
-from cnn.figures import image_plots, kernel_plots, plots
-from cnn.look.attribution import grad_cam, integrated_gradients
+from cnn.figures import explanation_plots, image_plots, kernel_plots, plots
+from cnn.look.attention import received_attention
+from cnn.look.faithfulness import RANDOM, Explained, explain
 from cnn.look.features import feature_maps
 from cnn.look.run_figures import figures_directory, initial_state, layer_kernel, layer_maps, write_figures
+from cnn.models.vit import ViTConfig
 from cnn.resolution import model_class_names
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import load_images
 from cnn.text import printable, shortened
 from cnn.training.border import predict
-from cnn.training.summary import last_hidden_layer, layer_table
+from cnn.training.state import TrainState
+from cnn.training.summary import LayerRow, last_hidden_layer, layer_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +38,40 @@ def layer_figure(maps: Mapping[str, Any], name: str, description: str, class_nam
     return plots.units(outputs, title, class_names if name == list(maps)[-1] else None)
 
 
+def grad_cam_layer(layers: Sequence[LayerRow]) -> str | None:
+    """Returns the name of the last layer that has pixels; None if none has."""
+    return next((row.name for row in reversed(layers) if len(row.output_shape) == 4), None)
+
+
+def explanations_figure(
+    image: np.ndarray, explained: Mapping[str, Explained], number: int, layer: str | None, title: str
+) -> "Figure":
+    """Draws the explanations of one of the images of ``explain``, and their curves.
+
+    Args:
+      image: uint8 [H, W, C].
+      explained: from ``explain``.
+      number: of the image.
+      layer: of Grad-CAM, if any.
+      title: of the figure.
+    """
+    curves = {name: tuple(curve[number] for curve in one.curves) for name, one in explained.items()}
+    areas = {name: tuple(float(area[number]) for area in one.curves.areas) for name, one in explained.items()}
+    maps = {name: one.maps[number] for name, one in explained.items() if name != RANDOM}
+    return explanation_plots.explanations(image, maps, curves, areas, layer or "", title)
+
+
+def attention_figure(state: TrainState, image: np.ndarray, model: ViTConfig, subject: str) -> "Figure":
+    """Draws the attention that each patch of an image [H, W, C] receives, by block and head of a vision transformer."""
+    patches = [side // model.patch_size for side in image.shape[:2]]
+    received = received_attention(state, image[None])
+    maps = {block: np.asarray(values[0]).reshape(-1, *patches) for block, values in received.items()}
+    title = f"{subject}: the attention that each patch receives, as the mean over all patches"
+    return explanation_plots.attention(image, maps, model.patch_size, title)
+
+
 def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path | None = None) -> list[Path]:
-    """Draws the output of a layer of a run's best network for an image, the attribution of the class, and its kernels.
+    """Draws the output of a layer of a run's best network for an image, what explains the class, and its kernels.
 
     Args:
       run_dir: directory of the run.
@@ -45,7 +80,8 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
       output: directory for the figures; None for the run's.
 
     Returns:
-      The paths: maps, attribution, and for a layer with a kernel its kernels and weights, trained and untrained.
+      The paths: maps, attribution, of a vision transformer the attention, and for a layer with a kernel its kernels
+      and weights, trained and untrained.
 
     Raises:
       UserError: there is no such run, layer or file, or the figures cannot be written.
@@ -53,8 +89,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     directory = figures_directory(run_dir, output, LAYER_FIGURES)
     state, config = load_best(run_dir)
     layers = layer_table(state)
-    with_pixels = [row.name for row in layers if len(row.output_shape) == 4]
-    layer = layer or (with_pixels or [last_hidden_layer(layers)])[-1]
+    layer = layer or grad_cam_layer(layers) or last_hidden_layer(layers)
     if layer not in (all_names := [row.name for row in layers]):
         raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(all_names)}")
     if file is None:
@@ -64,15 +99,16 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     names = model_class_names(config)
     probabilities = np.asarray(predict(state, image[None]))[0]
     label, maps = int(probabilities.argmax()), feature_maps(state, image[None])
-    labels = np.array([label])
-    cam = np.asarray(grad_cam(state, image[None], layer, labels))[0] if maps[layer].ndim == 4 else None
-    gradients = np.asarray(integrated_gradients(state, image[None], labels))[0]
+    cam_layer = layer if maps[layer].ndim == 4 else None
+    explained = explain(state, image[None], np.array([label]), cam_layer)
     subject = description if file else description.capitalize()
     title = f"{subject}: predicted as {shortened(names[label], 40)}, probability {probabilities[label]:.3f}"
     drawings = {
         f"look_{layer}_maps": lambda: layer_figure(maps, layer, description, names),
-        f"look_{layer}_attribution": lambda: image_plots.attribution(image, cam, gradients, layer, title),
+        f"look_{layer}_attribution": lambda: explanations_figure(image, explained, 0, cam_layer, title),
     }
+    if isinstance(model := config.model, ViTConfig):
+        drawings["look_attention"] = lambda: attention_figure(state, image, model, subject)
     if "kernel" in state.params.get(layer, {}):
         initial, origin = initial_state(config)
         untrained, trained = (layer_kernel(one, layers, layer) for one in (initial, state))

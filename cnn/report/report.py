@@ -17,6 +17,7 @@ from cnn.errors import RunDirError
 from cnn.look.batches import probabilities
 from cnn.look.scores import MANY, calibrated
 from cnn.report.classes import class_table, confusion_note, confusion_table, most_mistaken
+from cnn.report.explanations import explanations_section
 from cnn.report.explorer import explorer_data
 from cnn.report.page import UPLOT, escaped, fill_template, percent, picture_url, render_page, table
 from cnn.report.robustness import robustness_section
@@ -174,6 +175,7 @@ def run_page(run: EvaluatedRun) -> str:
         class_options="".join(f'<option value="{label}">{escaped(name)}</option>' for label, name in enumerate(names)),
         images_note=explorer.images_note,
         layers_note=explorer.layers_note,
+        explanations=explanations_section(result.state, config, test, run.probabilities),
         figures=figures,
         uplot=UPLOT,
         credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean else "",
