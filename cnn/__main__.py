@@ -203,7 +203,7 @@ def predict(
     unread = 0
     paths = image_files(files)
     inverted = {"auto": None, "yes": True, "no": False}[invert]
-    for line, is_read in predict_files(run_dir, paths, inverted, json):
+    for line, is_read in predict_files(run_dir, paths, inverted, json, lambda line: print(line, file=sys.stderr)):
         print(line, flush=True)
         unread += not is_read
     if unread:

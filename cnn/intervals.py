@@ -1,4 +1,4 @@
-"""Confidence intervals: of an accuracy, of a difference of two accuracies, of a mean over seeds."""
+"""Confidence intervals: of an accuracy, of a difference of two accuracies, of an AUROC, of a mean over seeds."""
 
 import math
 import statistics
@@ -40,6 +40,36 @@ def difference_interval(right: np.ndarray, other: np.ndarray, seed: int = 0) -> 
     counts = generator.multinomial(count, np.maximum([only, other_only, 1 - only - other_only], 0), RESAMPLES)
     low, high = np.percentile((counts[:, 0] - counts[:, 1]) / count, [2.5, 97.5])
     return float(low), float(high)
+
+
+def auroc_interval(area: float, first: int, second: int) -> tuple[float, float]:
+    """Returns the 95 % score interval of an area under the ROC curve, which stays within 0 and 1.
+
+    The areas from which the given one is at most 1.96 standard errors away, with the standard error of J. A. Hanley and
+    B. J. McNeil, Radiology 143 (1982), at the area in question, not at the estimate: R. G. Newcombe, Statistics in
+    Medicine 25 (2006), page 559, method 5. So an area of 1 does not have an interval of width 0.
+
+    Args:
+      area: the estimate.
+      first: number of images of one kind.
+      second: number of images of the other kind.
+    """
+
+    def distance(other: float) -> float:
+        """How many standard errors, squared, an area is away from the estimate, relative to 1.96 of them."""
+        pairs = (first + second) / 2 - 1
+        variance = other * (1 - other) * (1 + pairs * ((1 - other) / (2 - other) + other / (1 + other)))
+        return (area - other) ** 2 * first * second - Z_95**2 * variance
+
+    def end(bound: float) -> float:
+        """Halves the distance from the estimate to 0 or 1 until it is that of the interval's end."""
+        inside, outside = area, bound
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if distance(middle) > 0 else (middle, outside)
+        return outside
+
+    return end(0.0), end(1.0)
 
 
 class Estimate(NamedTuple):

@@ -45,6 +45,12 @@ def prepare(config: DataConfig) -> str:
     return f"{config.name}: {images} from {origin}, in {cache_directory(config.name)}, digests ok"
 
 
+def is_there(config: DataConfig) -> bool:
+    """Returns whether images are on this machine, so that ``load_data`` does not fetch them."""
+    named = _named_directory(config)
+    return os.path.exists(named[1] if named else cache_directory(config.name) / _METADATA)
+
+
 def load_arrays(config: DataConfig) -> Arrays:
     """Returns the verified arrays of a data set, from the named directory or else from the cache, filled if empty."""
     if named := _read_named(config):

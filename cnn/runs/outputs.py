@@ -12,10 +12,12 @@ from cnn.text import read_regular, reason
 
 EVALUATION = "evaluation.json"
 ROBUSTNESS = "robustness.json"
+NOVELTY = "novelty.npz"
+UNKNOWN = "unknown.json"
 
 _RUN = {rundir.CONFIG, rundir.HISTORY, rundir.KERNELS, rundir.RESULT, rundir.SUMMARY, rundir.TRANSFER, rundir.LOCK}
 _RUN |= {rundir.CHECKPOINTS, rundir.DAMAGED, rundir.REPORT, rundir.FIGURES, rundir.EXPORT, EVALUATION}
-_RUN |= {"tensorboard", "mlflow", rundir.TEACHERS, rundir.DYNAMICS, ROBUSTNESS}
+_RUN |= {"tensorboard", "mlflow", rundir.TEACHERS, rundir.DYNAMICS, ROBUSTNESS, NOVELTY, UNKNOWN}
 """Names of all that a run writes."""
 
 _ENDS = 4096
@@ -32,7 +34,9 @@ class _Kind(NamedTuple):
     example: str
 
 
-Kind = Literal["page", "comparison", "figure", "evaluation", "robustness", "safetensors", "stablehlo", "onnx"]
+Kind = Literal[
+    "page", "comparison", "figure", "evaluation", "robustness", "unknown", "labels", "safetensors", "stablehlo", "onnx"
+]
 
 _PAGE = b"""<meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'sha256-"""
@@ -43,6 +47,7 @@ _KINDS: dict[Kind, _Kind] = {
     "figure": _Kind(b"tEXtSoftware\0fashion-cnn", rundir.FIGURES, "figure.png"),
     "evaluation": _Kind(b'\n  "accuracy_interval": [', EVALUATION, EVALUATION),
     "robustness": _Kind(b'\n  "mean_corruption_error": ', ROBUSTNESS, ROBUSTNESS),
+    "unknown": _Kind(b'\n  "best_score": "', UNKNOWN, UNKNOWN),
     "safetensors": _Kind(b'{"__metadata__":{"config":"{', rundir.EXPORT, "model.safetensors"),
     "stablehlo": _Kind(b"\r\0\0\0probabilities\0", rundir.EXPORT, "model.stablehlo"),
     "onnx": _Kind(b"\x12\x0bfashion-cnn", rundir.EXPORT, "model.onnx"),

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from cnn.resolution import model_class_names
 from cnn.rules import YES_NO, checked, optional
 from cnn.runs.checkpoint import load_best
 from cnn.text import printable
-from cnn.training.border import predict
+from cnn.trust.reference import Novelty, embed, find_reference, novelty
 
 BATCH = 128
 """Number of files that are read and classified at a time."""
@@ -27,22 +27,32 @@ DECODERS = 2
 
 @checked(invert=optional(YES_NO))
 def predict_files(
-    run_dir: Path, files: Sequence[Path], invert: bool | None = None, as_json: bool = False
+    run_dir: Path,
+    files: Sequence[Path],
+    invert: bool | None = None,
+    as_json: bool = False,
+    say: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[tuple[str, bool]]:
     """Yields a line per file, in order, and whether it was read: the three most likely classes, or the error.
+
+    A line also says whether the image is unlike the training images: farther from the nearest of them than 95 % of the
+    validation images are (``cnn.trust.novelty``). Without ``novelty.npz`` and without the images, that is unknown.
 
     Args:
       run_dir: directory of a run.
       files: paths of image files; "-" for standard input.
       invert: as in ``read_image``.
-      as_json: whether a line is a JSON object: ``file``, ``inverted``, ``first_of_several`` (frames or pages)
-        and ``classes``, or ``file`` and ``error``.
+      as_json: whether a line is a JSON object: ``file``, ``inverted``, ``first_of_several`` (frames or pages),
+        ``classes``, ``unlike_training`` and ``novelty`` (null if unknown), and ``nearest``, the nearest training
+        images; or ``file`` and ``error``.
+      say: called with a line if the run's ``novelty.npz`` is made first.
 
     Raises:
       UserError: the run cannot be used.
       DamagedError: its best checkpoint is damaged.
     """
     state, config = load_best(run_dir)
+    reference = find_reference(run_dir, state, config.data, say)
     names = model_class_names(config)
     blank = DecodedImage(np.zeros(config.data.image_shape, np.uint8), False)
     read = partial(_read_or_error, **reading(config.data, invert))
@@ -54,9 +64,12 @@ def predict_files(
             images = [(blank if isinstance(result, DataError) else result).pixels for result in results]
             # Padded to a constant batch size, so that it is compiled once.
             images += [blank.pixels] * (min(BATCH, len(files)) - len(images))
-            rows = np.asarray(predict(state, np.stack(images)))
-            for path, result, row_K in zip(files[start:], results, rows, strict=False):
-                yield _line(path, result, row_K, names, as_json), not isinstance(result, DataError)
+            embedded = embed(state, np.stack(images))
+            unlike = None if reference is None else novelty(embedded, reference)
+            for row, (path, result) in enumerate(zip(files[start:], results, strict=False)):
+                near = None if unlike is None else Novelty(*(values[row] for values in unlike))
+                line = _line(path, result, embedded.probabilities[row], near, names, as_json)
+                yield line, not isinstance(result, DataError)
 
 
 def _read_or_error(path: Path, **how: Any) -> DecodedImage | DataError:
@@ -66,15 +79,34 @@ def _read_or_error(path: Path, **how: Any) -> DecodedImage | DataError:
         return error
 
 
-def _line(path: Path, result: DecodedImage | DataError, row_K: np.ndarray, names: Sequence[str], as_json: bool) -> str:
-    """The line of a file: its most likely classes, or its error."""
+def _line(
+    path: Path,
+    result: DecodedImage | DataError,
+    row_K: np.ndarray,
+    near: Novelty | None,
+    names: Sequence[str],
+    as_json: bool,
+) -> str:
+    """The line of a file: its most likely classes and whether it is unlike the training images, or its error."""
     if isinstance(result, DataError):
         return json.dumps({"file": printable(path), "error": str(result)}) if as_json else f"error: {result}"
     top = [(names[label], float(row_K[label])) for label in np.argsort(-row_K)[:3]]
     if as_json:
         classes = [{"name": name, "probability": probability} for name, probability in top]
         flags = {"inverted": result.inverted, "first_of_several": result.first_of_several}
-        return json.dumps({"file": printable(path), **flags, "classes": classes})
+        return json.dumps({"file": printable(path), **flags, "classes": classes, **_novelty_fields(near, names)})
     notes = ["inverted"] * result.inverted + ["first of several frames or pages"] * result.first_of_several
     note = f" ({', '.join(notes)})" if notes else ""
-    return f"{printable(path)}{note}: {', '.join(f'{name} {probability:.3f}' for name, probability in top)}"
+    unlike = "; unlike the training images" if near and near.is_unlike_N else ""
+    return f"{printable(path)}{note}: {', '.join(f'{name} {probability:.3f}' for name, probability in top)}{unlike}"
+
+
+def _novelty_fields(near: Novelty | None, names: Sequence[str]) -> dict[str, Any]:
+    """The fields of an image's novelty, a row of ``Novelty``, in JSON."""
+    if near is None:
+        return {"unlike_training": None, "novelty": None, "nearest": []}
+    nearest = [
+        {"index": int(index), "class": names[label], "distance": float(distance)}
+        for index, label, distance in zip(near.indices_NxK, near.labels_NxK, near.distances_NxK, strict=True)
+    ]
+    return {"unlike_training": bool(near.is_unlike_N), "novelty": float(near.score_N), "nearest": nearest}
