@@ -65,6 +65,7 @@ def evaluate(
     /,
     robust: bool = False,
     robust_images: int | None = None,
+    unknown: bool = False,
     output: Path | None = None,
     experiment: str | None = None,
 ) -> None:
@@ -74,6 +75,7 @@ def evaluate(
         run_dir: Directory of the run.
         robust: Evaluate it on corrupted and on attacked images instead; writes robustness.json and figures.
         robust_images: With --robust, number of test images, at equal distances among them. Default: all.
+        unknown: Evaluate, instead, how well it tells digits, noise and flat images from its own; writes unknown.json.
         output: Directory for the JSON file and the figures. Default: the run's.
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
@@ -81,12 +83,19 @@ def evaluate(
     require(robust_images is None or count.holds(robust_images), "robust-images", robust_images, count.allowed)
     if robust_images and not robust:
         raise ConfigError("--robust-images has an effect only with --robust; name that, or leave it out")
+    if robust and unknown:
+        raise ConfigError("--robust and --unknown are two evaluations; name one of them")
     import_family(experiment)
     from cnn.look import evaluation
     from cnn.look.run_figures import OUTPUT_HINT, figures_directory, write_figures
     from cnn.runs import outputs, rundir
     from cnn.trust import robustness
 
+    if unknown:
+        from cnn.trust.unknown import evaluate_unknown
+
+        print(evaluate_unknown(run_dir, output))
+        return
     module, kind = (robustness, "robustness") if robust else (evaluation, "evaluation")
     directory, file = figures_directory(run_dir, output, module.FIGURES), (output or run_dir) / f"{kind}.json"
     if file.parent.is_dir():

@@ -134,6 +134,27 @@ def top_losses(
 
 
 @styled
+def neighbours(images: np.ndarray, lines: Sequence[Sequence[str]], title: str) -> Figure:
+    """Draws an image and those that are nearest to it, with lines of text below each.
+
+    Args:
+      images: uint8 [N, H, W, 1] or [N, H, W, 3]: the image, then its neighbours.
+      lines: of text, for each image.
+      title: title of the figure.
+
+    Raises:
+      ValueError: there are no images, their shape is wrong, or their number differs from that of the texts.
+    """
+    check("images", images, "NHWC")
+    below = max(map(len, lines))
+    figure, axes = tiled_figure(list(images), title, len(images), 0.15 + 0.2 * below, **_PICTURE)
+    for tile, texts, colour in zip(axes.images, lines, [BLUE, *["black"] * (len(images) - 1)], strict=True):
+        for number, text in enumerate(fonts.labels(texts, TILE_NAME + 4)):
+            write_below(axes, tile, text, 4 + 14 * number, color="0.4" if number else colour)
+    return figure
+
+
+@styled
 def image(image: np.ndarray, title: str) -> Figure:
     """Draws one large image, uint8 [H, W, 1] or [H, W, 3].
 

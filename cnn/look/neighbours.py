@@ -16,9 +16,7 @@ _DISTANCES = 2**23
 """Maximum number of distances in memory at a time."""
 
 
-def nearest(
-    train_MxF: np.ndarray, queries_NxF: np.ndarray, count: int = NEIGHBOURS
-) -> tuple[np.ndarray, np.ndarray]:
+def nearest(train_MxF: np.ndarray, queries_NxF: np.ndarray, count: int = NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
     """Returns the nearest of M points for each query: indices, int [N, k], and Euclidean distances, float64 [N, k].
 
     They are in the order of their distances, and of their indices where those are equal; k is ``count``, or M if that

@@ -65,10 +65,11 @@ def predict_files(
             # Padded to a constant batch size, so that it is compiled once.
             images += [blank.pixels] * (min(BATCH, len(files)) - len(images))
             embedded = embed(state, np.stack(images))
+            probabilities = embedded.probabilities
             unlike = None if reference is None else novelty(embedded, reference)
             for row, (path, result) in enumerate(zip(files[start:], results, strict=False)):
                 near = None if unlike is None else Novelty(*(values[row] for values in unlike))
-                line = _line(path, result, embedded.probabilities[row], near, names, as_json)
+                line = _line(path, result, probabilities[row], near, names, as_json)
                 yield line, not isinstance(result, DataError)
 
 

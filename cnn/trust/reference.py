@@ -188,7 +188,7 @@ def find_reference(
 ) -> Reference | None:
     """Returns the reference of a run, made from its images if it has none, and written if the run can be written to.
 
-    None if the images are not on this machine, or have changed: nothing is fetched.
+    None if the run is not finished, or its images are not on this machine, or have changed: nothing is fetched.
 
     Args:
       run_dir: directory of the run.
@@ -197,7 +197,7 @@ def find_reference(
       say: called with a line if it is made, which takes some seconds.
     """
     reference = read_reference(run_dir, state)
-    if reference is None and is_there(data):
+    if reference is None and (run_dir / rundir.RESULT).exists() and is_there(data):
         with suppress(UserError):
             splits = load_images(run_dir)
             say(f"making {printable(run_dir / outputs.NOVELTY)} from the training images, once")

@@ -28,7 +28,10 @@ class Finding(NamedTuple):
     """The same for examples with the same cause, as far as this can be told."""
 
 
-OWN = r"(?:\.lock|(?:figures|export)(?:/.*)?|report\.html|(?:evaluation|robustness)\.json|damaged.*|tensorboard.*)"
+OWN = (
+    r"(?:\.lock|(?:figures|export)(?:/.*)?|report\.html|(?:evaluation|robustness|unknown)\.json|novelty\.npz"
+    r"|damaged.*|tensorboard.*)"
+)
 """What commands write into a run that is there."""
 
 
@@ -77,7 +80,11 @@ def judge(example: Example, outcome: Outcome, good: Outcome | None = None) -> li
 def _judge_text(outcome: Outcome, verb: str) -> list[Finding]:
     lines = outcome.stderr.splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
-    others = [line for line in lines if not line.startswith(("error: ", "warning: ", "found ", "stopping", "getting "))]
+    others = [
+        line
+        for line in lines
+        if not line.startswith(("error: ", "warning: ", "found ", "stopping", "getting ", "making "))
+    ]
     found = []
     if bool(outcome.status) != (len(errors) == 1) or not outcome.stderr.endswith(("\n", "")):
         found.append(Finding("not one line", f"{verb}: status {outcome.status}, {len(errors)} errors"))
@@ -117,7 +124,11 @@ def _judge_changes(example: Example, outcome: Outcome, good: Outcome | None, ver
         place = re.sub(r"[0-9a-f]{32}|\d{4}-\d\d-\d\dT.*Z", "*", path)
         inner = place.removeprefix(run_dir).lstrip("/")
         if what == "added":
-            if outcome.status and not re.search(r"/(\.lock|damaged.*)$", path) and outcome.status in (0, 1, 2):
+            if (
+                outcome.status
+                and not re.search(r"/(\.lock|damaged.*|novelty\.npz)$", path)
+                and outcome.status in (0, 1, 2)
+            ):
                 found.append(Finding("left over", f"{verb}: {place}"))
             continue
         # Of what a mutation has damaged the rest may be moved aside with it.
