@@ -147,7 +147,7 @@ def neighbours(images: np.ndarray, lines: Sequence[Sequence[str]], title: str) -
     """
     check("images", images, "NHWC")
     below = max(map(len, lines))
-    figure, axes = tiled_figure(list(images), title, len(images), 0.15 + 0.2 * below, **_PICTURE)
+    figure, axes = tiled_figure(list(images), title, len(images), 0.15 + 0.2 * below, **PICTURE)
     for tile, texts, colour in zip(axes.images, lines, [BLUE, *["black"] * (len(images) - 1)], strict=True):
         for number, text in enumerate(fonts.labels(texts, TILE_NAME + 4)):
             write_below(axes, tile, text, 4 + 14 * number, color="0.4" if number else colour)

@@ -1,21 +1,18 @@
 """A layer of a run's best network for one image -> figures/look_*.png: its output, what explains it, its kernels."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn.data.cache import is_there
 from cnn.data.image_files import read_image, reading
-from cnn.data.splits import Split
-from cnn.errors import ConfigError, UserError
+from cnn.errors import ConfigError
 from cnn.figures import explanation_plots, image_plots, kernel_plots, plots
 from cnn.look.attention import received_attention
 from cnn.look.faithfulness import RANDOM, Explained, explain
 from cnn.look.features import feature_maps
-from cnn.look.neighbours import nearest_images
+from cnn.look.neighbours import neighbours_figure
 from cnn.look.run_figures import figures_directory, initial_state, layer_kernel, layer_maps, write_figures
 from cnn.models.vit import ViTConfig
 from cnn.resolution import model_class_names
@@ -114,9 +111,8 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     }
     if isinstance(model := config.model, ViTConfig):
         drawings["look_attention"] = lambda: attention_figure(state, image, model, subject)
-    if file is not None and is_there(config.data):
-        with suppress(UserError):
-            drawings |= _neighbours_figure(state, load_images(run_dir).train, image, layer, description, names)
+    if file is not None:
+        drawings |= neighbours_figure(run_dir, config, state, image, layer, description)
     if "kernel" in state.params.get(layer, {}):
         initial, origin = initial_state(config)
         untrained, trained = (layer_kernel(one, layers, layer) for one in (initial, state))
@@ -126,17 +122,3 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
             f"look_{layer}_weights": lambda: plots.weights_histogram(trained, untrained, layer, origin),
         }
     return write_figures(directory, drawings)
-
-
-def _neighbours_figure(
-    state: TrainState, train: Split, image: np.ndarray, layer: str, description: str, class_names: Sequence[str]
-) -> dict[str, Callable[[], "Figure"]]:
-    """Returns what draws the training images nearest to an image of a file in a layer's outputs."""
-    found, distances = nearest_images(state, train.images, image, layer)
-    texts = [
-        (class_names[train.labels[index]], f"distance {distance:.3f}")
-        for index, distance in zip(found, distances, strict=True)
-    ]
-    title = f"The {len(found)} training images nearest to {description} in the outputs of {layer}"
-    images = np.concatenate([image[None], train.images[found]])
-    return {f"look_{layer}_neighbours": lambda: image_plots.neighbours(images, [("the image",), *texts], title)}

@@ -1,10 +1,23 @@
 """The nearest training images of any picture: distances of a layer's outputs, exact, in bounded memory."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from cnn.config import ExperimentConfig
+from cnn.data.cache import is_there
+from cnn.errors import UserError
+from cnn.figures import image_plots
 from cnn.look.features import pooled_outputs
+from cnn.resolution import model_class_names
+from cnn.runs.result import load_images
 from cnn.training.state import TrainState
 from cnn.training.summary import LayerRow, last_hidden_layer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NEIGHBOURS = 5
 """Number of the nearest training images."""
@@ -77,9 +90,36 @@ def nearest_images(
       layer: name of a layer.
     """
     searched = evenly_spaced(len(images_MxHxWxC), SEARCHED_PIXELS // (image_HxWxC.shape[0] * image_HxWxC.shape[1]))
-    features = [
+    train_MxF, query_1xF = (
         unit(pooled_outputs(state, images_NxHxWxC, (layer,))[1][layer])
         for images_NxHxWxC in (images_MxHxWxC[searched], image_HxWxC[None])
-    ]
-    indices_1xK, distances_1xK = nearest(*features)
+    )
+    indices_1xK, distances_1xK = nearest(train_MxF, query_1xF)
     return searched[indices_1xK[0]], distances_1xK[0]
+
+
+def neighbours_figure(
+    run_dir: Path, config: ExperimentConfig, state: TrainState, image_HxWxC: np.ndarray, layer: str, description: str
+) -> dict[str, Callable[[], "Figure"]]:
+    """Returns, by file name, what draws the training images nearest to an image; {} if they are not on this machine.
+
+    Args:
+      run_dir: directory of the run.
+      config: its experiment.
+      state: its best state.
+      image_HxWxC: any image.
+      layer: name of the layer whose outputs are compared.
+      description: of the image, for the title.
+    """
+    if not is_there(config.data):
+        return {}
+    try:
+        train = load_images(run_dir).train
+    except UserError:
+        return {}
+    found_K, distances_K = nearest_images(state, train.images, image_HxWxC, layer)
+    names = model_class_names(config)
+    below = [(names[train.labels[i]], f"distance {away:.3f}") for i, away in zip(found_K, distances_K, strict=True)]
+    title = f"The {len(found_K)} training images nearest to {description} in the outputs of {layer}"
+    images = np.concatenate([image_HxWxC[None], train.images[found_K]])
+    return {f"look_{layer}_neighbours": lambda: image_plots.neighbours(images, [("the image",), *below], title)}

@@ -22,6 +22,7 @@ from cnn.report.explorer import explorer_data
 from cnn.report.page import UPLOT, escaped, fill_template, percent, picture_url, render_page, table
 from cnn.report.robustness import robustness_section
 from cnn.report.svg import reliability_svg
+from cnn.report.unknown import mark_unlike, unknown_section
 from cnn.resolution import dataset_name, korean_names, model_class_names, resolve_as
 from cnn.runs import outputs, rundir
 from cnn.runs.result import Result, load_images, load_result
@@ -123,6 +124,7 @@ def run_page(run: EvaluatedRun) -> str:
     shown = most_mistaken(values["confusion_matrix"])
     confusion = np.asarray(values["confusion_matrix"])[np.ix_(shown, shown)].tolist()
     explorer = explorer_data(result.state, test, run.probabilities)
+    mark_unlike(run.run_dir, result.state, test.images, explorer.data["images"])
     fields = config_fields(config)
     defaults = config_fields(resolve_as(ExperimentConfig(model=type(config.model)()), config))
     changed = sum(value != defaults[name] for name, value in fields.items())
@@ -171,6 +173,7 @@ def run_page(run: EvaluatedRun) -> str:
         robustness=robustness_section(run.run_dir),
         calibration=f"Expected calibration error {values['ece']:.4f}, and {values['ece_scaled']:.4f} with the "
         f"temperature {values['temperature']:.2f}, fitted on the validation images.",
+        unknown=unknown_section(run.run_dir, result.state),
         classes=class_table(values["classes"], korean),
         class_options="".join(f'<option value="{label}">{escaped(name)}</option>' for label, name in enumerate(names)),
         images_note=explorer.images_note,

@@ -125,14 +125,18 @@ def make_reference(state: TrainState, splits: Splits) -> Reference:
     return without._replace(thresholds=np.array([threshold(val[name]) for name in SCORES]))
 
 
+def network_digest(run_dir: Path, state: TrainState) -> str:
+    """Returns the digest of what a reference follows from: the run, its network, and which scores there are."""
+    evaluated = state.eval_state
+    network = leaf_digests({"params": evaluated.params, "batch_stats": evaluated.batch_stats})
+    return json_digest([rundir.read_identity(run_dir).digest, network, layers(state), list(SCORES)])
+
+
 def _digest(run_dir: Path, state: TrainState, reference: Reference) -> str:
-    """The digest of a reference and of what it follows from: the run, its network, and which scores there are."""
-    state = state.eval_state
-    network = leaf_digests({"params": state.params, "batch_stats": state.batch_stats})
+    """The digest of a reference and of its network."""
     arrays = {name: [array.dtype.str, array.shape] for name, array in reference._asdict().items()}
     contents = [bytes_digest(np.ascontiguousarray(array).tobytes()) for array in reference]
-    origin = [rundir.read_identity(run_dir).digest, network, layers(state), list(SCORES)]
-    return json_digest([origin, arrays, contents])
+    return json_digest([network_digest(run_dir, state), arrays, contents])
 
 
 def write_reference(run_dir: Path, state: TrainState, reference: Reference) -> None:

@@ -14,7 +14,17 @@ from cnn.runs.checkpoint import load_best
 from cnn.runs.result import load_images
 from cnn.training.state import TrainState
 from cnn.trust.novelty import BEST, SCORES, separation
-from cnn.trust.reference import HINT, Reference, embed, layers, make_reference, read_reference, scores, write_reference
+from cnn.trust.reference import (
+    HINT,
+    Reference,
+    embed,
+    layers,
+    make_reference,
+    network_digest,
+    read_reference,
+    scores,
+    write_reference,
+)
 
 IMAGES = 2_000
 """Maximum number of images of a kind."""
@@ -131,6 +141,8 @@ def evaluate_unknown(run_dir: Path, output: Path | None = None) -> str:
         notes.append("scikit-learn, which has the digits, is not installed; their rows are left out")
     unknown = {name: array for name, array in images.items() if array is not None}
     values = separations(state, reference, splits.test.images, unknown)
+    # By which the report knows that the file is of this network.
+    values["network_sha256"] = network_digest(run_dir, state)
     try:
         file.parent.mkdir(exist_ok=True)
     except OSError as error:

@@ -1,0 +1,71 @@
+"""The report's part on the unknown: a table of how well the scores tell it, and which test images are unlike."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn.report.page import escaped, percent, table
+from cnn.runs import outputs
+from cnn.text import read_json
+from cnn.training.state import TrainState
+from cnn.trust.reference import embed, network_digest, novelty, read_reference
+
+_HEADS = ("images", "score", "AUROC", "95 % interval", "FPR 95", "95 % interval", "above the threshold")
+
+
+def unknown_section(run_dir: Path, state: TrainState) -> str:
+    """Returns the section with the table of ``unknown.json``, HTML; empty without the file, or if it is not of the run.
+
+    Args:
+      run_dir: directory of the run.
+      state: its best state.
+    """
+    try:
+        values = read_json(run_dir / outputs.UNKNOWN)
+        if values["network_sha256"] != network_digest(run_dir, state):
+            return ""
+        rows = [
+            _row(kind, score, values["scores"][score], score == values["best_score"])
+            for kind in next(iter(values["scores"].values()))["unknown"]
+            for score in values["scores"]
+        ]
+        best = values["scores"][values["best_score"]]
+        flagged, images = percent(float(best["flagged"]), 1), f"{int(values['images']):,}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration):
+        return ""
+    return (
+        '<section id="unknown" aria-labelledby="unknown-title"><h2 id="unknown-title">The unknown</h2>'
+        '<p class="muted">How well the network tells images of other kinds from the test images, by scores that are '
+        "higher for what is more unknown. AUROC: the probability that such an image has a higher score than a test "
+        f"image, of which there are {images}. FPR 95: the share of such images that is accepted where 95\N{NO-BREAK SPACE}"
+        "% of the test images are. In bold, the score by which <code>python -m cnn predict</code> says that an image is "
+        f"unlike the training images; its threshold, which 5\N{NO-BREAK SPACE}% of the validation images exceed, is "
+        f'exceeded by {flagged} of the test images.</p><div class="scroll">{table(_HEADS, rows)}</div></section>'
+    )
+
+
+def _row(kind: str, score: str, values: dict[str, Any], is_best: bool) -> list[str]:
+    """The cells of a kind of images and a score, HTML."""
+    row = values["unknown"][kind]
+    cells = []
+    for name in ("auroc", "fpr"):
+        low, high = row[f"{name}_interval"]
+        cells += [f"{float(row[name]):.4f}", f"{float(low):.4f} to {float(high):.4f}"]
+    name = escaped(values["name"])
+    return [escaped(kind), f"<strong>{name}</strong>" if is_best else name, *cells, percent(float(row["flagged"]), 1)]
+
+
+def mark_unlike(run_dir: Path, state: TrainState, images_NxHxWxC: np.ndarray, entries: list[dict[str, Any]]) -> None:
+    """Adds to an explorer's images whether each is unlike the training images, if the run keeps what that needs.
+
+    Args:
+      run_dir: directory of the run.
+      state: its best state.
+      images_NxHxWxC: the test images.
+      entries: the explorer's images, with their index "test"; "unlike" is added.
+    """
+    if reference := read_reference(run_dir, state):
+        shown = novelty(embed(state, images_NxHxWxC[[entry["test"] for entry in entries]]), reference)
+        for entry, is_unlike in zip(entries, shown.is_unlike_N, strict=True):
+            entry["unlike"] = bool(is_unlike)
