@@ -42,3 +42,29 @@ def test_a_network_has_no_difference_from_itself():
     right = np.arange(5) < 4
     low, high = intervals.difference_interval(right, ~right)
     assert -1 <= low < 0.6 < high <= 1
+
+
+def test_the_auroc_interval_at_one_half_has_the_mann_whitney_variance():
+    """Without a difference, U / (n m) has the variance (n + m + 1) / (12 n m), exactly."""
+    low, high = intervals.auroc_interval(0.5 + 1.959964 * np.sqrt(141 / (12 * 60 * 80)), 60, 80)
+    assert low == pytest.approx(0.5, abs=1e-9) and high > 0.5
+
+
+def test_the_auroc_interval_of_one_pair_is_that_of_an_accuracy():
+    assert intervals.auroc_interval(1.0, 1, 1) == pytest.approx(intervals.accuracy_interval(1, 1))
+
+
+@pytest.mark.parametrize("area", [0, 0.02, 0.3, 0.98, 1])
+def test_the_auroc_interval_stays_within_0_and_1_and_contains_the_area(area):
+    low, high = intervals.auroc_interval(area, 30, 50)
+    assert 0 <= low <= area <= high <= 1 and high - low > 0.01
+    assert intervals.auroc_interval(1 - area, 50, 30) == pytest.approx((1 - high, 1 - low))
+
+
+def test_the_auroc_interval_covers_the_true_area():
+    """Scores of two normal distributions; of 400 intervals, 95 % should contain the area, give or take 3 %."""
+    rng, true = np.random.default_rng(0), 0.7602499389
+    known, unknown = rng.normal(size=(400, 60)), rng.normal(1, size=(400, 40))
+    areas = (unknown[:, None] > known[:, :, None]).mean((1, 2))
+    ends = np.array([intervals.auroc_interval(area, 60, 40) for area in areas])
+    assert ((ends[:, 0] <= true) & (true <= ends[:, 1])).mean() == pytest.approx(0.95, abs=0.03)

@@ -9,6 +9,7 @@ from cnn.report.page import escaped, percent, table
 from cnn.runs import outputs
 from cnn.text import read_json
 from cnn.training.state import TrainState
+from cnn.trust.novelty import ACCEPTED
 from cnn.trust.reference import embed, network_digest, novelty, read_reference
 
 _HEADS = ("images", "score", "AUROC", "95 % interval", "FPR 95", "95 % interval", "above the threshold")
@@ -31,6 +32,7 @@ def unknown_section(run_dir: Path, state: TrainState) -> str:
             for score in values["scores"]
         ]
         best = values["scores"][values["best_score"]]
+        share = percent(ACCEPTED, 0)
         flagged, images = percent(float(best["flagged"]), 1), f"{int(values['images']):,}"
     except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration):
         return ""
@@ -38,10 +40,10 @@ def unknown_section(run_dir: Path, state: TrainState) -> str:
         '<section id="unknown" aria-labelledby="unknown-title"><h2 id="unknown-title">The unknown</h2>'
         '<p class="muted">How well the network tells images of other kinds from the test images, by scores that are '
         "higher for what is more unknown. AUROC: the probability that such an image has a higher score than a test "
-        f"image, of which there are {images}. FPR 95: the share of such images that is accepted where 95\N{NO-BREAK SPACE}"
-        "% of the test images are. In bold, the score by which <code>python -m cnn predict</code> says that an image is "
-        f"unlike the training images; its threshold, which 5\N{NO-BREAK SPACE}% of the validation images exceed, is "
-        f'exceeded by {flagged} of the test images.</p><div class="scroll">{table(_HEADS, rows)}</div></section>'
+        f"image, of which there are {images}. FPR 95: the share of such images that is accepted with the threshold "
+        f"that accepts {share} of the test images. In bold, the score by which <code>python -m cnn predict</code> says "
+        f"that an image is unlike the training images; {flagged} of the test images are above its threshold, and 5 in "
+        f'100 validation images.</p><div class="scroll">{table(_HEADS, rows)}</div></section>'
     )
 
 

@@ -1,7 +1,7 @@
 """A run -> how well its network tells what it does not know: digits, noise and flat images beside its test images."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -47,9 +47,8 @@ def digits(config: ExperimentConfig) -> np.ndarray | None:
         return None
     from PIL import Image
 
-    count = _count(config)
-    how = reading(config.data)
-    pixels_NxHxW = np.round(load_digits().images[:count] * (255 / 16)).astype(np.uint8)
+    how, loaded = reading(config.data), cast(Any, load_digits())
+    pixels_NxHxW = np.round(loaded.images[: _count(config)] * (255 / 16)).astype(np.uint8)
     return np.stack([fit_image(Image.fromarray(image), **how)[0] for image in pixels_NxHxW])
 
 

@@ -33,6 +33,7 @@ FIGURES = {
     "model_diagram": lambda: plots.model_diagram(ROWS),
     "kernels_compared": lambda: kernel_plots.kernels_compared(KERNEL / 3, KERNEL, "conv1", ("untrained", "trained")),
     "kernels_by_epoch": lambda: kernel_plots.kernels_by_epoch(np.stack([KERNEL[:, :, 0]] * 2), [0, 1], "Kernels"),
+    "neighbours": lambda: image_plots.neighbours(IMAGES, [("the image",), ("Bag", "distance 0.1")], "Neighbours"),
     "top_losses": lambda: image_plots.top_losses(IMAGES, LABELS, PROBABILITIES, CLASSES, "Losses"),
     "attribution": lambda: image_plots.attribution(IMAGES[0], MAPS[..., 0], IMAGES[0] / 255, "conv2", "A boot"),
     "units": lambda: plots.units(np.array([1.0, -2.0, 0.0]), "Units"),

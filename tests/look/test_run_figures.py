@@ -40,10 +40,10 @@ def test_look_draws_the_maps_of_a_file_and_the_kernels_of_a_layer(finished, smal
     run_dir = str(finished[0])
     Image.fromarray(small.test.images[0, :, :, 0]).resize((90, 60)).save(tmp_path / "my.png")
     main(["look", run_dir, "--layer", "conv2", "--image", str(tmp_path / "my.png")])
-    expected = ["look_conv2_maps", "look_conv2_attribution", "look_conv2_kernels", "look_conv2_weights"]
-    assert _figure_names(capsys.readouterr().out) == expected
+    parts = ("maps", "attribution", "neighbours", "kernels", "weights")
+    assert _figure_names(capsys.readouterr().out) == [f"look_conv2_{part}" for part in parts]
     main(["look", run_dir, "--image", str(tmp_path / "my.png")])
-    assert _figure_names(capsys.readouterr().out) == ["look_pool2_maps", "look_pool2_attribution"]
+    assert _figure_names(capsys.readouterr().out) == [f"look_pool2_{part}" for part in parts[:3]]
     main(["look", run_dir, "--layer", "dense"])
     assert "look_dense_kernels" in _figure_names(capsys.readouterr().out)
     with pytest.raises(cnn.ConfigError, match="--layer is 'conv9', but must be one of conv1, pool1, conv2, pool2"):

@@ -23,6 +23,7 @@ DIRECTORIES = {
     "look": ["look", "{run}"],
     "look at a layer": ["look", "{run}", "--layer", "conv1"],
     "evaluate": ["evaluate", "{run}"],
+    "unknown": ["evaluate", "{run}", "--unknown"],
 }
 
 
@@ -48,7 +49,7 @@ def nothing_is_computed(home, monkeypatch) -> None:
     monkeypatch.chdir(home)
     for name in ("exchange.exporting.load_best", "report.report.load_result", "look.layer_figures.load_best"):
         monkeypatch.setattr(f"cnn.{name}", lambda *arguments: pytest.fail("computes"))
-    for name in ("look.evaluation.evaluate_run", "runs.result.load_result"):
+    for name in ("look.evaluation.evaluate_run", "trust.unknown.load_best", "runs.result.load_result"):
         monkeypatch.setattr(f"cnn.{name}", lambda *arguments: pytest.fail("computes"))
 
 
