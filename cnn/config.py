@@ -61,6 +61,8 @@ class DataConfig(Checked):
     """Fraction of the training images held out for validation."""
     test_fraction: Annotated[float, FRACTION] = 0.2
     """Fraction of own images held out for the test, where none are set apart."""
+    labels: Annotated[str | None, PATH._replace(allowed="the path of a CSV file, in UTF-8")] = None
+    """CSV file that changes labels or drops images, by their index, before the split; python -m cnn labels makes it."""
     split_seed: Annotated[int, SEED] = 42
     """Seed of the permutation that selects the validation images."""
     device_memory: Annotated[int, integer(0, 2**24)] = 0

@@ -3,13 +3,15 @@
 import dataclasses
 import hashlib
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.data.arrays import Split, Splits, release
 from cnn.data.cache import load_arrays, prepare
+from cnn.data.labels import Decision, read_decisions, relabel
 from cnn.data.layouts import LAYOUTS, find_layout
 from cnn.data.own_images import load_own_images
 from cnn.errors import ConfigError, DataError
@@ -37,6 +39,9 @@ def load_data(config: DataConfig) -> Splits:
     Otherwise the images come from the cache in ``$XDG_CACHE_HOME/fashion-cnn`` (``~/.cache`` without the variable),
     verified by SHA-256. An empty or damaged cache is filled from the installed Debian package, or from the network.
 
+    ``config.labels`` names a file that changes labels, or drops images, of the published training images, by their
+    position in them; the split of all others is that without the file.
+
     Raises:
       ConfigError: ``val_fraction`` leaves no training image.
       DataError: the images cannot be found, downloaded, verified or cached.
@@ -59,19 +64,66 @@ def load_named(config: DataConfig) -> tuple[DataConfig, Splits]:
             f"--data.val_fraction is {config.val_fraction}, but must leave one of {config.val_images:,} images"
         )
     arrays = named or load_arrays(config)
-    permutation = np.random.RandomState(config.split_seed).permutation(len(arrays.train_images))
-    # The assignment is scikit-learn's; within each split, images keep their published order.
-    val, train = (np.sort(part) for part in np.split(permutation, [config.val_images]))
-    labels = arrays.train_labels.astype(np.int32)
+    names = class_names(config)
+    _, labels, stays = _decided(config.labels, arrays.train_labels, names)
+    # An image keeps its split whichever others are dropped.
+    train, val = (part[stays[part]] for part in published_split(config, len(labels)))
     splits = Splits(
         train=Split(arrays.train_images[train], labels[train]),
         val=Split(arrays.train_images[val], labels[val]),
         test=Split(np.array(arrays.test_images), arrays.test_labels.astype(np.int32)),
     )
-    names = class_names(config)
     for name, split in zip(Splits._fields, splits, strict=True):
         check_split(split, config.published.image_shape, len(names), name)
     return dataclasses.replace(config, image_size=size, channels=channels, class_names=names), splits
+
+
+def published_split(config: DataConfig, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which of the published training images are training and which are validation images, ascending."""
+    # The assignment is scikit-learn's; within each split, images keep their published order.
+    permutation = np.random.RandomState(config.split_seed).permutation(count)
+    val, train = np.split(permutation, [config.val_images])
+    return np.sort(train), np.sort(val)
+
+
+def _decided(
+    path: str | None, labels_N: np.ndarray, names: tuple[str, ...]
+) -> tuple[list[Decision], np.ndarray, np.ndarray]:
+    """The rows of a file of decisions, none without a file, and what ``relabel`` returns."""
+    decisions = [] if path is None else read_decisions(path, labels_N, names)
+    return decisions, *relabel(decisions, labels_N, names)
+
+
+class Origins(NamedTuple):
+    """Where the training images, then the validation images, of a data set are in it."""
+
+    indices: np.ndarray
+    """Of each image, integers [N], as a file of ``--data.labels`` has them."""
+    given: np.ndarray
+    """The label of each image without that file, int32 [N]."""
+    decisions: list[Decision]
+    """The rows of that file."""
+
+
+@checked(config=instance(DataConfig))
+def find_origins(config: DataConfig) -> Origins:
+    """Returns where the training and validation images of ``load_data`` are in the data.
+
+    An index is the position in the published training images, in their published order; of own images, the position in
+    the training images, followed by the validation images. Images that are dropped count, so that indices never change.
+
+    Raises:
+      UserError: as of ``load_data``.
+    """
+    loaded, splits = load_named(dataclasses.replace(config, labels=None))
+    given_N = np.concatenate([splits.train.labels, splits.val.labels])
+    own = loaded.name == "images"
+    indices_N = np.arange(len(given_N)) if own else np.concatenate(published_split(config, len(given_N)))
+    in_order_N = np.empty_like(given_N)
+    in_order_N[indices_N] = given_N
+    decisions, _, stays_N = _decided(config.labels, in_order_N, loaded.class_names)
+    is_left_N = stays_N[indices_N]
+    return Origins(indices_N[is_left_N], given_N[is_left_N], decisions)
 
 
 def is_own(config: DataConfig) -> bool:
@@ -103,7 +155,17 @@ def _load_own(config: DataConfig) -> tuple[DataConfig, Splits]:
     resolved = dataclasses.replace(
         config, name="images", image_size=(height, width), channels=channels, class_names=names
     )
-    return resolved, Splits(own.train, own.val, own.test)
+    train, val = _relabelled(config.labels, own.train, own.val, names)
+    return resolved, Splits(train, val, own.test)
+
+
+def _relabelled(path: str | None, train: Split, val: Split, names: tuple[str, ...]) -> Iterator[Split]:
+    """The training and the validation images after the decisions in a file; as they are without one."""
+    _, labels, stays = _decided(path, np.concatenate([train.labels, val.labels]), names)
+    parts = zip((train, val), *(np.split(array, [len(train.labels)]) for array in (labels, stays)), strict=True)
+    for split, labels_N, stays_N in parts:
+        # A selection is in memory; without one, images stay on the disk.
+        yield Split(split.images if stays_N.all() else split.images[stays_N], labels_N[stays_N])
 
 
 @checked(path=FILE)
@@ -128,6 +190,7 @@ def prepare_data(config: DataConfig) -> str:
       UserError: the images cannot be found, downloaded, verified or cached.
     """
     if not is_own(config):
+        require(config.labels is None, "data.labels", config.labels, f"left out here, where {config.name} is fetched")
         return prepare(config)
     own, splits = load_named(config)
     counts = ", ".join(f"{len(split.labels):,} {name}" for name, split in splits._asdict().items())
