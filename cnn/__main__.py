@@ -293,6 +293,33 @@ def sweep(arguments: list[str]) -> None:
     print(f"\n{sweeps.table(tried)}\nwrote {printable(directory)}/table.md and sweep.json")
 
 
+def labels(run_dir: Path, /, folds: int = 5, output: Path | None = None, experiment: str | None = None) -> None:
+    """Find labels that are probably wrong, by trainings that leave each image out; writes labels.json and labels.html.
+
+    Args:
+        run_dir: Directory of the run, whose configuration is trained once a fold.
+        folds: Number of trainings, 3 to 20, each without one part of the training and validation images.
+        output: Directory for the trainings and the page; the same command resumes. Default: RUN_DIR-labels.
+        experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
+    """
+    import_family(experiment)
+    from cnn.report.labels import labels_directory, write_labels
+    from cnn.runs import rundir
+    from cnn.trust.folds import FOLDS
+    from cnn.trust.labels import format_findings
+
+    require(FOLDS.holds(folds), "folds", folds, FOLDS.allowed)
+    enable_onednn_bfloat16(rundir.read_description(run_dir)["config"])
+    directory = labels_directory(run_dir, output)
+    print(f"{folds} trainings, in {printable(directory)}", flush=True)
+    try:
+        findings, files = write_labels(run_dir, directory, folds, report=lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("stopped; the same command resumes", file=sys.stderr)
+        raise
+    print(f"\n{format_findings(findings.values)}\n", *(f"wrote {printable(file)}" for file in files), sep="\n")
+
+
 VERBS = {
     "data": data,
     "look": look,
@@ -300,6 +327,7 @@ VERBS = {
     "verify": verify,
     "evaluate": evaluate,
     "report": report,
+    "labels": labels,
     "export": export,
     "import": import_,
 }

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -94,20 +94,9 @@ def _decided(
     return decisions, *relabel(decisions, labels_N, names)
 
 
-class Origins(NamedTuple):
-    """Where the training images, then the validation images, of a data set are in it."""
-
-    indices: np.ndarray
-    """Of each image, integers [N], as a file of ``--data.labels`` has them."""
-    given: np.ndarray
-    """The label of each image without that file, int32 [N]."""
-    decisions: list[Decision]
-    """The rows of that file."""
-
-
 @checked(config=instance(DataConfig))
-def find_origins(config: DataConfig) -> Origins:
-    """Returns where the training and validation images of ``load_data`` are in the data.
+def find_origins(config: DataConfig) -> tuple[np.ndarray, list[Decision]]:
+    """Returns the index that a file of ``--data.labels`` gives each training, then each validation image, and its rows.
 
     An index is the position in the published training images, in their published order; of own images, the position in
     the training images, followed by the validation images. Images that are dropped count, so that indices never change.
@@ -116,14 +105,13 @@ def find_origins(config: DataConfig) -> Origins:
       UserError: as of ``load_data``.
     """
     loaded, splits = load_named(dataclasses.replace(config, labels=None))
-    given_N = np.concatenate([splits.train.labels, splits.val.labels])
+    labels_N = np.concatenate([splits.train.labels, splits.val.labels])
     own = loaded.name == "images"
-    indices_N = np.arange(len(given_N)) if own else np.concatenate(published_split(config, len(given_N)))
-    in_order_N = np.empty_like(given_N)
-    in_order_N[indices_N] = given_N
+    indices_N = np.arange(len(labels_N)) if own else np.concatenate(published_split(config, len(labels_N)))
+    in_order_N = np.empty_like(labels_N)
+    in_order_N[indices_N] = labels_N
     decisions, _, stays_N = _decided(config.labels, in_order_N, loaded.class_names)
-    is_left_N = stays_N[indices_N]
-    return Origins(indices_N[is_left_N], given_N[is_left_N], decisions)
+    return indices_N[stays_N[indices_N]], decisions
 
 
 def is_own(config: DataConfig) -> bool:

@@ -50,6 +50,7 @@ _KINDS: dict[Kind, _Kind] = {
     "unknown": _Kind(b'\n  "best_score": "', UNKNOWN, UNKNOWN),
     "safetensors": _Kind(b'{"__metadata__":{"config":"{', rundir.EXPORT, "model.safetensors"),
     "stablehlo": _Kind(b"\r\0\0\0probabilities\0", rundir.EXPORT, "model.stablehlo"),
+    "labels": _Kind(b'{\n  "out_of_sample_accuracy": ', "", "labels.json"),
     "onnx": _Kind(b"\x12\x0bfashion-cnn", rundir.EXPORT, "model.onnx"),
 }
 
