@@ -3,7 +3,7 @@
 (() => {
   const page = JSON.parse(document.getElementById("data").textContent);
   const get = id => document.getElementById(id);
-  const percent = share => `${(100 * share).toFixed(1)}\u00a0%`;
+  const percent = share => share < .001 ? "below 0.1\u00a0%" : `${(100 * share).toFixed(1)}\u00a0%`;
   const formatInteger = number => number.toLocaleString("en");
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const {suspects, size: [height, width], columns} = page;
