@@ -29,7 +29,7 @@ from cnn.data.image_files import read_image
 from cnn.data.splits import Split, Splits, load_data, load_images
 from cnn.devices.sharding import make_mesh
 from cnn.errors import ConfigError, DamagedError, DataError, RunDirError, Stopped, UserError
-from cnn.exchange.exporting import load_safetensors
+from cnn.exchange.exporting import load_pretrained, load_safetensors
 from cnn.look.features import feature_maps
 from cnn.models.alexnet import AlexNetConfig
 from cnn.models.cnn import ModelConfig
@@ -90,6 +90,7 @@ __all__ = [
     "load_best",
     "load_data",
     "load_images",
+    "load_pretrained",
     "load_result",
     "load_safetensors",
     "make_mesh",

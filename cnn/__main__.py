@@ -187,9 +187,9 @@ def verify(run_dir: Path, /, experiment: str | None = None) -> None:
 
 
 def predict(
-    run_dir: Path,
     files: tuple[Path, ...],
     /,
+    pretrained: bool = False,
     json: bool = False,
     invert: Literal["auto", "yes", "no"] = "auto",
     experiment: str | None = None,
@@ -197,20 +197,30 @@ def predict(
     """Classify image files with the best network of a run; exit status 2, after all others, if one cannot be read.
 
     Args:
-        run_dir: Directory of the run.
-        files: PNG, JPEG, WebP, BMP, GIF or TIFF files, or directories of them; - for standard input.
+        files: RUN_DIR FILE..., the run and PNG, JPEG, WebP, BMP, GIF or TIFF files, or directories of them; - for
+            standard input. With --pretrained, FILE... alone.
+        pretrained: Classify with the network that ships, trained on Fashion-MNIST, in place of a run's.
         json: Print a JSON object for each.
         invert: Whether to invert dark and light; auto decides by each image's border, as the data is light on dark.
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
     import_family(experiment)
     from cnn.data.image_files import FORMATS, image_files
+    from cnn.runs.outputs import is_run
     from cnn.trust.prediction import predict_files
 
-    if not files:
-        raise DataError(f"no file is named; python -m cnn predict RUN_DIR FILE... takes {FORMATS} files")
+    usage = "python -m cnn predict RUN_DIR FILE..., or predict --pretrained FILE..."
+    if pretrained and experiment is not None:
+        raise ConfigError("--experiment has no effect with --pretrained; leave one out")
+    if pretrained and files and is_run(files[0]):
+        raise ConfigError(f"{files[0]} is a run, but --pretrained takes the network that ships; {usage}")
+    if not pretrained and not files:
+        raise ConfigError(f"neither a run nor --pretrained is named; {usage}")
+    run_dir, images = (None, files) if pretrained else (files[0], files[1:])
+    if not images:
+        raise DataError(f"no file is named; {usage} takes {FORMATS} files")
     unread = 0
-    paths = image_files(files)
+    paths = image_files(images)
     inverted = {"auto": None, "yes": True, "no": False}[invert]
     for line, is_read in predict_files(run_dir, paths, inverted, json, lambda line: print(line, file=sys.stderr)):
         print(line, flush=True)
@@ -220,19 +230,43 @@ def predict(
         raise DataError(f"{which} could not be read; the lines above say why")
 
 
-def export(run_dir: Path, /, format: FormatName, output: Path | None = None, experiment: str | None = None) -> None:
+def export(
+    run_dir: Path,
+    /,
+    format: FormatName,
+    int8: bool = False,
+    output: Path | None = None,
+    experiment: str | None = None,
+) -> None:
     """Export the best network of a run to a file that can be read, or run, without this project.
 
     Args:
         run_dir: Directory of the run.
-        format: safetensors holds the weights; stablehlo and onnx the network too, from pixels to probabilities.
-        output: The file. Default: export/model.FORMAT in the run's directory.
+        format: safetensors holds the weights, and a model card is written beside it; stablehlo and onnx hold the
+            network too, from pixels to probabilities.
+        int8: Of onnx, with integers of 8 bits; prints, and writes beside it, what they cost in accuracy, size and time.
+        output: The file. Default: export/model.FORMAT in the run's directory, or export/model-int8.onnx.
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
     import_family(experiment)
     from cnn.exchange.exporting import export_run
+    from cnn.exchange.int8 import export_int8, format_comparison
+    from cnn.run import warn
+    from cnn.trust.model_card import card_path, write_card
 
-    print(export_run(run_dir, format, output))
+    if int8 and format != "onnx":
+        raise ConfigError(f"--int8 has an effect only with --format onnx; name that, not {format}, or leave it out")
+    has_card = int8 or format == "safetensors"
+    card = card_path(run_dir, output) if has_card else None
+    if int8:
+        path, values = export_int8(run_dir, output)
+        print(f"{path}\n{format_comparison(values)}")
+    else:
+        path = export_run(run_dir, format, output)
+        print(path)
+    if card:
+        write_card(run_dir, card, {format: path.name} if output else None, warn=warn)
+        print(card)
 
 
 def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None = None) -> None:

@@ -79,8 +79,8 @@ def report_and_exit(kind: type[BaseException], error: BaseException, trace: Any)
     raise SystemExit(2)
 
 
-def import_extra(package: str) -> Any:
-    """Returns a package that only export and import need.
+def import_extra(package: str, extra: str = "exchange") -> Any:
+    """Returns a package that only export and import need, and that an extra installs.
 
     Raises:
       UserError: the package is not installed.
@@ -88,7 +88,7 @@ def import_extra(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise UserError(f"the package {package} is not installed; run {install_command('exchange')}") from error
+        raise UserError(f"the package {package} is not installed; run {install_command(extra)}") from error
 
 
 def install_command(extra: str) -> str:

@@ -1,8 +1,9 @@
-"""Exports a network to safetensors, StableHLO or ONNX, usable without this project; loads safetensors again."""
+"""Exports a network to safetensors, StableHLO or ONNX; loads safetensors again, and the network that ships."""
 
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from jax.export import export, symbolic_shape
 from cnn.config import ExperimentConfig
 from cnn.errors import RunDirError, UserError, first_cause, import_extra
 from cnn.exchange.onnx_graph import make_graph
+from cnn.exchange.tensor_file import read_tensors, write_tensors
 from cnn.rules import FILE, checked, instance, optional
 from cnn.runs import outputs, rundir
 from cnn.runs.checkpoint import load_best
@@ -28,16 +30,25 @@ from cnn.training.steps import apply_model, scale
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms of a StableHLO file."""
 
+PRETRAINED = Path(__file__).parents[1] / "weights" / "model.safetensors"
+"""The network that ships; ``python -m benchmarks.pretrained`` makes it."""
 
-def to_safetensors(state: TrainState, config: ExperimentConfig) -> bytes:
+RESULT_NUMBERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "best_epoch", "stopped_epoch", "params")
+"""Of a run's result, in the metadata of its weights."""
+
+
+def to_safetensors(state: TrainState, config: ExperimentConfig, result: dict[str, Any] | None = None) -> bytes:
     """Returns the weights used in evaluation, by name (``params/conv1/kernel``), with the configuration as metadata.
 
-    Raises:
-      UserError: the package safetensors is missing.
+    Args:
+      state: of the network.
+      config: its configuration.
+      result: numbers of its run, such as ``test_accuracy``, for the metadata.
     """
-    # The package writes the memory of an array, whatever its order.
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _leaves(state).items()}
-    return import_extra("safetensors.numpy").save(arrays, {"config": json.dumps(dataclasses.asdict(config))})
+    metadata = {"config": json.dumps(dataclasses.asdict(config))}
+    if result:
+        metadata["result"] = json.dumps(result)
+    return write_tensors({name: np.asarray(leaf) for name, leaf in _leaves(state).items()}, metadata)
 
 
 def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
@@ -74,7 +85,7 @@ def to_onnx(state: TrainState, config: ExperimentConfig) -> bytes:
 class Format(NamedTuple):
     """A file format; its name is also its file extension."""
 
-    package: str
+    package: str | None
     """The package it needs besides JAX."""
     write: Callable[[TrainState, ExperimentConfig], bytes]
 
@@ -82,7 +93,7 @@ class Format(NamedTuple):
 FormatName = Literal["safetensors", "stablehlo", "onnx"]
 
 FORMATS: dict[FormatName, Format] = {
-    "safetensors": Format("safetensors", to_safetensors),
+    "safetensors": Format(None, to_safetensors),
     "stablehlo": Format("flatbuffers", to_stablehlo),
     "onnx": Format("onnx", to_onnx),
 }
@@ -101,21 +112,45 @@ def export_run(run_dir: Path, format: FormatName, output: Path | None = None) ->
       DamagedError: the checkpoint is damaged.
     """
     package, write = FORMATS[format]
-    import_extra(package)
+    if package:
+        import_extra(package)
+    if format == "safetensors":
+        write = partial(to_safetensors, result=result_numbers(run_dir))
+    path = check_export(run_dir, f"model.{format}", format, output)
+    write_export(path, write(*load_best(run_dir)))
+    return path
+
+
+def check_export(run_dir: Path, name: str, kind: outputs.Kind, output: Path | None = None) -> Path:
+    """Returns the path of a file in ``export/`` of a run, or the given one, if a command may write it.
+
+    Raises:
+      UserError: it may not.
+    """
     directory = rundir.own_directory(run_dir, rundir.EXPORT)
-    if output is not None or directory.is_dir():
-        output = outputs.check_file(output or directory / f"model.{format}", format, [run_dir])
-    content = write(*load_best(run_dir))
-    if output is None:
-        output = directory / f"model.{format}"
-        try:
-            directory.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RunDirError(
-                f"cannot write {directory}: {error.strerror}; fix that, or name another path with --output"
-            ) from error
-    rundir.write_bytes(output, content, "fix that, or name another path with --output")
-    return output
+    if output is None and not directory.is_dir():
+        return directory / name
+    return outputs.check_file(output or directory / name, kind, [run_dir])
+
+
+def write_export(path: Path, content: bytes) -> None:
+    """Writes a file that ``check_export`` has allowed, and ``export/`` if there is none.
+
+    Raises:
+      RunDirError: it cannot be written.
+    """
+    hint = "fix that, or name another path with --output"
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunDirError(f"cannot write {path.parent}: {error.strerror}; {hint}") from error
+    rundir.write_bytes(path, content, hint)
+
+
+def result_numbers(run_dir: Path) -> dict[str, Any] | None:
+    """Returns a run's result without what differs from time to time, such as seconds; None if it is unfinished."""
+    result = rundir.read_result(run_dir) or {}
+    return {name: value for name, value in result.items() if name in RESULT_NUMBERS} or None
 
 
 @checked(file=FILE, config=optional(instance(ExperimentConfig)))
@@ -127,16 +162,14 @@ def load_safetensors(file: str | Path, config: ExperimentConfig | None = None) -
       config: the experiment that the file must match; None for the configuration in the file.
 
     Raises:
-      UserError: the package safetensors is missing, the file cannot be read, or leaves are missing, unexpected, or of
-        another shape or dtype; all of them are listed.
+      UserError: the file cannot be read, or leaves are missing, unexpected, or of another shape or dtype; all of them
+        are listed.
     """
-    safetensors = import_extra("safetensors")
     if not Path(file).is_file():
         raise UserError(f"{file} is not a file; name one that python -m cnn export has written")
     try:
-        with safetensors.safe_open(file, framework="np") as opened:
-            metadata, arrays = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        metadata, arrays = read_tensors(file)
+    except (OSError, ValueError) as error:
         raise UserError(f"{file} is damaged or not a safetensors file ({first_cause(error)})") from error
     if "config" not in metadata:
         raise UserError(
@@ -153,6 +186,15 @@ def load_safetensors(file: str | Path, config: ExperimentConfig | None = None) -
     if differing := differing_leaves(available, expected):
         raise UserError(f"{file} is of another model than {config.name} ({'; '.join(differing)})")
     return fill_state(create_state(config), unflatten_dict(arrays, sep="/")), config
+
+
+def load_pretrained() -> tuple[TrainState, ExperimentConfig]:
+    """Returns the network that ships with the package, as ``load_best`` does one's own; its card is beside it.
+
+    Raises:
+      UserError: its file is missing from the installation, or damaged.
+    """
+    return load_safetensors(PRETRAINED)
 
 
 def _read_config(file: str | Path, text: str) -> ExperimentConfig:

@@ -153,7 +153,7 @@ NODES: dict[type, Callable[..., str]] = {
 """By kind of layer: adds its nodes, given ``add``, the layer, its arrays by name and its inputs; returns its output."""
 
 
-def make_graph(state: TrainState, config: ExperimentConfig) -> Any:
+def make_graph(state: TrainState, config: ExperimentConfig, first_opset: int = FIRST_OPSET) -> Any:
     """Returns the network as an ``onnx.ModelProto`` that maps images to probabilities.
 
     Its input ``images`` is uint8 [B, H, W, C] for any B, its output ``probabilities`` float32 [B, K], as in
@@ -163,6 +163,7 @@ def make_graph(state: TrainState, config: ExperimentConfig) -> Any:
     Args:
       state: a state; its EMA is exported if it is kept.
       config: the run's configuration.
+      first_opset: the lowest opset that is tried.
 
     Raises:
       UserError: the package onnx is missing, or a kind of layer is not supported.
@@ -207,15 +208,15 @@ def make_graph(state: TrainState, config: ExperimentConfig) -> Any:
     outputs = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["batch", classes])
     graph = onnx.helper.make_graph(nodes, type(state.spec.model).__name__, [images], [outputs], constants)
     metadata = {"name": config.name, "class_names": json.dumps(model_class_names(config))}
-    return _lowest_opset(onnx, graph, metadata)
+    return _lowest_opset(onnx, graph, metadata, first_opset)
 
 
-def _lowest_opset(onnx: Any, graph: Any, metadata: dict[str, str]) -> Any:
+def _lowest_opset(onnx: Any, graph: Any, metadata: dict[str, str], first_opset: int) -> Any:
     """Returns the graph as a model of the lowest opset in which it is valid, for the oldest runtimes.
 
     The nodes are written such that they mean the same in every opset in which they are valid.
     """
-    for opset in count(FIRST_OPSET):
+    for opset in count(first_opset):
         opsets = [onnx.helper.make_opsetid("", opset)]
         ir_version = onnx.helper.find_min_ir_version_for(opsets)
         model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, producer_name="fashion-cnn")

@@ -35,7 +35,18 @@ class _Kind(NamedTuple):
 
 
 Kind = Literal[
-    "page", "comparison", "figure", "evaluation", "robustness", "unknown", "labels", "safetensors", "stablehlo", "onnx"
+    "page",
+    "comparison",
+    "figure",
+    "evaluation",
+    "robustness",
+    "unknown",
+    "labels",
+    "safetensors",
+    "stablehlo",
+    "onnx",
+    "int8",
+    "card",
 ]
 
 _PAGE = b"""<meta charset="utf-8">
@@ -52,6 +63,8 @@ _KINDS: dict[Kind, _Kind] = {
     "stablehlo": _Kind(b"\r\0\0\0probabilities\0", rundir.EXPORT, "model.stablehlo"),
     "labels": _Kind(b'{\n  "out_of_sample_accuracy": ', "", "labels.json"),
     "onnx": _Kind(b"\x12\x0bfashion-cnn", rundir.EXPORT, "model.onnx"),
+    "int8": _Kind(b'{\n  "quantization": "int8', rundir.EXPORT, "model.json"),
+    "card": _Kind(b'\nlibrary_name: "fashion-cnn"\n', rundir.EXPORT, "README.md"),
 }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from cnn.data.image_files import DecodedImage, decode_image, reading
 from cnn.errors import DataError
+from cnn.exchange.exporting import load_pretrained
 from cnn.resolution import model_class_names
 from cnn.rules import YES_NO, checked, optional
 from cnn.runs.checkpoint import load_best
@@ -27,7 +28,7 @@ DECODERS = 2
 
 @checked(invert=optional(YES_NO))
 def predict_files(
-    run_dir: Path,
+    run_dir: Path | None,
     files: Sequence[Path],
     invert: bool | None = None,
     as_json: bool = False,
@@ -39,7 +40,7 @@ def predict_files(
     validation images are (``cnn.trust.novelty``). Without ``novelty.npz`` and without the images, that is unknown.
 
     Args:
-      run_dir: directory of a run.
+      run_dir: directory of a run; None for the network that ships.
       files: paths of image files; "-" for standard input.
       invert: as in ``read_image``.
       as_json: whether a line is a JSON object: ``file``, ``inverted``, ``first_of_several`` (frames or pages),
@@ -51,8 +52,8 @@ def predict_files(
       UserError: the run cannot be used.
       DamagedError: its best checkpoint is damaged.
     """
-    state, config = load_best(run_dir)
-    reference = find_reference(run_dir, state, config.data, say)
+    state, config = load_pretrained() if run_dir is None else load_best(run_dir)
+    reference = None if run_dir is None else find_reference(run_dir, state, config.data, say)
     names = model_class_names(config)
     blank = DecodedImage(np.zeros(config.data.image_shape, np.uint8), False)
     read = partial(_read_or_error, **reading(config.data, invert))

@@ -1,0 +1,286 @@
+"""A run -> its model card: what the network is, what it was trained on, how good it is and what it is bad at.
+
+The form is that of https://huggingface.co/docs/hub/model-cards: Markdown with a head in YAML, README.md beside the
+weights.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cnn.config import ExperimentConfig
+from cnn.errors import UserError
+from cnn.exchange import int8
+from cnn.exchange.exporting import check_export
+from cnn.look.evaluation import evaluate_run
+from cnn.resolution import dataset_name, model_class_names
+from cnn.runs import rundir
+from cnn.runs.checkpoint import load_best
+from cnn.serialization import config_fields
+from cnn.text import printable, read_json
+from cnn.training.summary import layer_table
+
+CARD = "README.md"
+
+HUB = {"fashion_mnist": "zalando-datasets/fashion_mnist", "mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10"}
+"""Names of published data sets on the Hugging Face Hub."""
+
+UNKNOWN_LICENSE = "unknown"
+"""One of the Hub's; whose weights they are, and what they may be used for, only their owner can say."""
+
+WORST = 5
+"""Number of classes, and of confusions, that a card names."""
+
+LOAD = {
+    "safetensors": """import cnn
+
+state, config = cnn.load_safetensors({file})
+image = cnn.read_image("image.png", {reading})
+probabilities = cnn.predict(state, image[None])[0]
+print(dict(zip(cnn.class_names(config.data), probabilities.tolist())))""",
+    "onnx": """import numpy as np
+import onnxruntime
+
+images = np.zeros((1, {shape}), np.uint8)
+(probabilities,) = onnxruntime.InferenceSession({file}).run(None, {{"images": images}})""",
+}
+"""By format, how a file is loaded."""
+
+FILES = {"safetensors": "model.safetensors", "onnx": int8.FILE}
+"""By format, the files of ``export/`` that its card describes."""
+
+
+def card_path(run_dir: Path, output: Path | None = None) -> Path:
+    """Returns the path of the card of an export, if it may be written: beside the file, whatever else is there.
+
+    Args:
+      run_dir: directory of the run.
+      output: path of the exported file; None for the one in the run directory, whose card is ``export/README.md``.
+
+    Raises:
+      UserError: it may not.
+    """
+    return check_export(run_dir, CARD, "card", output and output.with_name(f"{output.name}.md"))
+
+
+def write_card(
+    run_dir: Path,
+    path: Path,
+    files: dict[str, str] | None = None,
+    license: str = UNKNOWN_LICENSE,
+    command: str = "",
+    warn: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Writes the card of a run's best network; its images are classified for it.
+
+    Args:
+      run_dir: directory of the run.
+      path: of the card.
+      files: names of the exported files beside it, by format; None for those of ``FILES`` that are there.
+      license: of the weights, by its name on the Hugging Face Hub.
+      command: that made the network.
+      warn: called with a line if the images are missing, without which the card gives no result.
+
+    Raises:
+      UserError: there is no such run, or the card cannot be written.
+      DamagedError: the checkpoint is damaged.
+    """
+    state, config = load_best(run_dir)
+    evaluation = None
+    try:
+        evaluation, _ = evaluate_run(run_dir)
+    except UserError as error:
+        warn(f"the card gives no result: {error}")
+    if files is None:
+        files = {format: name for format, name in FILES.items() if (path.parent / name).is_file()}
+    quantized = _read(int8.measurements_path(path.parent / files["onnx"])) if "onnx" in files else None
+    # Of another state of the run, if that has trained longer since.
+    if quantized and quantized.get("step") != int(state.step):
+        quantized = None
+    text = model_card(
+        config,
+        sum(row.parameters for row in layer_table(state)),
+        files,
+        evaluation,
+        robustness=_read(run_dir / "robustness.json"),
+        quantized=quantized,
+        license=license,
+        command=command,
+    )
+    rundir.write_text(path, text, "fix that, or name another path with --output")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The values of a file of JSON; None if there is none, or it is damaged: a card does without."""
+    with suppress(OSError, ValueError):
+        values = read_json(path)
+        return values if isinstance(values, dict) else None
+    return None
+
+
+def model_card(
+    config: ExperimentConfig,
+    parameters: int,
+    files: dict[str, str],
+    evaluation: dict[str, Any] | None,
+    robustness: dict[str, Any] | None = None,
+    quantized: dict[str, Any] | None = None,
+    license: str = UNKNOWN_LICENSE,
+    command: str = "",
+) -> str:
+    """Returns a model card.
+
+    Args:
+      config: of the network.
+      parameters: number of its parameters.
+      files: names of the exported files, by format.
+      evaluation: as in evaluation.json; None if the images are missing.
+      robustness: as in robustness.json; None if it was not measured.
+      quantized: what ``cnn.exchange.int8.compare`` returned; None if it was not.
+      license: of the weights, by its name on the Hugging Face Hub.
+      command: that made the network.
+    """
+    names = list(map(printable, model_class_names(config)))
+    sections = [
+        f"# {config.name}",
+        f"A network of {parameters:,} parameters in JAX and Flax, of the family `{config.model.family}`. It classifies "
+        f"images of {' x '.join(map(str, config.data.image_shape))} (height, width, channels) as one of "
+        f"{len(names)} classes: {', '.join(names)}.",
+        "No license is given: set `license` above before you publish it." if license == UNKNOWN_LICENSE else "",
+        "## Use",
+        *(_load(config, format, name) for format, name in files.items()),
+        "Pixels are from 0 to 255; the network divides them by 255 itself."
+        + (" Things are light on a dark ground, as in the data." if config.data.name != "images" else ""),
+        "## Training",
+        _data(config),
+        f"Made by `{command}`." if command else "",
+        f"Options, where they are not the default: {', '.join(_options(config)) or 'none'}.",
+        "## Result",
+        _result(evaluation),
+        _int8(quantized),
+        "## What it is bad at",
+        _weak_classes(evaluation),
+        _weak_images(robustness),
+        "Whatever an image shows, also what is none of these classes, the network names one of them, at times with a "
+        "probability near 1.",
+    ]
+    head = "\n".join(_yaml(front_matter(config, evaluation, license)))
+    return f"---\n{head}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+
+
+def front_matter(config: ExperimentConfig, evaluation: dict[str, Any] | None, license: str) -> dict[str, Any]:
+    """Returns the head of a card: https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
+    name = dataset_name(config.data)
+    head = {
+        "license": license,
+        "library_name": "fashion-cnn",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "jax", "flax"],
+        **({"datasets": [HUB[name]]} if name in HUB else {}),
+        "metrics": ["accuracy"],
+    }
+    if evaluation is None:
+        return head
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"type": HUB.get(name, name), "name": name, "split": "test"},
+        "metrics": [{"type": "accuracy", "value": round(float(evaluation["accuracy"]), 6)}],
+    }
+    return {**head, "model-index": [{"name": config.name, "results": [result]}]}
+
+
+def _yaml(value: Any) -> list[str]:
+    """The lines of a dictionary or list in YAML, of which texts and numbers are written as in JSON."""
+    lines = []
+    for key, inner in value.items() if isinstance(value, dict) else ((None, item) for item in value):
+        prefix = "-" if key is None else f"{key}:"
+        if not isinstance(inner, dict | list):
+            # Quoted, as no, 1.0 and null are not texts in YAML.
+            lines.append(f"{prefix} {json.dumps(inner, ensure_ascii=False)}")
+        elif key is None:
+            first, *rest = _yaml(inner)
+            lines += [f"- {first}", *(f"  {line}" for line in rest)]
+        else:
+            lines += [prefix, *(f"  {line}" for line in _yaml(inner))]
+    return lines
+
+
+def _load(config: ExperimentConfig, format: str, file: str) -> str:
+    shape = tuple(config.data.image_shape)
+    how = f', invert=False, resize="{config.data.resize}"' if config.data.name == "images" else ""
+    name = json.dumps(printable(file), ensure_ascii=False)
+    code = LOAD[format].format(file=name, shape=", ".join(map(str, shape)), reading=f"{shape}{how}")
+    return f"```python\n{code}\n```"
+
+
+def _data(config: ExperimentConfig) -> str:
+    name = dataset_name(config.data)
+    link = f"[{name}](https://huggingface.co/datasets/{HUB[name]})" if name in HUB else f"{name}, not published here"
+    return (
+        f"Data: {link}; {config.data.train_images:,} training images, besides a fraction of {config.data.val_fraction:g} "
+        "that was held out for validation and chose the epoch."
+    )
+
+
+def _options(config: ExperimentConfig) -> list[str]:
+    """The options that are not the family's default, without what its data decides, paths, and what is drawn."""
+    default = config_fields(ExperimentConfig(model=type(config.model)()))
+    hidden = ("data.class", "data.image_size", "data.channels", "data.source", "model.classes", "transfer.source")
+    return [
+        f"`--{name} {printable(' '.join(map(str, value)) if isinstance(value, tuple) else str(value))}`"
+        for name, value in config_fields(config).items()
+        if value != default[name] and not name.startswith((*hidden, "log.", "mesh."))
+    ]
+
+
+def _result(evaluation: dict[str, Any] | None) -> str:
+    if evaluation is None:
+        return "Not measured: the images were missing when this card was written."
+    low, high = evaluation["accuracy_interval"]
+    count = sum(scores["images"] for scores in evaluation["classes"].values())
+    return (
+        f"Test accuracy **{evaluation['accuracy']:.4f}**, 95 % interval {low:.4f} to {high:.4f}, on {count:,} images "
+        f"that had no part in training. Negative log-likelihood {evaluation['nll']:.4f} nats, expected calibration "
+        f"error {evaluation['ece']:.4f}."
+    )
+
+
+def _int8(quantized: dict[str, Any] | None) -> str:
+    """The table of ``int8.format_comparison``; "" if it was not measured."""
+    try:
+        table = int8.format_comparison(quantized or {})
+    except (KeyError, TypeError, ValueError):
+        return ""
+    return f"In 8 bits (`python -m cnn export RUN_DIR --format onnx --int8`):\n\n```text\n{table}\n```"
+
+
+def _weak_classes(evaluation: dict[str, Any] | None) -> str:
+    if evaluation is None:
+        return ""
+    lines = ["Classes with the lowest recall, and what they are predicted as:", ""]
+    classes = sorted(evaluation["classes"].items(), key=lambda item: item[1]["recall"])
+    lines += [f"- {printable(name)}: recall {scores['recall']:.4f}" for name, scores in classes[:WORST]]
+    for name, other, wrong in evaluation["most_confused"][:WORST]:
+        count = evaluation["classes"][name]["images"]
+        lines.append(f"- {wrong:,} of {count:,} {printable(name)} predicted as {printable(other)}")
+    return "\n".join(lines)
+
+
+def _weak_images(robustness: dict[str, Any] | None) -> str:
+    """A table of accuracy by severity, the worst corruptions first; "" if it was not measured."""
+    try:
+        rows = [
+            (name, list(map(float, scores["accuracy"]))) for name, scores in (robustness or {})["corruptions"].items()
+        ]
+        severities = range(1, 1 + min(len(values) for _, values in rows))
+        lines = [
+            f"| changed images, by severity | {' | '.join(map(str, severities))} |",
+            f"|---|{'---|' * len(severities)}",
+        ]
+        for name, values in sorted(rows, key=lambda row: row[1][-1]):
+            lines.append(f"| {printable(name)} | {' | '.join(f'{values[i - 1]:.4f}' for i in severities)} |")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return ""
+    return "Test accuracy on changed images:\n\n" + "\n".join(lines)
