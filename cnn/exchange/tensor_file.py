@@ -29,8 +29,9 @@ DTYPES = {
 
 def write_tensors(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
     """Returns the content of a file with arrays by name, and metadata in the order of the dictionary."""
-    names, header, end = {dtype: name for name, dtype in DTYPES.items()}, {"__metadata__": metadata}, 0
-    parts = []
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": metadata}
+    parts, end = [], 0
     for name, array in sorted(arrays.items()):
         # A scalar's shape, too, is kept; tobytes gives rows first, whatever the order in memory.
         parts.append(array.tobytes())
@@ -76,9 +77,8 @@ def _place(name: str, entry: Any) -> tuple[np.dtype, list[int], int, int]:
     try:
         dtype, shape, (begin, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
         fits = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
-        fits = fits and end - begin == math.prod(shape) * dtype.itemsize
+        if fits and end - begin == math.prod(shape) * dtype.itemsize:
+            return dtype, shape, begin, end
     except (KeyError, TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(f"its header does not describe {name} as dtype, shape and place")
-    return dtype, shape, begin, end
+        pass
+    raise ValueError(f"its header does not describe {name} as dtype, shape and place")

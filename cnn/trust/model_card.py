@@ -217,10 +217,11 @@ def _load(config: ExperimentConfig, format: str, file: str) -> str:
 
 def _data(config: ExperimentConfig) -> str:
     name = dataset_name(config.data)
-    link = f"[{name}](https://huggingface.co/datasets/{HUB[name]})" if name in HUB else f"{name}, not published here"
+    link = f"[{name}](https://huggingface.co/datasets/{HUB[name]})" if name in HUB else name
+    count, fraction = config.data.train_images, config.data.val_fraction
     return (
-        f"Data: {link}; {config.data.train_images:,} training images, besides a fraction of {config.data.val_fraction:g} "
-        "that was held out for validation and chose the epoch."
+        f"Data: {link}; trained on {count:,} images, after a fraction of {fraction:g} was held out, on which the best "
+        "epoch was chosen."
     )
 
 
@@ -271,9 +272,8 @@ def _weak_classes(evaluation: dict[str, Any] | None) -> str:
 def _weak_images(robustness: dict[str, Any] | None) -> str:
     """A table of accuracy by severity, the worst corruptions first; "" if it was not measured."""
     try:
-        rows = [
-            (name, list(map(float, scores["accuracy"]))) for name, scores in (robustness or {})["corruptions"].items()
-        ]
+        measured = (robustness or {})["corruptions"].items()
+        rows = [(name, list(map(float, scores["accuracy"]))) for name, scores in measured]
         severities = range(1, 1 + min(len(values) for _, values in rows))
         lines = [
             f"| changed images, by severity | {' | '.join(map(str, severities))} |",
