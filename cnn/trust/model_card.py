@@ -102,6 +102,7 @@ def write_card(
     text = model_card(
         config,
         sum(row.parameters for row in layer_table(state)),
+        rundir.read_description(run_dir)["train_images"],
         files,
         evaluation,
         robustness=_read(run_dir / "robustness.json"),
@@ -123,6 +124,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def model_card(
     config: ExperimentConfig,
     parameters: int,
+    train_images: int,
     files: dict[str, str],
     evaluation: dict[str, Any] | None,
     robustness: dict[str, Any] | None = None,
@@ -135,6 +137,7 @@ def model_card(
     Args:
       config: of the network.
       parameters: number of its parameters.
+      train_images: number of images that it was trained on.
       files: names of the exported files, by format.
       evaluation: as in evaluation.json; None if the images are missing.
       robustness: as in robustness.json; None if it was not measured.
@@ -154,7 +157,7 @@ def model_card(
         "Pixels are from 0 to 255; the network divides them by 255 itself."
         + (" Things are light on a dark ground, as in the data." if config.data.name != "images" else ""),
         "## Training",
-        _data(config),
+        _data(config, train_images),
         f"Made by `{command}`." if command else "",
         f"Options, where they are not the default: {', '.join(_options(config)) or 'none'}.",
         "## Result",
@@ -215,13 +218,12 @@ def _load(config: ExperimentConfig, format: str, file: str) -> str:
     return f"```python\n{code}\n```"
 
 
-def _data(config: ExperimentConfig) -> str:
+def _data(config: ExperimentConfig, train_images: int) -> str:
     name = dataset_name(config.data)
     link = f"[{name}](https://huggingface.co/datasets/{HUB[name]})" if name in HUB else name
-    count, fraction = config.data.train_images, config.data.val_fraction
     return (
-        f"Data: {link}; trained on {count:,} images, after a fraction of {fraction:g} was held out, on which the best "
-        "epoch was chosen."
+        f"Data: {link}; trained on {train_images:,} images, after a fraction of {config.data.val_fraction:g} was held "
+        "out, on which the best epoch was chosen."
     )
 
 

@@ -153,9 +153,10 @@ def test_a_damaged_or_foreign_file_is_one_line(tmp_path):
 
 @pytest.fixture
 def run_dir(tmp_path, monkeypatch) -> Path:
-    """A run directory whose best network has random weights."""
+    """A run directory whose best network has random weights; no card is written."""
     config = cnn.ExperimentConfig(model=NARROW)
     monkeypatch.setattr("cnn.exchange.exporting.load_best", lambda run_dir: (random_state(config), config))
+    monkeypatch.setattr("cnn.trust.model_card.write_card", lambda *arguments, **named: None)
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
 
@@ -164,7 +165,7 @@ def run_dir(tmp_path, monkeypatch) -> Path:
 def test_the_command_writes_into_the_run_and_prints_the_path(format, run_dir, tmp_path, capsys):
     main(["export", str(run_dir), "--format", format])
     path = run_dir / "export" / f"model.{format}"
-    assert capsys.readouterr().out == f"{path}\n"
+    assert capsys.readouterr().out.splitlines()[0] == str(path)
     # Also over what it has written before.
     for output in (tmp_path / "mine", tmp_path / "mine", path):
         main(["export", str(run_dir), "--format", format, "--output", str(output)])
@@ -201,10 +202,10 @@ def test_a_link_as_the_export_directory_is_refused(run_dir, tmp_path):
         export.export_run(run_dir, "safetensors")
 
 
-@pytest.mark.parametrize("format", export.FORMATS)
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
 def test_a_missing_package_names_the_extra_and_loads_nothing(format, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, export.FORMATS[format].package, None)
-    with pytest.raises(
-        cnn.UserError, match=rf"the package {export.FORMATS[format].package} is not installed; run pip .*\[exchange\]"
-    ):
+    package = export.FORMATS[format].package
+    assert package is not None
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(cnn.UserError, match=rf"the package {package} is not installed; run pip .*\[exchange\]"):
         export.export_run(tmp_path, format)

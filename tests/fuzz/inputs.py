@@ -215,8 +215,8 @@ CHECKPOINT = (
     *("state/ocdbt.process_0/manifest.ocdbt", "state/ocdbt.process_0/d/*"),
 )
 FILES = ("config.json", "metrics.jsonl", "summary.txt", "kernels.jsonl", ".lock")
-FINISHED = (*FILES, "result.json", "evaluation.json", "novelty.npz", "export/model.safetensors")
-FINISHED = (*FINISHED, "figures/confusion_matrix.png")
+EXPORTED = ("export/model.safetensors", "export/README.md")
+FINISHED = (*FILES, *EXPORTED, "result.json", "evaluation.json", "novelty.npz", "figures/confusion_matrix.png")
 LABELS = {
     "runs/good": (*FINISHED, *(f"checkpoints/{step}/{name}" for step in (4, 8) for name in CHECKPOINT)),
     "runs/stopped": (*FILES, *(f"checkpoints/4/{name}" for name in CHECKPOINT)),

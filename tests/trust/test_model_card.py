@@ -1,0 +1,178 @@
+"""The card of a network: its head in YAML, its numbers, its code; where it is written, and where not."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import cnn
+from cnn.__main__ import main
+from cnn.exchange import int8
+from cnn.look.scores import evaluation
+from cnn.trust.model_card import model_card, write_card
+from tests.helpers import NARROW
+
+CONFIG = cnn.ExperimentConfig(model=NARROW)
+LABELS = np.repeat(np.arange(10), 10)
+PREDICTED = np.where(np.arange(100) < 93, LABELS, 0)
+"""Seven of the last class, Ankle boot, are predicted as the first."""
+
+EVALUATION = evaluation(np.eye(10)[PREDICTED] * 0.9 + 0.01, LABELS, cnn.class_names(CONFIG.data), 1.0)
+
+
+def _head(card: str) -> dict[str, Any]:
+    _, head, _ = card.split("---\n", 2)
+    return yaml.safe_load(head)
+
+
+def test_the_head_has_the_hubs_fields_with_the_result():
+    assert _head(model_card(CONFIG, 1234, 48_000, {}, EVALUATION, license="apache-2.0")) == {
+        "license": "apache-2.0",
+        "library_name": "fashion-cnn",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "jax", "flax"],
+        "datasets": ["zalando-datasets/fashion_mnist"],
+        "metrics": ["accuracy"],
+        "model-index": [
+            {
+                "name": "fashion_cnn",
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {
+                            "type": "zalando-datasets/fashion_mnist",
+                            "name": "fashion_mnist",
+                            "split": "test",
+                        },
+                        "metrics": [{"type": "accuracy", "value": 0.93}],
+                    }
+                ],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("text", ["no", "1.0", "null", "2026-11-30", "a: b", "- a", "#", '"', "\\", "바지", "🥾", "~"])
+def test_whatever_a_text_is_it_is_read_as_a_text(text):
+    assert _head(model_card(CONFIG, 1, 1, {}, None, license=text))["license"] == text
+
+
+def test_numpys_numbers_are_read_as_numbers():
+    head = _head(model_card(CONFIG, 1, 1, {}, {**EVALUATION, "accuracy": np.float32(0.93)}))
+    (metric,) = head["model-index"][0]["results"][0]["metrics"]
+    assert type(metric["value"]) is float and metric["value"] == 0.93
+
+
+def test_ones_own_images_are_of_no_data_set_of_the_hub():
+    data = cnn.DataConfig(name="images", image_size=(32,), channels=3, class_names=("no", "yes"), class_counts=(5, 5))
+    config = cnn.ExperimentConfig(data=data, model=dataclasses.replace(NARROW, classes=2))
+    card = model_card(config, 1, 10, {"safetensors": "model.safetensors"}, None)
+    assert "datasets" not in _head(card) and "huggingface" not in card and "model-index" not in _head(card)
+    assert 'cnn.read_image("image.png", (32, 32, 3), invert=False, resize="crop")' in card
+    assert "trained on 10 images" in card and "Not measured: the images were missing" in card
+
+
+def test_the_numbers_are_those_of_the_evaluation():
+    config = dataclasses.replace(CONFIG, optim=cnn.OptimConfig(name="muon"))
+    card = model_card(config, 1234, 48_000, {}, EVALUATION, command="python -m mine")
+    low, high = EVALUATION["accuracy_interval"]
+    assert f"**0.9300**, 95 % interval {low:.4f} to {high:.4f}, on 100 images" in card
+    assert "- Ankle boot: recall 0.3000\n" in card and "- 7 of 10 Ankle boot predicted as T-shirt/top\n" in card
+    assert card.index("- Ankle boot: recall") < card.index("- T-shirt/top: recall 1.0000")
+    assert "1,234 parameters" in card and "48,000 images" in card and "`python -m mine`" in card
+    assert "`--optim.name muon`" in card and "`--model.dense_features 8`" in card
+    assert "In 8 bits" not in card and "| severity" not in card
+
+
+def test_what_changed_images_cost_is_a_table_the_worst_first():
+    corruptions = {"blur": {"accuracy": [0.9, 0.8, 0.7, 0.6, 0.5]}, "noise": {"accuracy": [0.8, 0.6, 0.4, 0.2, 0.1]}}
+    card = model_card(CONFIG, 1, 1, {}, EVALUATION, {"clean": {"accuracy": 0.93}, "corruptions": corruptions})
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert rows[0] == "| changed images, by severity | 1 | 2 | 3 | 4 | 5 |"
+    assert rows[2] == "| noise | 0.8000 | 0.6000 | 0.4000 | 0.2000 | 0.1000 |" and rows[3].startswith(
+        "| blur | 0.9000 |"
+    )
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"corruptions": 3}, {"corruptions": {}}, {"corruptions": {"blur": {"accuracy": "none"}}}]
+)
+def test_other_files_of_these_names_leave_their_part_out(values):
+    expected = model_card(CONFIG, 1, 1, {}, EVALUATION)
+    assert model_card(CONFIG, 1, 1, {}, EVALUATION, values, values) == expected
+
+
+@pytest.fixture
+def run_dir(config, small, tmp_path_factory, monkeypatch) -> Path:
+    """A run of which the images are known to be the few that it was trained on."""
+    directory = tmp_path_factory.getbasetemp() / "card"
+    if not directory.exists():
+        cnn.fit(config, directory, small)
+    monkeypatch.setattr("cnn.runs.result.load_images", lambda run_dir: small)
+    monkeypatch.setattr(int8, "load_images", lambda run_dir: small)
+    monkeypatch.setattr(int8, "CALLS", {1: 1, 100: 1})
+    return Path(shutil.copytree(directory, tmp_path_factory.mktemp("run") / "run"))
+
+
+def test_exports_of_both_kinds_and_their_card_agree(run_dir, small, monkeypatch, capsys):
+    main(["export", str(run_dir), "--format", "onnx", "--int8"])
+    main(["export", str(run_dir), "--format", "safetensors"])
+    export = run_dir / "export"
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"{export}/model.safetensors", f"{export}/README.md"]
+    card = (export / "README.md").read_text()
+    result = cnn.load_result(run_dir)[1].summary
+    values = json.loads((export / "model-int8.onnx.json").read_text())
+    assert int8.format_comparison(values) in card
+    assert f"**{result['test_accuracy']:.4f}**" in card and "on 110 images" in card and "trained on 500 images" in card
+
+    # Its code runs, on any image.
+    from PIL import Image
+
+    Image.fromarray(small.test.images[0, :, :, 0]).save(export / "image.png")
+    monkeypatch.chdir(export)
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 2 and "Ankle boot" in capsys.readouterr().out and names["probabilities"].shape == (1, 10)
+
+    # What was measured of an earlier state of the run is left out.
+    (export / "model-int8.onnx.json").write_text(json.dumps({**values, "step": values["step"] - 1}))
+    write_card(run_dir, export / "README.md")
+    assert "In 8 bits" not in (export / "README.md").read_text()
+
+
+def test_a_card_lies_beside_its_file_and_is_written_again(run_dir, tmp_path):
+    for _ in range(2):
+        main(["export", str(run_dir), "--format", "safetensors", "--output", str(tmp_path / "mine")])
+    card = (tmp_path / "mine.md").read_text()
+    assert 'load_safetensors("mine")' in card
+    assert not (run_dir / "export").exists()
+
+
+@pytest.mark.parametrize("name", ["run/export/README.md", "mine.md"])
+def test_a_users_file_is_never_replaced_by_a_card(run_dir, name, monkeypatch):
+    monkeypatch.setattr("cnn.exchange.exporting.load_best", lambda run_dir: pytest.fail("computes"))
+    monkeypatch.chdir(run_dir.parent)
+    Path("run/export").mkdir()
+    Path(name).write_text("mine")
+    output = [] if name.startswith("run") else ["--output", "mine"]
+    with pytest.raises(cnn.ConfigError, match="which this command has not written; name another file"):
+        main(["export", "run", "--format", "safetensors", *output])
+    assert Path(name).read_text() == "mine" and not Path("mine").exists()
+
+
+def test_without_its_images_a_run_has_a_card_without_a_result(run_dir, monkeypatch, capsys):
+    def missing(run_dir):
+        raise cnn.DataError("the images are missing")
+
+    monkeypatch.setattr("cnn.runs.result.load_images", missing)
+    main(["export", str(run_dir), "--format", "safetensors"])
+    assert "warning: the card gives no result: the images are missing\n" == capsys.readouterr().err
+    assert "model-index" not in _head((run_dir / "export" / "README.md").read_text())
