@@ -137,7 +137,7 @@ def export_int8(run_dir: Path, output: Path | None = None) -> Compared:
 
 def measurements_path(path: Path) -> Path:
     """Returns the path of the measurements that lie beside a file of ``export_int8``."""
-    return path.with_name(f"{path.name}.json")
+    return Path(f"{path}.json")
 
 
 def compare(files: dict[str, bytes], test: Split) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def card_path(run_dir: Path, output: Path | None = None) -> Path:
     Raises:
       UserError: it may not.
     """
-    return check_export(run_dir, CARD, "card", output and output.with_name(f"{output.name}.md"))
+    return check_export(run_dir, CARD, "card", output and Path(f"{output}.md"))
 
 
 def write_card(
