@@ -20,7 +20,6 @@ from cnn.devices.sharding import make_mesh, usable_cores
 from cnn.errors import ConfigError, DamagedError, RunDirError, Stopped, report_and_exit
 from cnn.resolution import resolve_as
 from cnn.runs import outputs, rundir
-from cnn.runs.result import load_images
 from cnn.text import one_line, printable, reason
 
 # An experiment, which imports this, is constructed before it calls main(): a wrong value in it is one line, too.
@@ -163,6 +162,7 @@ def _fit(config: ExperimentConfig, run_dir: Path, splits: Splits | None, finishe
 def _draw(config: ExperimentConfig, run_dir: Path, result: Any, splits: Splits | None) -> None:
     """Draws the figures, keeps what the unknown is told by, notes the seconds that took, and writes the report."""
     from cnn.look.run_figures import draw_figures
+    from cnn.runs.result import load_images
     from cnn.trust.reference import keep_reference
 
     _say(f"drawing {printable(run_dir / rundir.FIGURES)}")
@@ -171,10 +171,10 @@ def _draw(config: ExperimentConfig, run_dir: Path, result: Any, splits: Splits |
     config = resolve_as(config, rundir.read_description(run_dir)["config"])
     splits = splits or load_images(run_dir, config.data)
     draw_figures(run_dir, config, result, splits)
-    keep_reference(run_dir, result.state, splits)
-    seconds = {**result.summary["seconds"], "figures": time.perf_counter() - start}
     # The run has released its directory, and another may have taken its place meanwhile.
     if rundir.read_result(run_dir) == result.summary:
+        keep_reference(run_dir, result.state, splits)
+        seconds = {**result.summary["seconds"], "figures": time.perf_counter() - start}
         # If it is killed before there is a new one, the same command writes it.
         with contextlib.suppress(OSError):
             (run_dir / rundir.REPORT).unlink()

@@ -303,6 +303,7 @@ def test_the_verbs_are_listed():
         "cost",
         "sweep",
         "evaluate",
+        "labels",
         "report",
         "export",
         "import",
