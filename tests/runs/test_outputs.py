@@ -24,6 +24,7 @@ DIRECTORIES = {
     "look at a layer": ["look", "{run}", "--layer", "conv1"],
     "evaluate": ["evaluate", "{run}"],
     "unknown": ["evaluate", "{run}", "--unknown"],
+    "evaluate robustness": ["evaluate", "{run}", "--robust"],
 }
 
 
@@ -38,7 +39,7 @@ def home(finished, tmp_path_factory) -> Path:
     (tmp_path / "link").symlink_to("mine")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "pictures").mkdir()
-    for name in ("model.png", "look_conv1_maps.png", "embedding.png"):
+    for name in ("model.png", "look_conv1_maps.png", "embedding.png", "robustness.png"):
         (tmp_path / "pictures" / name).write_text("mine")
     return tmp_path
 
@@ -49,7 +50,8 @@ def nothing_is_computed(home, monkeypatch) -> None:
     monkeypatch.chdir(home)
     for name in ("exchange.exporting.load_best", "report.report.load_result", "look.layer_figures.load_best"):
         monkeypatch.setattr(f"cnn.{name}", lambda *arguments: pytest.fail("computes"))
-    for name in ("look.evaluation.evaluate_run", "trust.unknown.load_best", "runs.result.load_result"):
+    computing = "look.evaluation.evaluate_run", "trust.robustness.evaluate_run", "trust.unknown.load_best"
+    for name in (*computing, "runs.result.load_result"):
         monkeypatch.setattr(f"cnn.{name}", lambda *arguments: pytest.fail("computes"))
 
 
