@@ -1,7 +1,7 @@
 """A run -> accuracy and calibration of its best network on corrupted and on attacked test images; table and figures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ def _scores(probabilities_NxK: np.ndarray, labels_N: np.ndarray) -> dict[str, An
     return {**_accuracy(correct_N), "ece": reliability(probabilities_NxK, labels_N).error}
 
 
-def mean_corruption_error(corruptions: dict[str, Sequence[dict[str, Any]]]) -> float:
+def mean_corruption_error(corruptions: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
     """Returns the mean over corruptions of their mean error over severities.
 
     Unlike the mCE of arXiv:1903.12261, section 4, an error is not divided by AlexNet's, which is known for ImageNet

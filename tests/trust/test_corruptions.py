@@ -1,5 +1,7 @@
 """What each corruption changes, and what it keeps; NumPy and SciPy as oracles."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,8 @@ def test_images_of_any_shape_stay_images_and_depend_on_the_key_alone(name, seed,
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_one_program_serves_all_severities(name, splits):
     """Which change the images more and more, with the same draws."""
-    images, program = splits.test.images[:40], corrupt.__wrapped__
+    wrapper: Any = corrupt
+    images, program = splits.test.images[:40], wrapper.__wrapped__
     first = _corrupt(images, 1, name)
     compiled = program._cache_size()
     others = [_corrupt(images, severity, name) for severity in range(2, SEVERITIES + 1)]
@@ -113,9 +116,10 @@ def test_rotation_and_scale_equal_scipys_in_both_directions(severity):
     degrees, factor = (CORRUPTIONS[name].strengths[severity - 1] for name in ("rotation", "scale"))
 
     def scaled(image, factor):
-        center = np.array([9.5, 15, 0])
         matrix = np.array([1 / factor, 1 / factor, 1])
-        return scipy.ndimage.affine_transform(image, matrix, center * (1 - matrix), order=1, mode="grid-constant")
+        # SciPy's annotation knows numbers only.
+        offset: Any = np.array([9.5, 15, 0]) * (1 - matrix)
+        return scipy.ndimage.affine_transform(image, matrix, offset, order=1, mode="grid-constant")
 
     def rotated(image, degrees):
         return scipy.ndimage.rotate(image, degrees, order=1, mode="grid-constant", reshape=False)

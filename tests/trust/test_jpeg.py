@@ -54,7 +54,7 @@ def test_an_image_without_detail_keeps_its_levels_within_rounding(photo):
 
 
 def test_channels_that_are_no_colours_are_compressed_one_by_one(photo):
-    pair = np.float32(photo[None, ..., :2] / 255)
+    pair = (photo[None, ..., :2] / 255).astype(np.float32)
     both = COMPILED(pair, 25)
     for channel in range(2):
         alone = COMPILED(pair[..., channel : channel + 1], 25)
