@@ -1,0 +1,84 @@
+"""The report's section on the unknown, and the explorer's words on each image."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import cnn
+from cnn.report import unknown
+from cnn.trust import reference
+from cnn.trust.novelty import BEST, SCORES
+from tests.report.pages import Explorer, open_page
+
+ROW = {"images": 9, "auroc": 0.75, "auroc_interval": [0.5, 0.875], "fpr": 0.25, "fpr_interval": [0.125, 0.5]}
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+    """A copy of a run, and its best state."""
+    run_dir = shutil.copytree(runs.first, tmp_path / "run")
+    return run_dir, cnn.load_best(run_dir)[0]
+
+
+def _values(run_dir, state):
+    kinds = {"digits": {**ROW, "flagged": 1.0}, "<b>noise": {**ROW, "flagged": 0.5}}
+    score = {"threshold": 1.0, "flagged": 0.0625, "unknown": kinds}
+    return {
+        "best_score": BEST,
+        "images": 1234,
+        "scores": {name: {**score, "name": f"name of {name}"} for name in SCORES},
+        "network_sha256": reference.network_digest(run_dir, state),
+    }
+
+
+def test_the_section_has_a_row_for_each_kind_and_score_and_no_markup_of_others(run):
+    run_dir, state = run
+    assert unknown.unknown_section(run_dir, state) == ""
+    (run_dir / "unknown.json").write_text(json.dumps(_values(run_dir, state)))
+    section = unknown.unknown_section(run_dir, state)
+    assert section.count('<th scope="row">digits') == section.count("&lt;b&gt;noise") == len(SCORES)
+    assert "<b>" not in section and section.count(f"<strong>name of {BEST}</strong>") == 2
+    for text in ("0.7500", "0.5000 to 0.8750", "0.2500", "0.1250 to 0.5000", "1,234", "6.2\u00a0%", "100.0\u00a0%"):
+        assert text in section
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"network_sha256": "of another network"},
+        {"scores": {}},
+        {"scores": {BEST: {"unknown": {"digits": {}}}}},
+        {"best_score": "mine"},
+        {"images": None},
+    ],
+    ids=str,
+)
+def test_a_file_of_another_network_or_program_has_no_section(run, change):
+    run_dir, state = run
+    (run_dir / "unknown.json").write_text(json.dumps({**_values(run_dir, state), **change}))
+    assert unknown.unknown_section(run_dir, state) == ""
+
+
+def test_the_explorers_images_are_marked_if_the_run_keeps_what_that_needs(run, runs):
+    run_dir, state = run
+    entries = [{"test": 5}, {"test": 17}]
+    unknown.mark_unlike(run_dir, state, runs.splits.test.images, entries)
+    assert entries == [{"test": 5}, {"test": 17}]
+    images = np.array(runs.splits.test.images)
+    images[17] = np.random.default_rng(0).integers(0, 256, images[17].shape, np.uint8)
+    images[5] = runs.splits.train.images[3]
+    reference.keep_reference(run_dir, state, runs.splits)
+    unknown.mark_unlike(run_dir, state, images, entries)
+    assert entries == [{"test": 5, "unlike": False}, {"test": 17, "unlike": True}]
+
+
+@pytest.mark.parametrize(("unlike", "words"), [("true", "unlike"), ("false", "like")])
+def test_the_explorer_says_whether_an_image_is_unlike_the_training_images(browser, runs, tmp_path, unlike, words):
+    text = (runs.first / "report.html").read_text()
+    (tmp_path / "page.html").write_text(text.replace('"test":', f'"unlike":{unlike},"test":'))
+    open_page(browser, tmp_path / "page.html")
+    page = Explorer(browser, runs.splits.test)
+    page.shown_image()
+    assert page.find("#prediction").text.endswith(f" %; {words} the training images.")
