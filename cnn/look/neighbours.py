@@ -9,7 +9,6 @@ import numpy as np
 from cnn.config import ExperimentConfig
 from cnn.data.cache import is_there
 from cnn.errors import UserError
-from cnn.figures import image_plots
 from cnn.look.features import pooled_outputs
 from cnn.resolution import model_class_names
 from cnn.runs.result import load_images
@@ -111,6 +110,8 @@ def neighbours_figure(
       layer: name of the layer whose outputs are compared.
       description: of the image, for the title.
     """
+    from cnn.figures import image_plots
+
     if not is_there(config.data):
         return {}
     try:

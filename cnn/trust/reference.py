@@ -29,6 +29,9 @@ IMAGES = 5_000
 BYTES = 4_000_000
 """Maximum size of their features: fewer images are kept of wide layers."""
 
+IMAGE_BYTES = 2**28
+"""Maximum size of these images, which are in memory at once: fewer are kept of large ones."""
+
 MAX_BYTES = 2 * BYTES
 """Maximum size of the file that is read."""
 
@@ -118,7 +121,8 @@ def make_reference(state: TrainState, splits: Splits) -> Reference:
       splits: the images that it was trained on.
     """
     width = sum(embed(state, splits.train.images[:1])[part].shape[1] for part in (1, 2))
-    kept = evenly_spaced(len(splits.train.labels), min(IMAGES, BYTES // (4 * width)))
+    most = min(IMAGES, BYTES // (4 * width), IMAGE_BYTES // splits.train.images[0].nbytes)
+    kept = evenly_spaced(len(splits.train.labels), most)
     train = embed(state, splits.train.images[kept])
     without = Reference(kept, splits.train.labels[kept].astype(np.int32), *train[1:], np.zeros(0))
     val = scores(embed(state, splits.val.images), without)

@@ -185,6 +185,13 @@ def test_probabilities_have_two_axes_per_image(count):
     assert [len(axes.images) for axes in all_axes(figure)] == [1, 0] * count
 
 
+def test_neighbours_follow_the_image_with_their_texts_below():
+    lines = [("the image",), ("Bag", "distance 0.100")]
+    (axes,) = all_axes(image_plots.neighbours(IMAGES, lines, "The training image nearest to a boot"))
+    np.testing.assert_array_equal(shown(axes), IMAGES.squeeze())
+    assert texts(axes) == ["the image", "Bag", "distance 0.100"]
+
+
 def test_top_losses_show_class_prediction_and_loss_of_each_image():
     (axes,) = all_axes(image_plots.top_losses(IMAGES, LABELS, PROBABILITIES, CLASSES, "Highest losses"))
     np.testing.assert_array_equal(shown(axes), IMAGES.squeeze())
