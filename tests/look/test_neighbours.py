@@ -45,7 +45,9 @@ def test_a_training_image_is_its_own_nearest_at_distance_0():
 
 
 def test_zeros_have_no_direction_and_remain_zeros():
-    np.testing.assert_array_equal(neighbours.unit(np.array([[0, 0], [3, 4]])), np.float32([[0, 0], [0.6, 0.8]]))
+    np.testing.assert_array_equal(
+        neighbours.unit(np.array([[0, 0], [3, 4]])), np.array([[0, 0], [0.6, 0.8]], np.float32)
+    )
 
 
 @pytest.mark.parametrize(("count", "most"), [(5, 9), (10, 4), (48_000, 5_000), (3, 0)])

@@ -39,7 +39,7 @@ def home(finished, tmp_path_factory) -> Path:
     (tmp_path / "link").symlink_to("mine")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "pictures").mkdir()
-    for name in ("model.png", "look_conv1_maps.png", "embedding.png", "robustness.png"):
+    for name in ("model.png", "look_conv1_maps.png", "embedding.png", "robustness.png", "unknown.json"):
         (tmp_path / "pictures" / name).write_text("mine")
     return tmp_path
 
