@@ -17,7 +17,7 @@ from cnn.resolution import model_class_names
 from cnn.rules import YES_NO, checked, optional
 from cnn.runs.checkpoint import load_best
 from cnn.text import printable
-from cnn.trust.reference import Novelty, embed, find_reference, novelty
+from cnn.trust.reference import Novelty, embed, find_reference, layers, novelty
 
 BATCH = 128
 """Number of files that are read and classified at a time."""
@@ -54,7 +54,7 @@ def predict_files(
     """
     state, config = load_pretrained() if run_dir is None else load_best(run_dir)
     reference = None if run_dir is None else find_reference(run_dir, state, config.data, say)
-    names = model_class_names(config)
+    names, layer_names = model_class_names(config), layers(state)
     blank = DecodedImage(np.zeros(config.data.image_shape, np.uint8), False)
     read = partial(_read_or_error, **reading(config.data, invert))
     with ThreadPoolExecutor(DECODERS) as threads, warnings.catch_warnings():
@@ -65,7 +65,7 @@ def predict_files(
             images = [(blank if isinstance(result, DataError) else result).pixels for result in results]
             # Padded to a constant batch size, so that it is compiled once.
             images += [blank.pixels] * (min(BATCH, len(files)) - len(images))
-            embedded = embed(state, np.stack(images))
+            embedded = embed(state, np.stack(images), layer_names)
             probabilities = embedded.probabilities
             unlike = None if reference is None else novelty(embedded, reference)
             for row, (path, result) in enumerate(zip(files[start:], results, strict=False)):

@@ -73,9 +73,15 @@ def layers(state: TrainState) -> dict[str, str]:
     return {"hidden": last_hidden_layer(rows), "pooled": last_pooled_layer(rows)}
 
 
-def embed(state: TrainState, images_NxHxWxC: np.ndarray) -> Embedded:
-    """Returns the logits of any number of images and their features, in one pass."""
-    names = layers(state)
+def embed(state: TrainState, images_NxHxWxC: np.ndarray, names: dict[str, str] | None = None) -> Embedded:
+    """Returns the logits of any number of images and their features, in one pass.
+
+    Args:
+      state: a trained state.
+      images_NxHxWxC: any images.
+      names: what ``layers`` returns, which traces the network, for a caller that has it.
+    """
+    names = names or layers(state)
     logits_NxK, features = pooled_outputs(state, images_NxHxWxC, tuple(dict.fromkeys(names.values())))
     return Embedded(logits_NxK, *(unit(features[names[kind]]) for kind in ("hidden", "pooled")))
 
