@@ -13,7 +13,7 @@ from cnn.cli import enable_onednn_bfloat16, load_experiment
 from cnn.exchange.exporting import PRETRAINED, export_run
 from cnn.run import epoch_line, warn
 from cnn.runs.fit import fit
-from cnn.trust.model_card import CARD, write_card
+from cnn.trust.exports import CARD, write_card
 
 
 def main(

@@ -19,7 +19,7 @@ from cnn.config import DataConfig, ExperimentConfig
 from cnn.errors import ConfigError, DamagedError, DataError, UserError
 from cnn.exchange.exporting import FormatName
 from cnn.rules import integer, require
-from cnn.run import named_or_new, result_table
+from cnn.run import named_or_new, result_table, warn
 from cnn.text import printable, shown
 
 
@@ -249,24 +249,10 @@ def export(
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
     import_family(experiment)
-    from cnn.exchange.exporting import export_run
-    from cnn.exchange.int8 import export_int8, format_comparison
-    from cnn.run import warn
-    from cnn.trust.model_card import card_path, write_card
+    from cnn.trust.exports import export_files
 
-    if int8 and format != "onnx":
-        raise ConfigError(f"--int8 has an effect only with --format onnx; name that, not {format}, or leave it out")
-    has_card = int8 or format == "safetensors"
-    card = card_path(run_dir, output) if has_card else None
-    if int8:
-        path, values = export_int8(run_dir, output)
-        print(f"{path}\n{format_comparison(values)}")
-    else:
-        path = export_run(run_dir, format, output)
-        print(path)
-    if card:
-        write_card(run_dir, card, {format: path.name} if output else None, warn=warn)
-        print(card)
+    for text in export_files(run_dir, format, int8, output, warn):
+        print(text, flush=True)
 
 
 def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None = None) -> None:

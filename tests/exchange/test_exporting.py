@@ -156,7 +156,7 @@ def run_dir(tmp_path, monkeypatch) -> Path:
     """A run directory whose best network has random weights; no card is written."""
     config = cnn.ExperimentConfig(model=NARROW)
     monkeypatch.setattr("cnn.exchange.exporting.load_best", lambda run_dir: (random_state(config), config))
-    monkeypatch.setattr("cnn.trust.model_card.write_card", lambda *arguments, **named: None)
+    monkeypatch.setattr("cnn.trust.exports.write_card", lambda *arguments, **named: None)
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
 

@@ -62,7 +62,8 @@ def network() -> tuple[cnn.TrainState, cnn.ExperimentConfig]:
 
 
 def test_the_same_network_gives_the_same_bits_and_metadata(network, small):
-    first, second = (int8.quantize(make_graph(*network, int8.OPSET), small.val.images) for _ in range(2))
+    state, config = network
+    first, second = (int8.quantize(make_graph(state, config, int8.OPSET), small.val.images) for _ in range(2))
     assert first == second
     properties = {entry.key: entry.value for entry in onnx.load_from_string(first).metadata_props}
     assert properties["name"] == "mine" and json.loads(properties["class_names"])[0] == "T-shirt/top"

@@ -15,7 +15,8 @@ import cnn
 from cnn.__main__ import main
 from cnn.exchange import int8
 from cnn.look.scores import evaluation
-from cnn.trust.model_card import model_card, write_card
+from cnn.trust.exports import write_card
+from cnn.trust.model_card import model_card
 from tests.helpers import NARROW
 
 CONFIG = cnn.ExperimentConfig(model=NARROW)

@@ -1,0 +1,120 @@
+"""A run -> its exported files, with a model card beside those that hold the network for others."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cnn.errors import ConfigError, UserError
+from cnn.exchange import int8
+from cnn.exchange.exporting import FormatName, check_export, export_run
+from cnn.look.evaluation import evaluate_run
+from cnn.runs import rundir
+from cnn.runs.checkpoint import load_best
+from cnn.text import read_json
+from cnn.training.summary import layer_table
+from cnn.trust.model_card import UNKNOWN_LICENSE, model_card
+
+CARD = "README.md"
+
+FILES = {"safetensors": "model.safetensors", "onnx": int8.FILE}
+"""By format, the files of ``export/`` that its card describes."""
+
+
+def export_files(
+    run_dir: Path, format: FormatName, in_8_bits: bool, output: Path | None, warn: Callable[[str], None]
+) -> Iterator[str]:
+    """Writes the best network of a run to a file, and its card; yields what to print: paths, and what 8 bits cost.
+
+    Args:
+      run_dir: directory of the run.
+      format: format of the file.
+      in_8_bits: of onnx, whether with integers of 8 bits.
+      output: path of the file; None for one in ``export/`` of the run directory.
+      warn: called with a line if the card lacks a result.
+
+    Raises:
+      UserError: there is no such run, an option has no effect, a package is missing, or a file cannot be written.
+      DamagedError: the checkpoint is damaged.
+    """
+    if in_8_bits and format != "onnx":
+        raise ConfigError(f"--int8 has an effect only with --format onnx; name that, not {format}, or leave it out")
+    card = card_path(run_dir, output) if in_8_bits or format == "safetensors" else None
+    if in_8_bits:
+        path, values = int8.export_int8(run_dir, output)
+        yield f"{path}\n{int8.format_comparison(values)}"
+    else:
+        path = export_run(run_dir, format, output)
+        yield str(path)
+    if card:
+        write_card(run_dir, card, {format: path.name} if output else None, warn=warn)
+        yield str(card)
+
+
+def card_path(run_dir: Path, output: Path | None = None) -> Path:
+    """Returns the path of the card of an export, if it may be written: beside the file, whatever else is there.
+
+    Args:
+      run_dir: directory of the run.
+      output: path of the exported file; None for the one in the run directory, whose card is ``export/README.md``.
+
+    Raises:
+      UserError: it may not.
+    """
+    return check_export(run_dir, CARD, "card", output and Path(f"{output}.md"))
+
+
+def write_card(
+    run_dir: Path,
+    path: Path,
+    files: dict[str, str] | None = None,
+    license: str = UNKNOWN_LICENSE,
+    command: str = "",
+    warn: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Writes the card of a run's best network; its images are classified for it.
+
+    Args:
+      run_dir: directory of the run.
+      path: of the card.
+      files: names of the exported files beside it, by format; None for those of ``FILES`` that are there.
+      license: of the weights, by its name on the Hugging Face Hub.
+      command: that made the network.
+      warn: called with a line if the images are missing, without which the card gives no result.
+
+    Raises:
+      UserError: there is no such run, or the card cannot be written.
+      DamagedError: the checkpoint is damaged.
+    """
+    state, config = load_best(run_dir)
+    evaluation = None
+    try:
+        evaluation, _ = evaluate_run(run_dir)
+    except UserError as error:
+        warn(f"the card gives no result: {error}")
+    if files is None:
+        files = {format: name for format, name in FILES.items() if (path.parent / name).is_file()}
+    quantized = _read(int8.measurements_path(path.parent / files["onnx"])) if "onnx" in files else None
+    # Of another state of the run, if that has trained longer since.
+    if quantized and quantized.get("step") != int(state.step):
+        quantized = None
+    text = model_card(
+        config,
+        sum(row.parameters for row in layer_table(state)),
+        rundir.read_description(run_dir)["train_images"],
+        files,
+        evaluation,
+        robustness=_read(run_dir / "robustness.json"),
+        quantized=quantized,
+        license=license,
+        command=command,
+    )
+    rundir.write_text(path, text, "fix that, or name another path with --output")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The values of a file of JSON; None if there is none, or it is damaged: a card does without."""
+    with suppress(OSError, ValueError):
+        values = read_json(path)
+        return values if isinstance(values, dict) else None
+    return None
