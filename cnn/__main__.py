@@ -1,6 +1,7 @@
 """``python -m cnn <verb>``: each verb is one function of a module of the library."""
 
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -212,7 +213,7 @@ def predict(
     usage = "python -m cnn predict RUN_DIR FILE..., or predict --pretrained FILE..."
     if pretrained and experiment is not None:
         raise ConfigError("--experiment has no effect with --pretrained; leave one out")
-    if pretrained and files and is_run(files[0]):
+    if pretrained and files and os.path.isdir(files[0]) and is_run(files[0]):
         raise ConfigError(f"{files[0]} is a run, but --pretrained takes the network that ships; {usage}")
     if not pretrained and not files:
         raise ConfigError(f"neither a run nor --pretrained is named; {usage}")

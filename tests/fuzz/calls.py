@@ -219,6 +219,8 @@ def parameters() -> dict[str, list[str]]:
                 found[name] = [field.name for field in dataclasses.fields(value) if field.init]
             continue
         names = _names(name)
+        if not names:
+            continue
         found[name] = names + [f"{outer}.{inner}" for outer in names for inner in FIELDS.get(outer, ())]
     return found
 
