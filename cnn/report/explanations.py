@@ -43,9 +43,8 @@ def explanations_section(state: TrainState, config: ExperimentConfig, test: Spli
     """
     layers, names = layer_table(state), model_class_names(config)
     flops, layer = sum(row.flops for row in layers), grad_cam_layer(layers)
-    count = min(len(test.labels), max(LEAST_IMAGES, min(MOST_IMAGES, FLOPS // max(flops, 1))))
     # In a folder of one's own, images may be in the order of their classes.
-    selected = np.linspace(0, len(test.labels) - 1, count).round().astype(int)
+    selected = np.linspace(0, len(test.labels) - 1, image_count(flops, len(test.labels))).round().astype(int)
     images, predicted = test.images[selected], probabilities[selected].argmax(1)
     explained = explain(state, images, predicted, layer)
     subject = f"Test image {selected[0]}"
@@ -56,11 +55,16 @@ def explanations_section(state: TrainState, config: ExperimentConfig, test: Spli
         pictures.append(_picture(attention_figure(state, images[0], model, subject), f"Attention in {subject}"))
     return fill_template(
         "explanations.html",
-        images=f"{count:,}",
+        images=f"{len(images):,}",
         verdict=verdict(explained),
         scores=_score_table(explained, layer),
         pictures="".join(pictures),
     )
+
+
+def image_count(flops: int, available: int) -> int:
+    """Returns the number of images to explain, of those available, by a network of this many FLOPs an image."""
+    return min(available, max(LEAST_IMAGES, min(MOST_IMAGES, FLOPS // max(flops, 1))))
 
 
 def _score(explained: Mapping[str, Explained]) -> dict[str, np.ndarray]:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn.figures import evaluation_plots, image_plots, kernel_plots, plots
+from cnn.figures import evaluation_plots, explanation_plots, image_plots, kernel_plots, plots
 from cnn.training.summary import LayerRow
-from tests.figures.examples import CLASSES, IMAGES, KERNEL, LABELS, MAPS, PROBABILITIES, all_axes, texts
+from tests.figures.examples import CLASSES, EXPLAINED, IMAGES, KERNEL, LABELS, MAPS, PROBABILITIES, all_axes, texts
 
 POINTS = np.array([[0.0, 0.0], [3.0, 0.0], [9.0, 1.0]])
 HISTORY = [
@@ -35,7 +35,8 @@ FIGURES = {
     "kernels_by_epoch": lambda: kernel_plots.kernels_by_epoch(np.stack([KERNEL[:, :, 0]] * 2), [0, 1], "Kernels"),
     "neighbours": lambda: image_plots.neighbours(IMAGES, [("the image",), ("Bag", "distance 0.1")], "Neighbours"),
     "top_losses": lambda: image_plots.top_losses(IMAGES, LABELS, PROBABILITIES, CLASSES, "Losses"),
-    "attribution": lambda: image_plots.attribution(IMAGES[0], MAPS[..., 0], IMAGES[0] / 255, "conv2", "A boot"),
+    "explanations": lambda: explanation_plots.explanations(IMAGES[0], *EXPLAINED, "conv2", "A boot"),
+    "attention": lambda: explanation_plots.attention(IMAGES[0], {"block1": MAPS[:2, :7, :7]}, 4, "Attention"),
     "units": lambda: plots.units(np.array([1.0, -2.0, 0.0]), "Units"),
     "embedding": lambda: evaluation_plots.embedding(POINTS, np.array([0, 0, 2]), CLASSES, "t-SNE"),
 }
