@@ -57,6 +57,8 @@ def find_wrong_labels(
       Stopped: a signal was received, and the training is saved.
     """
     config = rundir.read_description(run_dir)["config"]
+    # A finished run's result names its configuration: one that was changed since is refused.
+    rundir.read_result(run_dir)
     _check_source(run_dir, config)
     splits, names = load_images(run_dir), model_class_names(config)
     indices_N, decisions = find_origins(config.data)
