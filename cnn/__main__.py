@@ -324,10 +324,10 @@ def labels(run_dir: Path, /, folds: int = 5, output: Path | None = None, experim
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
     import_family(experiment)
-    from cnn.report.labels import labels_directory, write_labels
+    from cnn.report.review import labels_directory, write_labels
     from cnn.runs import rundir
     from cnn.trust.folds import FOLDS
-    from cnn.trust.labels import format_findings
+    from cnn.trust.suspects import format_findings
 
     require(FOLDS.holds(folds), "folds", folds, FOLDS.allowed)
     enable_onednn_bfloat16(rundir.read_description(run_dir)["config"])

@@ -65,7 +65,7 @@ def test_the_threshold_is_above_the_given_share_of_labels_drawn_at_random(seed, 
 @pytest.mark.parametrize("rate", [0.05, 0.1])
 def test_labels_changed_at_random_are_found(rate):
     """Digits and nearest neighbours: neither the data nor the classifier for which the rule was made."""
-    images, labels = map(np.asarray, load_digits(return_X_y=True))
+    images, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     recalls, precisions = [], []
     for seed in range(2):
         rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ import pytest
 import cnn
 from cnn.__main__ import main
 from cnn.data.labels import read_decisions
-from cnn.report import labels
+from cnn.report import review
 from cnn.text import read_json
 from tests.helpers import ROOT, narrow
 from tests.report.pages import set_viewport
@@ -98,24 +98,24 @@ def test_decisions_by_keyboard_survive_a_reload_and_change_the_next_run(browser,
     browser.get(page.as_uri())
     browser.execute_script("localStorage.clear()")
     browser.get_log("browser")
-    review, count = Review(browser, page), len(suspects)
+    shown, count = Review(browser, page), len(suspects)
     assert browser.switch_to.active_element.get_attribute("id") == "gallery"
-    assert review.text("#decided") == f"0 of {count} decided" and review.text("#label") == suspects[0]["label"]
-    review.keys("c")
-    assert review.text("#label") == suspects[1]["label"] and review.text("#suggestion") == suspects[1]["suggestion"]
-    review.keys("d", "k", "u", "d", Keys.ARROW_LEFT)
-    assert review.text("#decision") == "dropped" and review.text("#decided") == f"3 of {count} decided"
+    assert shown.text("#decided") == f"0 of {count} decided" and shown.text("#label") == suspects[0]["label"]
+    shown.keys("c")
+    assert shown.text("#label") == suspects[1]["label"] and shown.text("#suggestion") == suspects[1]["suggestion"]
+    shown.keys("d", "k", "u", "d", Keys.ARROW_LEFT)
+    assert shown.text("#decision") == "dropped" and shown.text("#decided") == f"3 of {count} decided"
     # Another class than the suggestion, by the list and with the mouse; the list has keys of its own.
-    review.keys(Keys.HOME)
-    assert review.text("#decision") == f"changed to {suspects[0]['suggestion']}"
+    shown.keys(Keys.HOME)
+    assert shown.text("#decision") == f"changed to {suspects[0]['suggestion']}"
     other = next(name for name in CLASSES if name not in (suspects[0]["suggestion"], suspects[0]["label"]))
-    review.find("#class").send_keys(other[:3])
-    assert review.text("#decided") == f"3 of {count} decided"
-    review.find("#change").click()
-    review = Review(browser, page)
-    assert review.text("#decided") == f"3 of {count} decided"
-    assert review.text("#about").startswith(f"4 of {count}: ")
-    rows = list(csv.reader(review.downloaded().splitlines()))
+    shown.find("#class").send_keys(other[:3])
+    assert shown.text("#decided") == f"3 of {count} decided"
+    shown.find("#change").click()
+    shown = Review(browser, page)
+    assert shown.text("#decided") == f"3 of {count} decided"
+    assert shown.text("#about").startswith(f"4 of {count}: ")
+    rows = list(csv.reader(shown.downloaded().splitlines()))
     assert rows == [
         ["index", "given", "action", "label"],
         [str(suspects[0]["index"]), suspects[0]["label"], "change", other],
@@ -124,7 +124,7 @@ def test_decisions_by_keyboard_survive_a_reload_and_change_the_next_run(browser,
     ]
     assert browser.get_log("browser") == []
     assert browser.execute_script("return typeof harmed") == "undefined"
-    (tmp_path / "labels.csv").write_text(review.downloaded(), encoding="utf-8")
+    (tmp_path / "labels.csv").write_text(shown.downloaded(), encoding="utf-8")
     before = cnn.load_data(config.data)
     after = cnn.load_data(dataclasses.replace(config.data, labels=str(tmp_path / "labels.csv")))
     expected = np.concatenate([before.train.labels, before.val.labels])
@@ -132,8 +132,8 @@ def test_decisions_by_keyboard_survive_a_reload_and_change_the_next_run(browser,
     dropped = [suspect["index"] for suspect in suspects[1:3]]
     np.testing.assert_array_equal(np.concatenate([after.train.labels, after.val.labels]), np.delete(expected, dropped))
     # A decision is taken back after the reload, too.
-    review.keys("u")
-    assert review.text("#decision") == f"changed to {suspects[0]['suggestion']}"
+    shown.keys("u")
+    assert shown.text("#decision") == f"changed to {suspects[0]['suggestion']}"
 
 
 def test_decided_images_are_no_suspects_of_the_next_run_and_its_csv_repeats_them(reviewed, tmp_path):
@@ -145,7 +145,7 @@ def test_decided_images_are_no_suspects_of_the_next_run_and_its_csv_repeats_them
         csv.writer(file).writerows([("index", "given", "action", "label"), *rows])
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, labels=str(tmp_path / "first.csv")))
     cnn.fit(config, tmp_path / "run")
-    findings, (_, page) = labels.write_labels(tmp_path / "run", tmp_path / "run-labels", 3)
+    findings, (_, page) = review.write_labels(tmp_path / "run", tmp_path / "run-labels", 3)
     assert not {row[0] for row in rows} & {suspect["index"] for suspect in findings.values["suspects"]}
     data = json.loads(page.read_text().split('type="application/json">')[1].split("</script>")[0])
     (tmp_path / "second.csv").write_text(data["head"])
@@ -159,9 +159,9 @@ def test_decided_images_are_no_suspects_of_the_next_run_and_its_csv_repeats_them
 def test_the_page_fits_its_width_and_has_contrast(browser, reviewed, width, scheme):
     from tests.report.test_page import CONTRAST
 
-    review = Review(browser, reviewed[0].parent / "run-labels" / "labels.html")
+    shown = Review(browser, reviewed[0].parent / "run-labels" / "labels.html")
     set_viewport(browser, width, scheme)
-    review.keys("k")
+    shown.keys("k")
     contrasts = [pair for pair in browser.execute_script(CONTRAST) if "Undo" not in pair[1]]
     assert len(contrasts) > 25 and min(contrasts)[0] >= 4.5, min(contrasts)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
@@ -169,12 +169,12 @@ def test_the_page_fits_its_width_and_has_contrast(browser, reviewed, width, sche
 
 def test_of_many_or_large_images_as_many_are_shown_as_the_page_has_room_for(monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (60, 150, 140, 3), np.uint8)
-    monkeypatch.setattr(labels, "SHEET_BYTES", 60_000)
-    sheet = labels.encode_images(noise)
+    monkeypatch.setattr(review, "SHEET_BYTES", 60_000)
+    sheet = review.encode_images(noise)
     assert 0 < sheet.images < 60 and len(sheet.url) < 60_000 * 4 / 3 + 100
     # Each second pixel of those with more than 128.
     assert (sheet.height, sheet.width) == (75, 70)
-    assert labels.encode_images(noise[:0]).images == 0
+    assert review.encode_images(noise[:0]).images == 0
 
 
 def test_a_signal_stops_it_resumably(reviewed, tmp_path):

@@ -16,7 +16,7 @@ from cnn.report.page import escaped, fill_template, percent, picture_url, render
 from cnn.report.report import RETRY_HINT
 from cnn.runs import outputs, rundir
 from cnn.text import printable
-from cnn.trust.labels import Findings, find_wrong_labels
+from cnn.trust.suspects import Findings, find_wrong_labels
 
 JSON, PAGE = "labels.json", "labels.html"
 
@@ -87,7 +87,7 @@ def labels_page(run_dir: Path, findings: Findings) -> str:
     }
     count = len(values["suspects"])
     body = fill_template(
-        "labels.html",
+        "review.html",
         run_dir=escaped(printable(run_dir.resolve().name)),
         which=f"the {len(shown):,} most doubtful of {count:,} suspects"
         if len(shown) < count
@@ -98,7 +98,7 @@ def labels_page(run_dir: Path, findings: Findings) -> str:
         accuracy=percent(values["out_of_sample_accuracy"], 1),
         earlier=f" The CSV repeats the {len(findings.decisions):,} earlier decisions." if findings.decisions else "",
     )
-    return render_page(f"Labels of {printable(run_dir.resolve().name)}", body, data, "labels.js")
+    return render_page(f"Labels of {printable(run_dir.resolve().name)}", body, data, "review.js")
 
 
 class Sheet(NamedTuple):
