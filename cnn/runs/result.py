@@ -80,10 +80,11 @@ def load_images(run_dir: Path, config: DataConfig | None = None) -> Splits:
     source: DataConfig = config or description["config"].data
     splits = load_data(source)
     if data_digest(splits) != description["data_sha256"]:
+        named = printable(source.source or source.name)
+        if source.labels is not None:
+            named += f" with the labels of {printable(source.labels)}"
         hint = "cnn.load_best gives its state to cnn.evaluate, cnn.predict and cnn.feature_maps, which take any"
         if source.source is not None:
             hint = "restore them, or train on these with another --run-dir; python -m cnn predict takes any image"
-        raise RunDirError(
-            f"{run_dir} was trained on other images than those of {printable(source.source or source.name)}; {hint}"
-        )
+        raise RunDirError(f"{run_dir} was trained on other images than those of {named}; {hint}")
     return splits

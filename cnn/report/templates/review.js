@@ -163,7 +163,7 @@
   });
 
   get("class").append(...page.classes.map(name => new Option(name, name)));
-  sheet.src = page.src;
+  if (suspects.length) sheet.src = page.src;
   const start = () => {
     nextUndecided();
     get("gallery").focus({preventScroll: true});
