@@ -22,13 +22,16 @@ def robustness_section(run_dir: Path) -> str:
     clean, result = values["clean"], rundir.read_result(run_dir)
     low, high = clean["accuracy_interval"]
     earlier = result is not None and result["best_epoch"] != values["best_epoch"]
+    part = f"{values['images']:,}"
+    if values["images"] < values["test_images"]:
+        part += f" of the {values['test_images']:,}"
     note = (
         f" These are the numbers of epoch {values['best_epoch']}, which is no longer the best one: "
         "<code>python -m cnn evaluate --robust</code> measures again."
     )
     return (
         '<section id="robustness" aria-labelledby="robustness-title"><h2 id="robustness-title">Robustness</h2>'
-        f'<p class="muted">Accuracy on {values["images"]:,} of the {values["test_images"]:,} test images, corrupted at '
+        f'<p class="muted">Accuracy on {part} test images, corrupted at '
         f"severities 1 to {SEVERITIES}, with the expected calibration error in brackets. Without corruption: "
         f"{percent(clean['accuracy'])} (95 % interval {percent(low)} to {percent(high)}), error {clean['ece']:.2f}. "
         f"The mean corruption error is {percent(values['mean_corruption_error'])}: the mean over corruptions of their "
