@@ -161,6 +161,12 @@ def instance(kind: type, allowed: str = "") -> Rule:
     return Rule(lambda value: isinstance(value, kind), allowed or f"a cnn.{kind.__name__}")
 
 
+def instances(kind: type) -> Rule:
+    """Returns the rule for tuples of instances of a class of ``cnn``."""
+    allowed = f"a tuple of cnn.{kind.__name__}"
+    return Rule(lambda value: isinstance(value, tuple) and all(isinstance(one, kind) for one in value), allowed)
+
+
 def optional(rule: Rule) -> Rule:
     """Returns the rule for None and what another rule allows."""
     return Rule(lambda value: value is None or rule.holds(value), f"{rule.allowed}, or None")

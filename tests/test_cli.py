@@ -17,7 +17,7 @@ import pytest
 import cnn
 from cnn import __main__ as verbs
 from cnn import cli, errors, run
-from cnn.__main__ import load_experiment
+from cnn.cli import load_experiment
 from cnn.look.tracking import tracked
 from tests.helpers import ROOT, narrow
 

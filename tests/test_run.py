@@ -15,7 +15,8 @@ import pytest
 
 import cnn
 from cnn import cli, run
-from cnn.__main__ import load_experiment, main
+from cnn.__main__ import main
+from cnn.cli import load_experiment
 from experiments import fashion_cnn
 from tests.helpers import ROOT
 

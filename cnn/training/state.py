@@ -17,7 +17,7 @@ from cnn.config import AugmentConfig, DistillConfig, ExperimentConfig, OptimConf
 from cnn.devices.memory import require_memory
 from cnn.devices.sharding import replicate, shard_features
 from cnn.resolution import resolve
-from cnn.rules import checked, instance, integer, optional
+from cnn.rules import checked, instance, instances, integer, optional
 from cnn.training.dynamics import zero_dynamics
 from cnn.training.optim import class_weights, make_optimizer, total_steps
 
@@ -98,6 +98,7 @@ def make_spec(config: ExperimentConfig, train_images: int | None = None, mesh: M
     )
 
 
+@checked(teachers=instances(TrainState))
 @checked(config=instance(ExperimentConfig), train_images=optional(integer(1)), mesh=optional(instance(Mesh, "a mesh")))
 def create_state(
     config: ExperimentConfig, train_images: int | None = None, mesh: Mesh | None = None, teachers: tuple = ()

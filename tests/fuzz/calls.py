@@ -53,7 +53,7 @@ VALUES: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "a text of 5,000 letters": (lambda: "x" * 5000, set()),
     "bytes": (lambda: b"\xff", set()),
     "an empty list": (lambda: [], {"names"}),
-    "an empty tuple": (lambda: (), {"names"}),
+    "an empty tuple": (lambda: (), {"names", "tuple"}),
     "an empty dict": (lambda: {}, {"mapping"}),
     "a list of a text": (lambda: ["text"], {"names?"}),
     "a list of itself": (lambda: _cycle(), set()),
@@ -150,6 +150,8 @@ GOOD: dict[str, Callable[[], Any]] = {
     "patterns": lambda: ["conv*"],
     "train_images": lambda: 64,
     "mesh": lambda: None,
+    "teachers": lambda: (),
+    "indices": lambda: np.arange(16),
     "kind": lambda: "cpu",
     "report": lambda: lambda *args: None,
     "warn": lambda: lambda *args: None,
@@ -182,6 +184,8 @@ FITS: dict[str, set[str]] = {
     "grid": {"mapping"},
     "train_images": {"optional", "integer1"},
     "mesh": {"optional"},
+    "teachers": {"tuple"},
+    "indices": {"optional", "labels"},
     "report": {"callable"},
     "warn": {"callable"},
     "track": {"callable"},
@@ -195,7 +199,11 @@ FITS_OF: dict[tuple[str, str], set[str]] = {
     ("fit_seeds", "seeds"): set(),
 }
 
-FIELDS = {"batch": ("images", "labels", "mask"), "split": ("images", "labels"), "splits": ("train", "val", "test")}
+FIELDS = {
+    "batch": ("images", "labels", "mask", "indices"),
+    "split": ("images", "labels"),
+    "splits": ("train", "val", "test"),
+}
 
 
 def _signature(function: str) -> inspect.Signature:

@@ -13,7 +13,7 @@ from unittest import mock
 from hypothesis import strategies as st
 
 from cnn import __main__ as verbs
-from cnn import run
+from cnn import cli, run
 from cnn.serialization import config_fields
 from tests.fuzz import calls
 from tests.fuzz.calls import Call
@@ -96,11 +96,11 @@ def parsers() -> dict[tuple[str, ...], list[Option]]:
                 mock.patch.object(sys, "argv", [name]),
                 mock.patch.object(run, "leave", lambda command, status: command()),
             ):
-                run.main(verbs.load_experiment(name))
+                run.main(cli.load_experiment(name))
             found[name,] = _options(taken.pop())
             verbs.cost([name])
             found["cnn", "cost", name] = _options(taken.pop())
-            fields = config_fields(verbs.load_experiment(name))
+            fields = config_fields(cli.load_experiment(name))
             found["cnn", "sweep", name] = [
                 Option((f"--{field}",), "several") for field in ("seeds", "run-dir", *fields)
             ]

@@ -263,7 +263,8 @@ def _meaning(path: Path) -> str:
 def _command(module: str, arguments: tuple[str, ...] | list[str]) -> Outcome:
     """The outcome of ``python -m MODULE ARGUMENTS``."""
     from cnn import cli, run
-    from cnn.__main__ import load_experiment, main
+    from cnn.__main__ import main
+    from cnn.cli import load_experiment
 
     def command() -> Any:
         if module == "cnn":

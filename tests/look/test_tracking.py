@@ -15,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import cnn
-from cnn.__main__ import load_experiment
+from cnn.cli import load_experiment
 from cnn.look import tracking
 from cnn.run import run
 from cnn.runs import rundir

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.__main__ import load_experiment
+from cnn.cli import load_experiment
 from cnn.training.metrics import merge, zero_metrics
 from cnn.training.state import abstract_state
 from tests.helpers import assert_same, shrink
