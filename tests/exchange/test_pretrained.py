@@ -36,9 +36,9 @@ def network() -> tuple[cnn.TrainState, cnn.ExperimentConfig]:
 def test_its_accuracy_on_all_test_images_is_that_of_its_file(network, splits, result):
     metrics = cnn.evaluate(network[0], splits.test)
     assert metrics.count == 10_000
-    # Another processor or compiler rounds otherwise: of the 10,000 images, four have two classes so close that a
-    # change of 1e-3 in their logits could swap them.
-    assert abs(int(metrics.correct) - 10_000 * result["test_accuracy"]) <= 4
+    # Another processor or compiler rounds otherwise. onnxruntime differs by 2e-5 in log-probabilities; two of the
+    # images have their first two classes within 2e-3.
+    assert abs(int(metrics.correct) - 10_000 * result["test_accuracy"]) <= 2
     assert float(metrics.loss) == pytest.approx(result["test_loss"], rel=1e-4)
     assert result["test_accuracy"] > 0.93
 
