@@ -26,6 +26,7 @@ SAMPLES, NOISE = 32, 0.15
 the paper takes 10 to 20 % and sees little change beyond 50 images."""
 
 NOISE_SEED = 0
+"""Seed of the noise, so that an image has one explanation."""
 
 WINDOWS_PER_SIDE = 5
 """Occlusion's window has a side of the image's divided by this; the stride is half of the window."""
@@ -85,8 +86,7 @@ def integrated_gradients(state: TrainState, images_BxHxWxC: Array | np.ndarray, 
 def smooth_grad(state: TrainState, images_BxHxWxC: Array | np.ndarray, labels_B: Array | np.ndarray) -> Array:
     """Returns the gradient of a class's logit, averaged over noisy copies of the image, float32 [B, H, W, C].
 
-    Source: D. Smilkov et al., SmoothGrad, arXiv:1706.03825, section 3. The noise has a fixed seed, and is the same for
-    all images of a batch, so that an image has one result.
+    Source: D. Smilkov et al., SmoothGrad, arXiv:1706.03825, section 3. The noise is the same for all images of a batch.
 
     Args:
       state: a trained state.
@@ -136,12 +136,12 @@ def occlusion(state: TrainState, images_BxHxWxC: np.ndarray, labels_B: np.ndarra
       labels_B: the class to explain in each image, integers.
     """
     rows_PxH, columns_QxW = map(_windows, images_BxHxWxC.shape[1:3])
-    uncovered = ~(rows_PxH[:, None, :, None] & columns_QxW[None, :, None, :])
-    falls = probabilities_with(state, images_BxHxWxC, labels_B, np.ones((1, 1, 1, 1), bool))
-    falls = falls - probabilities_with(state, images_BxHxWxC, labels_B, uncovered.reshape(-1, 1, *uncovered.shape[2:]))
-    falls_PxQxB = falls.reshape(len(rows_PxH), len(columns_QxW), -1)
+    uncovered = ~(rows_PxH[:, None, :, None] & columns_QxW[None, :, None, :]).reshape(-1, 1, *images_BxHxWxC.shape[1:3])
+    kept = np.concatenate([np.ones_like(uncovered[:1]), uncovered])
+    whole_1xB, covered = np.split(probabilities_with(state, images_BxHxWxC, labels_B, kept), [1])
+    falls_PxQxB = (whole_1xB - covered).reshape(len(rows_PxH), len(columns_QxW), -1)
     sums_BxHxW = np.einsum("pqb,ph,qw->bhw", falls_PxQxB, rows_PxH, columns_QxW)
-    return sums_BxHxW / (rows_PxH.sum(0)[:, None] * columns_QxW.sum(0))
+    return sums_BxHxW / np.float32(rows_PxH.sum(0)[:, None] * columns_QxW.sum(0))
 
 
 def _windows(side: int) -> np.ndarray:

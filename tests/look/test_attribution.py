@@ -126,7 +126,9 @@ def test_occlusion_is_the_mean_fall_of_the_probability_over_the_windows_that_cov
             falls[:, *window] += (probability(images) - probability(covered))[:, None, None]
             counts[window] += 1
     assert counts.min() >= 1
-    np.testing.assert_allclose(occlusion(linear_state(kernel), images, labels), falls / counts, rtol=1e-4, atol=1e-6)
+    actual = occlusion(linear_state(kernel), images, labels)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, falls / counts, rtol=1e-4, atol=1e-6)
 
 
 def test_grad_cam_is_resized_to_the_image(resnet, small):
