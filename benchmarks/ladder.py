@@ -15,8 +15,7 @@ from typing import Any
 
 import cnn
 from benchmarks.measure import RESULTS, machine, origin, run_main, summary, write_result
-from cnn.__main__ import load_experiment
-from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16
+from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16, load_experiment
 from cnn.config import ExperimentConfig
 from cnn.devices.sharding import find_devices
 from cnn.look.cost import step_cost

@@ -31,7 +31,8 @@ def test_a_page_is_self_contained_and_small(runs):
 
 def test_a_page_opens_without_errors_or_requests(browser, runs):
     # Of earlier tests, which read the pixels of canvases: Chromium advises against that.
-    browser.get_log("performance"), browser.get_log("browser")
+    for log in ("performance", "browser"):
+        browser.get_log(log)
     pages = [runs.first / "report.html", runs.dense / "report.html", runs.comparison]
     for page in pages:
         open_page(browser, page)

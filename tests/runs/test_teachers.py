@@ -51,7 +51,9 @@ def test_teachers_change_the_parameters_and_the_report_names_their_weights(taugh
 
 
 def test_dynamics_are_in_zero_to_one_for_every_image_and_epoch(whole, small):
-    probability_ExN, margin_ExN = read_dynamics(whole[0], 2)
+    dynamics_2xExN = read_dynamics(whole[0], 2)
+    assert dynamics_2xExN is not None
+    probability_ExN, margin_ExN = dynamics_2xExN
     assert probability_ExN.shape == margin_ExN.shape == (2, len(small.train.labels))
     assert 0 < probability_ExN.min() and probability_ExN.max() <= 1
     dynamics = run_dynamics(whole[0])
