@@ -149,10 +149,18 @@ def _options(config: ExperimentConfig) -> list[str]:
     default = config_fields(ExperimentConfig(model=type(config.model)()))
     hidden = ("data.class", "data.image_size", "data.channels", "data.source", "model.classes", "transfer.source")
     return [
-        f"`--{name} {printable(' '.join(map(str, value)) if isinstance(value, tuple) else str(value))}`"
+        f"`{_option(name, value)}`"
         for name, value in config_fields(config).items()
         if value != default[name] and not name.startswith((*hidden, "log.", "mesh."))
     ]
+
+
+def _option(name: str, value: Any) -> str:
+    """An option as on a command line."""
+    if isinstance(value, bool):
+        group, _, last = name.rpartition(".")
+        return f"--{name}" if value else f"--{group}.no_{last}"
+    return f"--{name} {printable(' '.join(map(str, value)) if isinstance(value, tuple) else str(value))}"
 
 
 def _result(evaluation: dict[str, Any] | None) -> str:

@@ -80,14 +80,14 @@ def test_ones_own_images_are_of_no_data_set_of_the_hub():
 
 
 def test_the_numbers_are_those_of_the_evaluation():
-    config = dataclasses.replace(CONFIG, optim=cnn.OptimConfig(name="muon"))
+    config = dataclasses.replace(CONFIG, optim=cnn.OptimConfig(name="muon"), augment=cnn.AugmentConfig(flip=True))
     card = model_card(config, 1234, 48_000, {}, EVALUATION, command="python -m mine")
     low, high = EVALUATION["accuracy_interval"]
     assert f"**0.9300**, 95 % interval {low:.4f} to {high:.4f}, on 100 images" in card
     assert "- Ankle boot: recall 0.3000\n" in card and "- 7 of 10 Ankle boot predicted as T-shirt/top\n" in card
     assert card.index("- Ankle boot: recall") < card.index("- T-shirt/top: recall 1.0000")
     assert "1,234 parameters" in card and "48,000 images" in card and "`python -m mine`" in card
-    assert "`--optim.name muon`" in card and "`--model.dense_features 8`" in card
+    assert "`--optim.name muon`, `--augment.flip`." in card and "`--model.dense_features 8`" in card
     assert "In 8 bits" not in card and "| severity" not in card
 
 
