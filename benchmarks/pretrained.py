@@ -13,7 +13,12 @@ from cnn.cli import enable_onednn_bfloat16, load_experiment
 from cnn.exchange.exporting import PRETRAINED, export_run
 from cnn.run import epoch_line, warn
 from cnn.runs.fit import fit
+from cnn.runs.result import load_images
 from cnn.trust.exports import CARD, write_card
+from cnn.trust.reference import make_reference, write_reference
+
+REFERENCE_IMAGES = 1_000
+"""Training images that tell the unknown: 0.7 MB."""
 
 
 def main(
@@ -29,11 +34,12 @@ def main(
     config = load_experiment(experiment)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
     enable_onednn_bfloat16(config)
-    fit(config, run_dir, report=lambda row: print(epoch_line(row, config.train.epochs), flush=True), warn=warn)
+    result = fit(config, run_dir, report=lambda row: print(epoch_line(row, config.train.epochs), flush=True), warn=warn)
     print(export_run(run_dir, "safetensors", PRETRAINED))
     command = f"python -m benchmarks.pretrained --experiment {experiment} --seed {seed}"
     write_card(run_dir, PRETRAINED.with_name(CARD), license="apache-2.0", command=command, warn=warn)
     print(PRETRAINED.with_name(CARD))
+    write_reference(None, result.state, make_reference(result.state, load_images(run_dir), REFERENCE_IMAGES))
 
 
 if __name__ == "__main__":

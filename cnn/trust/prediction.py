@@ -17,7 +17,7 @@ from cnn.resolution import model_class_names
 from cnn.rules import YES_NO, checked, optional
 from cnn.runs.checkpoint import load_best
 from cnn.text import printable
-from cnn.trust.reference import Novelty, embed, find_reference, layers, novelty
+from cnn.trust.reference import Novelty, embed, find_reference, layers, novelty, read_reference
 
 BATCH = 128
 """Number of files that are read and classified at a time."""
@@ -53,7 +53,7 @@ def predict_files(
       DamagedError: its best checkpoint is damaged.
     """
     state, config = load_pretrained() if run_dir is None else load_best(run_dir)
-    reference = None if run_dir is None else find_reference(run_dir, state, config.data, say)
+    reference = find_reference(run_dir, state, config.data, say) if run_dir else read_reference(None, state)
     names, layer_names = model_class_names(config), layers(state)
     blank = DecodedImage(np.zeros(config.data.image_shape, np.uint8), False)
     read = partial(_read_or_error, **reading(config.data, invert))

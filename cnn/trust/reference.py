@@ -13,6 +13,7 @@ from cnn.config import DataConfig
 from cnn.data.cache import is_there
 from cnn.data.splits import Splits
 from cnn.errors import RunDirError, UserError
+from cnn.exchange.exporting import PRETRAINED
 from cnn.look.features import pooled_outputs
 from cnn.look.neighbours import NEIGHBOURS, evenly_spaced, last_pooled_layer, nearest, unit
 from cnn.runs import outputs, rundir
@@ -119,15 +120,16 @@ def novelty(embedded: Embedded, reference: Reference) -> Novelty:
     )
 
 
-def make_reference(state: TrainState, splits: Splits) -> Reference:
+def make_reference(state: TrainState, splits: Splits, images: int = IMAGES) -> Reference:
     """Returns the reference of a network: the same for the same network and images.
 
     Args:
       state: its best state.
       splits: the images that it was trained on.
+      images: maximum number of training images that are kept.
     """
     width = sum(embed(state, splits.train.images[:1])[part].shape[1] for part in (1, 2))
-    most = min(IMAGES, BYTES // (4 * width), IMAGE_BYTES // splits.train.images[0].nbytes)
+    most = min(images, BYTES // (4 * width), IMAGE_BYTES // splits.train.images[0].nbytes)
     kept = evenly_spaced(len(splits.train.labels), most)
     train = embed(state, splits.train.images[kept])
     without = Reference(kept, splits.train.labels[kept].astype(np.int32), *train[1:], np.zeros(0))
@@ -135,42 +137,47 @@ def make_reference(state: TrainState, splits: Splits) -> Reference:
     return without._replace(thresholds=np.array([threshold(val[name]) for name in SCORES]))
 
 
-def network_digest(run_dir: Path, state: TrainState) -> str:
+def network_digest(run_dir: Path | None, state: TrainState) -> str:
     """Returns the digest of what a reference follows from: the run, its network, and which scores there are."""
+    run = rundir.read_identity(run_dir).digest if run_dir else "ships"
     evaluated = state.eval_state
     network = leaf_digests({"params": evaluated.params, "batch_stats": evaluated.batch_stats})
-    return json_digest([rundir.read_identity(run_dir).digest, network, layers(state), list(SCORES)])
+    return json_digest([run, network, layers(state), list(SCORES)])
 
 
-def _digest(run_dir: Path, state: TrainState, reference: Reference) -> str:
+def _digest(run_dir: Path | None, state: TrainState, reference: Reference) -> str:
     """The digest of a reference and of its network."""
     arrays = {name: [array.dtype.str, array.shape] for name, array in reference._asdict().items()}
     contents = [bytes_digest(np.ascontiguousarray(array).tobytes()) for array in reference]
     return json_digest([network_digest(run_dir, state), arrays, contents])
 
 
-def write_reference(run_dir: Path, state: TrainState, reference: Reference) -> None:
-    """Writes ``novelty.npz`` into a run.
+def _path(run_dir: Path | None) -> Path:
+    return PRETRAINED.with_name(outputs.NOVELTY) if run_dir is None else run_dir / outputs.NOVELTY
+
+
+def write_reference(run_dir: Path | None, state: TrainState, reference: Reference) -> None:
+    """Writes ``novelty.npz`` into a run, or with None beside the network that ships.
 
     Raises:
       RunDirError: it cannot be written.
     """
     buffer = io.BytesIO()
     np.savez(buffer, sha256=np.array(_digest(run_dir, state, reference)), **reference._asdict())
-    rundir.write_bytes(run_dir / outputs.NOVELTY, buffer.getvalue(), HINT)
+    rundir.write_bytes(_path(run_dir), buffer.getvalue(), HINT)
 
 
-def read_reference(run_dir: Path, state: TrainState) -> Reference | None:
-    """Returns the reference in a run's ``novelty.npz``.
+def read_reference(run_dir: Path | None, state: TrainState) -> Reference | None:
+    """Returns the reference in a run's ``novelty.npz``; with None, of the network that ships.
 
     None if there is none, or if it is damaged, or not of this run's network.
 
     Args:
-      run_dir: directory of the run.
+      run_dir: directory of the run, or None.
       state: its best state.
     """
     try:
-        content = read_regular(run_dir / outputs.NOVELTY, MAX_BYTES)
+        content = read_regular(_path(run_dir), MAX_BYTES)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                 return None

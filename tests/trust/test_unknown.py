@@ -107,3 +107,15 @@ def test_classes_that_were_left_out_of_the_training_are_more_unknown(config, spl
     # Half would be a guess; the 95 % interval of 300 against 300 images is some 0.04 to each side. A network of which
     # one test image in four is misclassified is unsure of those, too: its highest probability tells little.
     assert areas[BEST] > 0.7 and areas["nearest_hidden"] > 0.7 > areas["max_probability"]
+
+
+def test_the_network_that_ships_tells_digits_and_noise_from_garments(splits):
+    state, config = cnn.load_pretrained()
+    reference = read_reference(None, state)
+    assert reference is not None
+    digits = unknown.digits(config)
+    assert digits is not None
+    others = {"digits": digits, "noise": unknown.noise(config)[:500]}
+    found = unknown.separations(state, reference, splits.test.images[:2000], others)["scores"][BEST]["unknown"]
+    assert found["digits"]["auroc"] >= 0.99
+    assert found["noise"]["auroc"] >= 0.98
