@@ -18,17 +18,17 @@ from cnn.training.state import TrainState
 from cnn.training.steps import apply_model, check_images, scale
 from cnn.training.summary import intercept_methods
 
-INTEGRATION_STEPS = 64
+INTEGRATION_STEPS = 32
 """Steps from black to the image; the paper takes 20 to 300."""
 
-SAMPLES, NOISE = 32, 0.15
+SAMPLES, NOISE = 25, 0.15
 """Number of noisy images of SmoothGrad, and their noise's standard deviation as a share of the image's range of values;
 the paper takes 10 to 20 % and sees little change beyond 50 images."""
 
 NOISE_SEED = 0
 """Seed of the noise, so that an image has one explanation."""
 
-WINDOWS_PER_SIDE = 5
+WINDOWS_PER_SIDE = 4
 """Occlusion's window has a side of the image's divided by this; the stride is half of the window."""
 
 

@@ -75,7 +75,7 @@ def _score(explained: Mapping[str, Explained]) -> dict[str, np.ndarray]:
 
 
 def verdict(explained: Mapping[str, Explained]) -> str:
-    """Returns what the scores say, compared image by image: the best explanation, its equals, and those to ignore."""
+    """Returns which explanations are the best, and which ones are to be ignored, by scores compared image by image."""
     scores = _score(explained)
     methods = [name for name in scores if name != RANDOM]
     best = methods[0]
@@ -87,12 +87,9 @@ def verdict(explained: Mapping[str, Explained]) -> str:
     useless = [name for name in methods if not above(name, RANDOM)]
     if best in useless:
         return "No explanation is measurably better than a random order of the pixels."
-    equal = [name for name in methods[1:] if not above(best, name)]
-    text = f"Believe {best} first"
-    text += f"; {' and '.join(equal)} cannot be told apart from it." if equal else "."
-    if useless:
-        text += f" Not measurably better than a random order: {', '.join(useless)}."
-    return text
+    equal = [best, *(name for name in methods[1:] if name not in useless and not above(best, name))]
+    text = f"Most faithful: {' and '.join(equal)}{', which these images do not tell apart' if len(equal) > 1 else ''}."
+    return f"{text} Not better than a random order: {', '.join(useless)}." if useless else text
 
 
 def _score_table(explained: Mapping[str, Explained], layer: str | None) -> str:
