@@ -63,12 +63,15 @@ def explanations(
     for axes, (name, values) in zip(others, maps.items(), strict=True):
         check(name, values, "HW")
         signed, label, _ = _METHODS[name]
-        most = max(np.abs(values).max(), np.finfo(np.float32).tiny)
+        most = np.abs(values).max() or 1
         scale = {"cmap": "RdBu_r", "vmin": -most} if signed else {"cmap": "inferno", "alpha": 0.65, "vmin": 0}
-        mappable = axes.imshow(values, extent=_extent(image), vmax=most, **scale)
-        bar = pictures.colorbar(mappable, ax=axes, orientation="horizontal", shrink=0.85, pad=0.03, label=label)
-        bar.ax.locator_params(nbins=3)
+        _add_bar(pictures, axes, axes.imshow(values, extent=_extent(image), vmax=most, **scale), label)
         axes.set_title(f"{name} of {layer}" if name == "Grad-CAM" else name)
+    # Unseen, so that the image is as large as the maps and beside them.
+    bar = _add_bar(pictures, first, first.images[0], " ")
+    bar.solids.set_alpha(0)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors="none")
     panels = charts.subplots(1, 2, sharey=True)
     texts = ("Deletion: low is good", "pixels made black"), ("Insertion: high is good", "pixels inserted into black")
     for number, (axes, (head, label)) in enumerate(zip(panels, texts, strict=True)):
@@ -81,6 +84,13 @@ def explanations(
         axes.legend(title="area", loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     panels[0].set_ylabel("probability of the class")
     return figure
+
+
+def _add_bar(figure: Any, axes: Any, mappable: Any, label: str) -> Any:
+    place: Any = {"ax": axes, "orientation": "horizontal", "shrink": 0.85, "pad": 0.03}
+    bar = figure.colorbar(mappable, label=label, format="%.2g", **place)
+    bar.ax.locator_params(nbins=3)
+    return bar
 
 
 def _extent(image: np.ndarray) -> tuple[float, float, float, float]:
@@ -133,8 +143,8 @@ def attention(image: np.ndarray, received: Mapping[str, np.ndarray], patch: int,
 
 
 def _overlay(image: np.ndarray, colours_PxQx3: np.ndarray, patch: int) -> np.ndarray:
-    """The image, paler, times the colours of its patches, float [H, W, 3]; what is in no patch has none."""
-    grey = 1 - image / 255 if image.shape[-1] == 1 else image / 255
+    """The image, pale grey, times the colours of its patches, float [H, W, 3]; what is in no patch has none."""
+    grey = 1 - image / 255 if image.shape[-1] == 1 else image.mean(-1, keepdims=True) / 255
     picture = np.broadcast_to(0.45 + 0.55 * grey, (*image.shape[:2], 3)).copy()
     colours = colours_PxQx3.repeat(patch, 0).repeat(patch, 1)
     picture[: len(colours), : colours.shape[1]] *= colours

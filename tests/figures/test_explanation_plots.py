@@ -35,7 +35,7 @@ def test_attention_colours_each_patch_and_nothing_else(image):
     assert texts(grid) == ["head 1", "block1", "head 2", "block2", "block3"]
     tiles = shown(grid)
     assert len(tiles) == 6
-    grey = 1 - image / 255 if image.shape[-1] == 1 else image / 255
+    grey = 1 - image / 255 if image.shape[-1] == 1 else image.mean(-1, keepdims=True) / 255
     pale = np.broadcast_to(0.45 + 0.55 * grey, (*image.shape[:2], 3))
     for tile, maps in zip(tiles, [head for block in received.values() for head in block], strict=True):
         shares = tile / pale
