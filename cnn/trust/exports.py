@@ -14,6 +14,7 @@ from cnn.runs.checkpoint import load_best
 from cnn.text import read_json
 from cnn.training.summary import layer_table
 from cnn.trust.model_card import UNKNOWN_LICENSE, model_card
+from cnn.trust.robustness import read_robustness
 
 CARD = "README.md"
 
@@ -104,12 +105,21 @@ def write_card(
         rundir.read_description(run_dir)["train_images"],
         files,
         evaluation,
-        robustness=_read(run_dir / "robustness.json"),
+        robustness=_robustness(run_dir),
         quantized=quantized,
         license=license,
         command=command,
     )
     rundir.write_text(path, text, "fix that, or name another path with --output")
+
+
+def _robustness(run_dir: Path) -> dict[str, Any] | None:
+    """What ``evaluate --robust`` has measured; None if it has not, or of another epoch: a card does without."""
+    with suppress(UserError):
+        values, result = read_robustness(run_dir), rundir.read_result(run_dir)
+        if values and result and values["best_epoch"] == result["best_epoch"]:
+            return values
+    return None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

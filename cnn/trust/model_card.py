@@ -198,16 +198,16 @@ def _weak_classes(evaluation: dict[str, Any] | None) -> str:
 
 def _weak_images(robustness: dict[str, Any] | None) -> str:
     """A table of accuracy by severity, the worst corruptions first; "" if it was not measured."""
-    try:
-        measured = (robustness or {})["corruptions"].items()
-        rows = [(name, list(map(float, scores["accuracy"]))) for name, scores in measured]
-        severities = range(1, 1 + min(len(values) for _, values in rows))
-        lines = [
-            f"| changed images, by severity | {' | '.join(map(str, severities))} |",
-            f"|---|{'---|' * len(severities)}",
-        ]
-        for name, values in sorted(rows, key=lambda row: row[1][-1]):
-            lines.append(f"| {printable(name)} | {' | '.join(f'{values[i - 1]:.4f}' for i in severities)} |")
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    if robustness is None:
         return ""
+    rows = {name: [entry["accuracy"] for entry in entries] for name, entries in robustness["corruptions"].items()}
+    severities = range(max(map(len, rows.values())))
+    lines = [
+        f"| changed images, by severity | {' | '.join(str(severity + 1) for severity in severities)} |",
+        f"|---|{'---|' * len(severities)}",
+    ]
+    for name, values in sorted(rows.items(), key=lambda row: row[1][-1]):
+        # Some have one severity.
+        cells = [f"{value:.4f}" for value in values] + [""] * (len(severities) - len(values))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "Test accuracy on changed images:\n\n" + "\n".join(lines)
