@@ -2,11 +2,11 @@
 
 import io
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnn.devices.processes import is_primary, to_host
@@ -14,6 +14,9 @@ from cnn.errors import RunDirError
 from cnn.runs import rundir
 from cnn.runs.digests import bytes_digest
 from cnn.text import read_json_lines, read_regular, reason
+from cnn.training.dynamics import by_image
+from cnn.training.state import TrainState
+from cnn.training.steps import epoch_order
 
 DERIVED = rundir.SUMMARY, rundir.TRANSFER, rundir.TEACHERS, rundir.KERNELS
 
@@ -30,13 +33,18 @@ def write_kernels(run_dir: Path, epoch: int, kernels: np.ndarray) -> None:
         rundir.write_text(path, "\n".join([*lines, json.dumps({"epoch": epoch, "kernels": kernels.tolist()})]) + "\n")
 
 
-def write_dynamics(run_dir: Path, epoch: int, dynamics: Mapping[str, Any]) -> None:
-    """Writes an epoch's training dynamics to dynamics/: probabilities and margins, float16 [2, N]; {} writes nothing.
+def write_dynamics(run_dir: Path, epoch: int, state: TrainState) -> None:
+    """Writes an epoch's training dynamics, if the state has them, to dynamics/: probability and margin, float16 [2, N].
 
     Written before the epoch's checkpoint, and by a run that resumes from an earlier one again, with the same bits.
     """
-    if dynamics:
-        rows_2xN = np.stack([to_host(dynamics[name]).astype(np.float16) for name in ("probability", "margin")])
+    if state.dynamics:
+        images, batch_size = state.spec.observed, state.spec.optim.batch_size
+        # A key of this process, which all processes have.
+        key = jax.random.wrap_key_data(jnp.asarray(to_host(jax.random.key_data(state.key))))
+        order_SxB = np.asarray(epoch_order(key, epoch - 1, images, batch_size))
+        rows = [by_image(to_host(state.dynamics[name]), order_SxB, images) for name in ("probability", "margin")]
+        rows_2xN = np.stack(rows).astype(np.float16)
         if is_primary():
             directory, content = rundir.own_directory(run_dir, rundir.DYNAMICS), io.BytesIO()
             np.save(content, rows_2xN, allow_pickle=False)

@@ -223,7 +223,7 @@ def _train_epochs(
             progress = next_epoch(progress, row, config.train.monitor)
             run.check_lock()
             _save_kernels(run, layer, state, epoch)
-            derived.write_dynamics(run.run_dir, epoch, state.dynamics)
+            derived.write_dynamics(run.run_dir, epoch, state)
             run.track(row, state)
             _save(run, checkpoints, state, progress)
             run.report(row)

@@ -102,10 +102,6 @@ def check_data(state: TrainState, data: Any) -> None:
     steps.check_input(state, data)
     if mask_N is not None and (getattr(mask_N, "dtype", None) != np.bool_ or np.shape(mask_N) != labels_N.shape):
         raise DataError(f"mask is {shown(mask_N)}, but must be an array, bool {list(labels_N.shape)}")
-    indices_N = getattr(data, "indices", None)
-    integers = jnp.issubdtype(getattr(indices_N, "dtype", np.bool_), jnp.integer)
-    if indices_N is not None and not (integers and np.shape(indices_N) == labels_N.shape):
-        raise DataError(f"indices are {shown(indices_N)}, but must be an array, integers {list(labels_N.shape)}")
     if isinstance(labels_N, np.ndarray):
         # Of the images that count.
         wrong_N = (labels_N < 0) | (labels_N >= classes)

@@ -1,31 +1,34 @@
 """Training dynamics: how probable each training image's label is as the image is trained on, epoch by epoch."""
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 
-def zero_dynamics(images: int) -> dict[str, Array]:
-    """Returns the dynamics of no steps: for each image, float32 [N]."""
-    return {"probability": jnp.zeros(images), "margin": jnp.zeros(images)}
+def zero_dynamics(images: int, batch_size: int) -> dict[str, Array]:
+    """Returns the dynamics of no steps: a row for each step of an epoch, float32 [S, B]."""
+    shape = math.ceil(images / batch_size), batch_size
+    return {"probability": jnp.zeros(shape), "margin": jnp.zeros(shape)}
 
 
-def record(
-    dynamics: dict[str, Array], indices_B: Array | None, logits_BxK: Array, labels_B: Array, mask_B: Array
-) -> dict[str, Array]:
+def record(dynamics: dict[str, Array], step: Array, logits_BxK: Array, labels_B: Array) -> dict[str, Array]:
     """Returns the dynamics with a batch's: its labels' probabilities, and their logits less the highest other one.
 
     S. Swayamdipta et al., Dataset Cartography, arXiv:2009.10795, section 2, has the probabilities; G. Pleiss et al.,
     Identifying Mislabeled Data using the Area Under the Margin Ranking, arXiv:2001.10528, section 3, the margins.
 
+    A row is written in place, whatever images the batch has: to scatter by image would cost more.
+
     Args:
-      dynamics: by image of the epoch, each float32 [N]; {} keeps nothing.
-      indices_B: the batch's images, as indices into the epoch's; None keeps nothing.
+      dynamics: of the epoch, by step, each float32 [S, B]; {} keeps nothing.
+      step: steps taken, int32.
       logits_BxK: before the step's update, of augmented images with dropout.
       labels_B: integers.
-      mask_B: False for padding.
     """
-    if not dynamics or indices_B is None:
+    if not dynamics:
         return dynamics
     is_label_BxK = jax.nn.one_hot(labels_B, logits_BxK.shape[-1], dtype=bool)
     label_B = jnp.where(is_label_BxK, logits_BxK, 0).sum(-1)
@@ -33,6 +36,20 @@ def record(
         "probability": jnp.exp(label_B - jax.nn.logsumexp(logits_BxK, -1)),
         "margin": label_B - jnp.where(is_label_BxK, -jnp.inf, logits_BxK).max(-1),
     }
-    # Padding has the index of an image that is there; beyond the last one, it is dropped.
-    kept_B = jnp.where(mask_B, indices_B, len(dynamics["margin"]))
-    return {name: dynamics[name].at[kept_B].set(values[name], mode="drop") for name in dynamics}
+    steps, batch_size = dynamics["margin"].shape
+    # On several devices, a batch is padded to fit.
+    at = step % steps, 0
+    return {name: lax.dynamic_update_slice(dynamics[name], values[name][None, :batch_size], at) for name in dynamics}
+
+
+def by_image(values_SxB: np.ndarray, order_SxB: np.ndarray, images: int) -> np.ndarray:
+    """Returns an epoch's values in the order of the training images, [N]; what is left of the last batch is padding.
+
+    Args:
+      values_SxB: by step.
+      order_SxB: the images of each step, as of ``epoch_order``.
+      images: number of training images.
+    """
+    values_N = np.empty(images, values_SxB.dtype)
+    values_N[order_SxB.ravel()[:images]] = values_SxB.ravel()[:images]
+    return values_N

@@ -70,7 +70,7 @@ class TrainState(flax.struct.PyTreeNode):
     """Exponential moving averages of ``params`` and ``batch_stats``; {} without ``--optim.average_decay``."""
     spec: Spec = flax.struct.field(pytree_node=False)
     dynamics: dict = flax.struct.field(default_factory=dict)
-    """Training dynamics of the epoch, by training image; {} without ``--train.dynamics``."""
+    """Training dynamics of the epoch, by step; {} without ``--train.dynamics``."""
     teachers: tuple["TrainState", ...] = ()
     """The states, without optimizer and key, that the state is trained towards; () without ``--distill.teacher``."""
 
@@ -142,6 +142,6 @@ def initial_state(seed: Array | np.uint32, spec: Spec) -> TrainState:
         ema=jax.tree.map(jnp.copy, trained) if spec.optim.average_decay else {},
         **trained,
         spec=spec,
-        dynamics=zero_dynamics(spec.observed) if spec.observed else {},
+        dynamics=zero_dynamics(spec.observed, spec.optim.batch_size) if spec.observed else {},
     )
     return shard_features(state, spec.mesh)

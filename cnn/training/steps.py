@@ -33,8 +33,6 @@ class Batch(NamedTuple):
     """Integers [B]."""
     mask: Array | np.ndarray | None = None
     """bool [B]; None means all True."""
-    indices: Array | None = None
-    """Positions [B] of the images in the training split, by which their dynamics are kept; None keeps none."""
 
 
 # Input
@@ -110,8 +108,8 @@ def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tu
     inputs_BxHxWxC, targets_BxK = augment(augment_key, inputs_BxHxWxC, targets_BxK, state.spec.augment)
     targets_BxK = loss_targets(targets_BxK, state.spec.optim.label_smoothing, state.spec.class_weights)
     # After augmentation, so that it draws the same for an image on any number of devices, and mixes in no padding.
-    inputs_BxHxWxC, targets_BxK, labels_B, mask_B, indices_B = shard_batch(
-        (inputs_BxHxWxC, targets_BxK, labels_B, mask_B, batch.indices), state.spec.mesh
+    inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(
+        (inputs_BxHxWxC, targets_BxK, labels_B, mask_B), state.spec.mesh
     )
     logits_BxK, batch_stats = apply_model(
         state, params, inputs_BxHxWxC, train=True, mask_B=mask_B, dropout_key=dropout_key
@@ -121,7 +119,7 @@ def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tu
         teachers_TxBxK = jnp.stack([apply_model(one, one.params, inputs_BxHxWxC)[0] for one in state.teachers])
         losses_B = distilled(losses_B, logits_BxK, teachers_TxBxK, state.spec.distill)
     metrics = batch_metrics(logits_BxK, losses_B, labels_B, mask_B)
-    return metrics.loss, (metrics, batch_stats, record(state.dynamics, indices_B, logits_BxK, labels_B, mask_B))
+    return metrics.loss, (metrics, batch_stats, record(state.dynamics, state.step, logits_BxK, labels_B))
 
 
 def eval_metrics(state: TrainState, batch: Batch) -> Metrics:
@@ -204,8 +202,7 @@ def _train_batches(state, metrics, split, first, last, batch_size):
 
     def batch_at(index):
         mask_B = None if count % batch_size == 0 else index * batch_size + jnp.arange(batch_size) < count
-        indices_B = order_SxB[index]
-        return Batch(split.images[indices_B], split.labels[indices_B], mask_B, indices_B)
+        return Batch(split.images[order_SxB[index]], split.labels[order_SxB[index]], mask_B)
 
     return run_steps(state, metrics, batch_at, first, last)
 

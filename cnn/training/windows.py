@@ -10,7 +10,7 @@ from jax import Array, lax
 from cnn.data.splits import Split
 from cnn.training.metrics import Metrics, merge
 from cnn.training.state import TrainState
-from cnn.training.steps import Batch, epoch_order, metrics_from, run_steps
+from cnn.training.steps import Batch, metrics_from, run_steps
 
 
 @partial(jax.jit, donate_argnums=(0, 1), static_argnames="count")
@@ -29,14 +29,10 @@ def train_window(
       count: number of training images.
     """
     batch_size = window.labels.shape[1]
-    epoch = state.step // math.ceil(count / batch_size)
-    # It costs a permutation of all images.
-    order_SxB = epoch_order(state.key, epoch, count, batch_size) if state.dynamics else None
 
     def batch_at(step):
         mask_B = None if count % batch_size == 0 else step * batch_size + jnp.arange(batch_size) < count
-        indices_B = None if order_SxB is None else order_SxB[step]
-        return Batch(window.images[step - start], window.labels[step - start], mask_B, indices_B)
+        return Batch(window.images[step - start], window.labels[step - start], mask_B)
 
     return run_steps(state, metrics, batch_at, first, last)
 

@@ -151,7 +151,6 @@ GOOD: dict[str, Callable[[], Any]] = {
     "train_images": lambda: 64,
     "mesh": lambda: None,
     "teachers": lambda: (),
-    "indices": lambda: np.arange(16),
     "kind": lambda: "cpu",
     "report": lambda: lambda *args: None,
     "warn": lambda: lambda *args: None,
@@ -185,7 +184,6 @@ FITS: dict[str, set[str]] = {
     "train_images": {"optional", "integer1"},
     "mesh": {"optional"},
     "teachers": {"tuple"},
-    "indices": {"optional", "labels"},
     "report": {"callable"},
     "warn": {"callable"},
     "track": {"callable"},
@@ -200,7 +198,7 @@ FITS_OF: dict[tuple[str, str], set[str]] = {
 }
 
 FIELDS = {
-    "batch": ("images", "labels", "mask", "indices"),
+    "batch": ("images", "labels", "mask"),
     "split": ("images", "labels"),
     "splits": ("train", "val", "test"),
 }

@@ -109,7 +109,6 @@ IMAGES, LABELS = np.zeros((4, 28, 28, 1), np.uint8), np.arange(4, dtype=np.int32
         ),
         (cnn.Batch(IMAGES, LABELS, np.ones((4, 1), bool)), r"but must be an array, bool \[4\]"),
         (cnn.Batch(IMAGES, LABELS, [True] * 4), r"mask is \[True, True, True, True\], but must be an array"),  # pyright: ignore
-        (cnn.Batch(IMAGES, LABELS, None, np.ones(4)), r"indices are array.*, but must be an array, integers \[4\]"),  # pyright: ignore
         (cnn.Split(IMAGES, LABELS), "is given no cnn.Batch; make one of images and labels"),
         (None, "is given no cnn.Batch"),
     ],
