@@ -90,6 +90,13 @@ from cnn.datasets import DATASETS
 image_plots.sample(splits.train.images[:20], splits.train.labels[:20], names, DATASETS["fashion_mnist"].korean_names)
 
 # %% [markdown]
+# Before we train one: a network of this kind ships with the package, so that we can see what the end looks like.
+
+# %%
+shipped, _ = cnn.load_pretrained()
+[names[label] for label in np.argmax(cnn.predict(shipped, splits.test.images[:5]), axis=1)]
+
+# %% [markdown]
 # ## The model, and where its parameters are
 #
 # ```python
