@@ -92,9 +92,13 @@ class Worker:
         theirs.close()
         if not self._connection.poll(200) or self._connection.recv() != "ready":
             raise RuntimeError("the worker does not start")
+        self._first = _address_space(self._process.pid)
 
     def run(self, example: Example, timeout: float | None = None) -> Outcome:
         """Returns the outcome of an example."""
+        # What thousands of commands leave in one process, no command of a user finds.
+        if self._process is not None and _address_space(self._process.pid) > self._first + MEMORY_BYTES // 4:
+            self.stop()
         if self._process is None:
             self._start()
         try:
@@ -118,6 +122,13 @@ class Worker:
             self._process = None
 
 
+def _address_space(process: int | str) -> int:
+    """Bytes of the memory that a process has mapped; 0 if it has ended."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{process}/statm").read_text().split()[0]) * resource.getpagesize()
+    return 0
+
+
 def _serve(settings: Settings, connection: Any) -> None:
     """The worker's loop."""
     place = settings.place
@@ -135,8 +146,7 @@ def _serve(settings: Settings, connection: Any) -> None:
     tempfile.tempdir = str(place / "tmp")
     sys.dont_write_bytecode = True
     prepare_libraries(settings.compiled)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space("self") + MEMORY_BYTES, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     outside = guard([str(place), os.path.realpath(settings.compiled)])
