@@ -1,6 +1,7 @@
 """Training dynamics -> the map of easy, ambiguous and hard images, with pictures of each."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -35,7 +36,8 @@ def cartography(
     """
     check("mean", mean, "N")
     figure = Figure(figsize=(WIDTH, 6.2))
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1, 1.15)))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    left, right = halves
     axes = left.subplots()
     # The mean in each cell: the points of so many images would hide each other.
     cells = axes.hexbin(spread, mean, C=correct, gridsize=45, cmap="viridis", vmin=0, vmax=1, linewidths=0.1)
