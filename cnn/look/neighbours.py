@@ -1,6 +1,6 @@
 """The nearest training images of any picture: distances of a layer's outputs, exact, in bounded memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from cnn.config import ExperimentConfig
 from cnn.data.cache import is_there
+from cnn.data.splits import Split
 from cnn.errors import UserError
 from cnn.look.features import pooled_outputs
 from cnn.resolution import model_class_names
@@ -110,17 +111,34 @@ def neighbours_figure(
       layer: name of the layer whose outputs are compared.
       description: of the image, for the title.
     """
-    from cnn.figures import image_plots
-
     if not is_there(config.data):
         return {}
     try:
         train = load_images(run_dir).train
     except UserError:
         return {}
-    found_K, distances_K = nearest_images(state, train.images, image_HxWxC, layer)
     names = model_class_names(config)
+    return {f"look_{layer}_neighbours": lambda: draw_nearest(state, train, image_HxWxC, layer, names, description)}
+
+
+def draw_nearest(
+    state: TrainState, train: Split, image_HxWxC: np.ndarray, layer: str, names: Sequence[str], description: str
+) -> "Figure":
+    """Draws an image and the training images nearest to it in a layer's outputs, with their classes.
+
+    Args:
+      state: a trained state.
+      train: training images, all or some.
+      image_HxWxC: any image.
+      layer: name of the layer.
+      names: of the classes.
+      description: of the image, for the title.
+    """
+    from cnn.figures import image_plots
+
+    found_K, distances_K = nearest_images(state, train.images, image_HxWxC, layer)
     below = [(names[train.labels[i]], f"distance {away:.3f}") for i, away in zip(found_K, distances_K, strict=True)]
     title = f"The {len(found_K)} training images nearest to {description} in the outputs of {layer}"
-    images = np.concatenate([image_HxWxC[None], train.images[found_K]])
-    return {f"look_{layer}_neighbours": lambda: image_plots.neighbours(images, [("the image",), *below], title)}
+    return image_plots.neighbours(
+        np.concatenate([image_HxWxC[None], train.images[found_K]]), [("the image",), *below], title
+    )

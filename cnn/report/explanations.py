@@ -12,6 +12,7 @@ from cnn.figures.plots import png
 from cnn.intervals import estimate
 from cnn.look.faithfulness import RANDOM, Explained, explain
 from cnn.look.layer_figures import attention_figure, explanations_figure, grad_cam_layer
+from cnn.look.neighbours import draw_nearest, evenly_spaced, last_pooled_layer
 from cnn.models.vit import ViTConfig
 from cnn.report.page import escaped, fill_template, picture_url, table
 from cnn.resolution import model_class_names
@@ -28,16 +29,22 @@ MOST_IMAGES, LEAST_IMAGES = 100, 10
 FLOPS = 10**9
 """Maximum number of FLOPs of a forward pass of these images, if there are more than the minimum."""
 
+SEARCHED = 5_000
+"""Maximum number of training images that are searched for the nearest ones, evenly spaced."""
+
 PICTURE_SIDE = 1400
 """Maximum side of a picture in a page, in pixels."""
 
 
-def explanations_section(state: TrainState, config: ExperimentConfig, test: Split, probabilities: np.ndarray) -> str:
+def explanations_section(
+    state: TrainState, config: ExperimentConfig, train: Split, test: Split, probabilities: np.ndarray
+) -> str:
     """Returns the section: scores of each explanation of some test images, and the first of them with its pictures.
 
     Args:
       state: a trained state.
       config: its experiment.
+      train: the training images, of which some are searched for those nearest to that test image.
       test: the test images.
       probabilities: of all test images, [N, K].
     """
@@ -53,6 +60,11 @@ def explanations_section(state: TrainState, config: ExperimentConfig, test: Spli
     pictures = [_picture(explanations_figure(images[0], explained, 0, layer, title), f"Explanations of {subject}")]
     if isinstance(model := config.model, ViTConfig):
         pictures.append(_picture(attention_figure(state, images[0], model, subject), f"Attention in {subject}"))
+    searched = evenly_spaced(len(train.labels), SEARCHED)
+    some = Split(train.images[searched], train.labels[searched])
+    description = f"test image {selected[0]}, of {len(searched):,},"
+    nearest = draw_nearest(state, some, images[0], last_pooled_layer(layers), names, description)
+    pictures.append(_picture(nearest, f"The training images nearest to {subject}"))
     return fill_template(
         "explanations.html",
         images=f"{len(images):,}",

@@ -178,7 +178,7 @@ def run_page(run: EvaluatedRun) -> str:
         class_options="".join(f'<option value="{label}">{escaped(name)}</option>' for label, name in enumerate(names)),
         images_note=explorer.images_note,
         layers_note=explorer.layers_note,
-        explanations=explanations_section(result.state, config, test, run.probabilities),
+        explanations=explanations_section(result.state, config, run.splits.train, test, run.probabilities),
         figures=figures,
         uplot=UPLOT,
         credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean else "",

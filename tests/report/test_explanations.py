@@ -52,6 +52,7 @@ def test_the_page_has_the_areas_of_each_explanation_and_an_example(runs):
     assert rows.keys() == {"Grad-CAM of pool2", "Integrated gradients", "SmoothGrad", "Occlusion", RANDOM}
     assert all(re.fullmatch(r"\d\.\d{3} ± \d\.\d{3}", cell) for cell in rows.values())
     assert 'alt="Explanations of Test image 0"' in section[0]
+    assert 'alt="The training images nearest to Test image 0"' in section[0]
     # Without pixels in its layers, there is no Grad-CAM.
     dense = (runs.dense / "report.html").read_text(encoding="utf-8")
     assert "SmoothGrad" in dense and "Grad-CAM of" not in dense.split('id="explanations"')[1]
