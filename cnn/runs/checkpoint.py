@@ -248,19 +248,27 @@ def check_best(checkpoints: Checkpoints) -> None:
     _read_best(checkpoints, lambda step: _read_description(checkpoints, step))
 
 
-def check_longer(run_dir: Path) -> None:
-    """Checks a finished run that is to train longer, before its result is removed: nothing could replace that.
+def check_longer(run_dir: Path, epochs: int) -> None:
+    """Checks a run that is to have this many epochs, if these are more, before its files change.
 
     Raises:
-      RunDirError: its checkpoints cannot be read, or a file cannot be written.
-      DamagedError: the best checkpoint is damaged or missing.
+      RunDirError: its checkpoints cannot be read, or are another run's, or a file cannot be written.
+      DamagedError: it is finished, and the best checkpoint is damaged or missing.
     """
+    if not (run_dir / rundir.CONFIG).exists() or rundir.read_description(run_dir)["config"].train.epochs >= epochs:
+        return
     if (run_dir / rundir.RESULT).exists():
         for path in (run_dir / name for name in (rundir.SUMMARY, rundir.HISTORY, rundir.KERNELS)):
             if path.exists() and not path.is_file():
                 raise RunDirError(f"{path} is not a regular file; restore a copy, or name another --run-dir")
         with open_checkpoints(run_dir) as checkpoints:
             check_best(checkpoints)
+    elif (run_dir / rundir.CHECKPOINTS).exists():
+        with open_checkpoints(run_dir) as checkpoints:
+            for step in steps(checkpoints):
+                # Of damaged ones, the one before is used.
+                with suppress(DamagedError):
+                    _read_description(checkpoints, step)
 
 
 def _read_best(checkpoints: Checkpoints, read: Callable[[int], Any]) -> tuple[Any, dict[str, Any]]:

@@ -122,7 +122,7 @@ def fit(
             teachers, teachers_report = load_teachers(config, run_dir)
             if not (run_dir / rundir.CONFIG).exists():
                 check_transfer(config, train_images)
-            check_longer(run_dir)
+            check_longer(run_dir, config.train.epochs)
             rundir.write_config(run_dir, config, data_digest(splits), train_images, mesh.devices.ravel())
         run = Run(
             config=config,

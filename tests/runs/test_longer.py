@@ -1,6 +1,7 @@
 """More epochs than a run was planned for."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -29,6 +30,17 @@ def test_a_stopped_run_trains_longer(config, small, tmp_path):
         _train(config, tmp_path / "longer", small, 2, report=interrupt_after(1))
     _train(config, tmp_path / "longer", small, 3)
     assert outcome(tmp_path / "longer") == outcome(tmp_path / "planned")
+
+
+def test_a_stopped_run_whose_configuration_was_changed_by_hand_is_left_as_it_is(config, small, tmp_path):
+    with pytest.raises(Interrupted):
+        _train(config, tmp_path, small, 2, report=interrupt_after(1))
+    described = json.loads((tmp_path / "config.json").read_text())
+    described["versions"]["python"] = "0"
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(cnn.RunDirError, match="is of another run than"):
+        _train(config, tmp_path, small, 3)
+    assert json.loads((tmp_path / "config.json").read_text()) == described
 
 
 def test_a_finished_run_keeps_its_result_if_its_best_checkpoint_is_damaged(config, small, tmp_path):
