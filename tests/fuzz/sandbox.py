@@ -118,7 +118,8 @@ def guard(allowed: list[str]) -> list[str]:
         if event == "open":
             path, _, flags = args
             if flags & writing and not isinstance(path, int) and os.fsdecode(path) != os.devnull:
-                check(os.path.realpath(path))
+                # A link is not followed, but refused by the system, if the caller says so.
+                check(path if flags & os.O_NOFOLLOW else os.path.realpath(path))
         elif event in written:
             places = directories.get(event, ())
             for number, index in enumerate(written[event]):
