@@ -196,4 +196,7 @@ def test_a_signal_stops_it_resumably(reviewed, tmp_path):
     actual, expected = (
         read_json(directory / "labels.json") for directory in (tmp_path / "labels", run_dir.parent / "run-labels")
     )
+    # Another process has trained a part, whose programs may be compiled otherwise; test_resume compares the bits.
+    for suspect, other in zip(actual.pop("suspects"), expected.pop("suspects"), strict=True):
+        assert suspect == {name: pytest.approx(value, abs=1e-3) for name, value in other.items()}
     assert actual == expected
