@@ -137,7 +137,8 @@ def draw_nearest(
     from cnn.figures import image_plots
 
     found_K, distances_K = nearest_images(state, train.images, image_HxWxC, layer)
-    below = [(names[train.labels[i]], f"distance {away:.3f}") for i, away in zip(found_K, distances_K, strict=True)]
+    labels_K = [names[int(train.labels[i])] for i in found_K]
+    below = [(name, f"distance {away:.3f}") for name, away in zip(labels_K, distances_K, strict=True)]
     title = f"The {len(found_K)} training images nearest to {description} in the outputs of {layer}"
     return image_plots.neighbours(
         np.concatenate([image_HxWxC[None], train.images[found_K]]), [("the image",), *below], title
