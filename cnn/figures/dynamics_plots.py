@@ -39,7 +39,7 @@ def cartography(
     halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.15))
     left, right = halves
     axes = left.subplots()
-    # The mean in each cell: the points of so many images would hide each other.
+    # The mean in each cell, as the points of all images would hide each other.
     cells = axes.hexbin(spread, mean, C=correct, gridsize=45, cmap="viridis", vmin=0, vmax=1, linewidths=0.1)
     axes.set(
         title=f"{len(mean):,} training images",
