@@ -121,16 +121,16 @@ def evaluate(
     if robust and unknown:
         raise ConfigError("--robust and --unknown are two evaluations; name one of them")
     import_family(experiment)
-    from cnn.look import evaluation
-    from cnn.look.run_figures import OUTPUT_HINT, figures_directory, write_figures
-    from cnn.runs import outputs, rundir
-    from cnn.trust import robustness
-
     if unknown:
         from cnn.trust.unknown import evaluate_unknown
 
         print(evaluate_unknown(run_dir, output))
         return
+    from cnn.look import evaluation
+    from cnn.look.run_figures import OUTPUT_HINT, figures_directory, write_figures
+    from cnn.runs import outputs, rundir
+    from cnn.trust import robustness
+
     module, kind = (robustness, "robustness") if robust else (evaluation, "evaluation")
     directory, file = figures_directory(run_dir, output, module.FIGURES), (output or run_dir) / f"{kind}.json"
     if file.parent.is_dir():

@@ -9,8 +9,8 @@ from cnn.config import ExperimentConfig
 from cnn.errors import ConfigError, RunDirError
 from cnn.runs import rundir
 from cnn.runs.checkpoint import load_best
-from cnn.runs.digests import json_digest, leaf_digests
-from cnn.text import read_regular, reason
+from cnn.runs.derived import derived_digest
+from cnn.runs.digests import bytes_digest, json_digest, leaf_digests
 from cnn.training.state import TrainState
 
 
@@ -46,21 +46,10 @@ def load_teachers(config: ExperimentConfig, run_dir: Path | None = None) -> tupl
         unused = {"step": None, "key": None, "opt_state": (), "ema": {}, "dynamics": {}}
         teachers.append(jax.device_get(state.replace(spec=spec, **unused)))
     report = "".join(lines)
-    if run_dir is not None:
-        _check_same(run_dir / rundir.TEACHERS, report)
-    return tuple(teachers), report
-
-
-def _check_same(path: Path, report: str) -> None:
-    """Raises RunDirError if the run was started with teachers of other weights."""
-    try:
-        before = read_regular(path).decode()
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise RunDirError(f"cannot read {path}: {reason(error)}; restore a copy") from error
-    if before != report:
+    before = None if run_dir is None else derived_digest(run_dir, rundir.TEACHERS)
+    if before not in (None, bytes_digest(report.encode())):
         raise RunDirError(
-            f"the teachers have changed since the run was started, as {path} says; restore them, "
+            f"the teachers have changed since the run was started, as {run_dir}/{rundir.TEACHERS} says; restore them, "
             "or name another --run-dir"
         )
+    return tuple(teachers), report
