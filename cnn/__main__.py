@@ -106,6 +106,7 @@ VERBS = {
     "report": verbs.report,
     "labels": verbs.labels,
     "export": verbs.export,
+    "play": verbs.play,
     "import": verbs.import_,
 }
 

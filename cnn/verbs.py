@@ -215,26 +215,80 @@ def verify(run_dir: Path, /, experiment: str | None = None) -> None:
 def export(
     run_dir: Path,
     /,
-    format: FormatName,
+    format: Literal[FormatName, "web"],
     int8: bool = False,
+    runtime: Path | None = None,
     output: Path | None = None,
     experiment: str | None = None,
 ) -> None:
-    """Export the best network of a run to a file that can be read, or run, without this project.
+    """Export the best network of a run to a file that can be read, or run, without this project; or to a web page.
 
     Args:
         run_dir: Directory of the run.
         format: safetensors holds the weights, and a model card is written beside it; stablehlo and onnx hold the
-            network too, from pixels to probabilities.
+            network too, from pixels to probabilities; web is a folder with a page to play with, for any web server.
         int8: Of onnx, with integers of 8 bits; prints, and writes beside it, what they cost in accuracy, size and time.
-        output: The file. Default: export/model.FORMAT in the run's directory, or export/model-int8.onnx.
+        runtime: Of web, directory with onnxruntime-web of npm. Default: fetched once by npm, into the cache.
+        output: The file, or of web the folder. Default: export/model.FORMAT in the run's directory,
+            export/model-int8.onnx, or export/web.
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
     import_family(experiment)
+    if format == "web":
+        if int8:
+            raise ConfigError("--int8 has an effect only with --format onnx; name that, not web, or leave it out")
+        from cnn.web.folder import export_web
+
+        for text in export_web(run_dir, output, runtime, note, warn):
+            print(text, flush=True)
+        return
+    if runtime is not None:
+        raise ConfigError(f"--runtime has an effect only with --format web; name that, not {format}, or leave it out")
     from cnn.trust.exports import export_files
 
     for text in export_files(run_dir, format, int8, output, warn):
         print(text, flush=True)
+
+
+def play(
+    run_dir: Path | None = None,
+    /,
+    pretrained: bool = False,
+    runtime: Path | None = None,
+    port: int = 0,
+    open: bool = True,
+    experiment: str | None = None,
+) -> None:
+    """Open a page to play with: draw, or choose a picture, and watch every layer of a run's network answer.
+
+    Args:
+        run_dir: Directory of the run; none with --pretrained.
+        pretrained: Play with the network that ships, trained on Fashion-MNIST, in place of a run's.
+        runtime: Directory with onnxruntime-web of npm. Default: fetched once by npm, into the cache.
+        port: Where the page is served, to this machine alone. Default: any free one.
+        open: Tell the browser to open the page.
+        experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
+    """
+    ports = integer(0, 65_535)
+    require(ports.holds(port), "port", port, ports.allowed)
+    if pretrained and experiment is not None:
+        raise ConfigError("--experiment has no effect with --pretrained; leave one out")
+    if pretrained == (run_dir is not None):
+        which = "both a run and --pretrained are" if pretrained else "neither a run nor --pretrained is"
+        raise ConfigError(f"{which} named; python -m cnn play RUN_DIR, or play --pretrained")
+    import_family(experiment)
+    from cnn.web.server import play
+
+    try:
+        play(run_dir, runtime, port, open, note, warn)
+    except KeyboardInterrupt:
+        note("stopped")
+        raise
+
+
+def note(line: str) -> None:
+    """Prints what a command is about to do, which is no part of its output."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None = None) -> None:

@@ -27,6 +27,8 @@ class Value(NamedTuple):
     name: str
     shape: tuple[Any, ...]
     """In the model, [B, H, W, C], [B, T, D] or [B, F]; in the graph, channels come first: [B, C, H, W]."""
+    layer: str = "images"
+    """Name of the layer whose output it is."""
 
     def astype(self, dtype: Any) -> "Value":
         """Returns itself, as the graph computes in float32 whatever the model's dtype."""
@@ -35,6 +37,30 @@ class Value(NamedTuple):
 
 Add = Callable[..., str]
 """Adds a node: operator, inputs by name or as a constant array, attributes; returns its output's name."""
+
+
+class Traced(NamedTuple):
+    """A named layer, as the model's code has called it."""
+
+    name: str
+    module: Any
+    leaves: dict[str, np.ndarray]
+    """Its parameters and statistics by name."""
+    inputs: tuple[Value, ...]
+    output: Value
+
+
+class Output(NamedTuple):
+    """A further output of a graph."""
+
+    name: str
+    """Of a node's output, or of a constant."""
+    shape: tuple[Any, ...]
+    """In the graph; the name of an axis of any size."""
+
+
+MoreOutputs = Callable[[Add, list[Traced], dict[str, np.ndarray]], dict[str, Output]]
+"""Adds nodes after those of the layers, given the graph's constants by name too; returns outputs by name."""
 
 
 def _array(*integers: int) -> np.ndarray:
@@ -153,7 +179,12 @@ NODES: dict[type, Callable[..., str]] = {
 """By kind of layer: adds its nodes, given ``add``, the layer, its arrays by name and its inputs; returns its output."""
 
 
-def make_graph(state: TrainState, config: ExperimentConfig, first_opset: int = FIRST_OPSET) -> Any:
+def make_graph(
+    state: TrainState,
+    config: ExperimentConfig,
+    first_opset: int = FIRST_OPSET,
+    more_outputs: MoreOutputs = lambda add, traced, constants: {},
+) -> Any:
     """Returns the network as an ``onnx.ModelProto`` that maps images to probabilities.
 
     Its input ``images`` is uint8 [B, H, W, C] for any B, its output ``probabilities`` float32 [B, K], as in
@@ -164,6 +195,7 @@ def make_graph(state: TrainState, config: ExperimentConfig, first_opset: int = F
       state: a state; its EMA is exported if it is kept.
       config: the run's configuration.
       first_opset: the lowest opset that is tried.
+      more_outputs: adds outputs after ``probabilities``.
 
     Raises:
       UserError: the package onnx is missing, or a kind of layer is not supported.
@@ -171,14 +203,16 @@ def make_graph(state: TrainState, config: ExperimentConfig, first_opset: int = F
     onnx = import_extra("onnx")
     state = state.eval_state
     shapes = {row.name: row.output_shape for row in layer_table(state)}
-    nodes, constants, numbers = [], [], count()
+    nodes, numbers = [], count()
+    constants: dict[str, np.ndarray] = {}
+    traced: list[Traced] = []
 
     def add(operator: str, *inputs: str | np.ndarray | np.float32, **attributes: Any) -> str:
         name = f"{operator}_{next(numbers)}"
         names = []
         for index, value in enumerate(inputs):
             if not isinstance(value, str):
-                constants.append(onnx.numpy_helper.from_array(np.asarray(value), f"{name}.{index}"))
+                constants[f"{name}.{index}"] = np.asarray(value)
             names.append(value if isinstance(value, str) else f"{name}.{index}")
         nodes.append(onnx.helper.make_node(operator, names, [name], name, **attributes))
         return name
@@ -191,9 +225,11 @@ def make_graph(state: TrainState, config: ExperimentConfig, first_opset: int = F
         name, kind = layer.path[0], type(layer)
         if kind not in NODES:
             raise UserError(f"{name} is a {kind.__name__}, which the ONNX export does not support; export as stablehlo")
-        leaves = {**state.params.get(name, {}), **state.batch_stats.get(name, {})}
-        output = NODES[kind](add, layer, {leaf: np.asarray(value) for leaf, value in leaves.items()}, *args)
-        return Value(output, shapes[name])
+        variables = {**state.params.get(name, {}), **state.batch_stats.get(name, {})}
+        leaves = {leaf: np.asarray(value) for leaf, value in variables.items()}
+        output = Value(NODES[kind](add, layer, leaves, *args), shapes[name], name)
+        traced.append(Traced(name, layer, leaves, args, output))
+        return output
 
     pixels = add("Cast", "images", to=onnx.TensorProto.FLOAT)
     channels_first = add("Transpose", add("Div", pixels, np.float32(255)), perm=(0, 3, 1, 2))
@@ -205,8 +241,12 @@ def make_graph(state: TrainState, config: ExperimentConfig, first_opset: int = F
     nodes.append(onnx.helper.make_node("Softmax", [logits.name], ["probabilities"], axis=1))
     images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["batch", *state.spec.image_shape])
     classes = state.spec.model.config.classes
-    outputs = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["batch", classes])
-    graph = onnx.helper.make_graph(nodes, type(state.spec.model).__name__, [images], [outputs], constants)
+    outputs = [onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["batch", classes])]
+    for name, (source, shape) in more_outputs(add, traced, constants).items():
+        nodes.append(onnx.helper.make_node("Identity", [source], [name], name))
+        outputs.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, type(state.spec.model).__name__, [images], outputs, tensors)
     metadata = {"name": config.name, "class_names": json.dumps(model_class_names(config))}
     return _lowest_opset(onnx, graph, metadata, first_opset)
 

@@ -47,6 +47,7 @@ Kind = Literal[
     "onnx",
     "int8",
     "card",
+    "web",
 ]
 
 _PAGE = b"""<meta charset="utf-8">
@@ -65,6 +66,7 @@ _KINDS: dict[Kind, _Kind] = {
     "onnx": _Kind(b"\x12\x0bfashion-cnn", rundir.EXPORT, "model.onnx"),
     "int8": _Kind(b'{\n  "quantization": "int8', rundir.EXPORT, "model.json"),
     "card": _Kind(b'\nlibrary_name: "fashion-cnn"\n', rundir.EXPORT, "README.md"),
+    "web": _Kind(b'\n"runtime": {"name": "onnxruntime-web", ', rundir.EXPORT, "web"),
 }
 
 

@@ -87,19 +87,45 @@ def write_card(
       UserError: there is no such run, or the card cannot be written.
       DamagedError: the checkpoint is damaged.
     """
+    if files is None:
+        files = {format: name for format, name in FILES.items() if (path.parent / name).is_file()}
+    quantized = _read(int8.measurements_path(path.parent / files["onnx"])) if "onnx" in files else None
+    text = card_text(run_dir, files, quantized, license, command, warn)
+    rundir.write_text(path, text, "fix that, or name another path with --output")
+
+
+def card_text(
+    run_dir: Path,
+    files: dict[str, str],
+    quantized: dict[str, Any] | None = None,
+    license: str = UNKNOWN_LICENSE,
+    command: str = "",
+    warn: Callable[[str], None] = lambda line: None,
+) -> str:
+    """Returns the card of ``write_card``.
+
+    Args:
+      run_dir: directory of the run.
+      files: names of the exported files, by format.
+      quantized: what ``int8.export_int8`` measured.
+      license: as in ``write_card``, like the others.
+      command: that made the network.
+      warn: called with a line.
+
+    Raises:
+      UserError: there is no such run.
+      DamagedError: the checkpoint is damaged.
+    """
     state, config = load_best(run_dir)
     evaluation = None
     try:
         evaluation, _ = evaluate_run(run_dir)
     except UserError as error:
         warn(f"the card gives no result: {error}")
-    if files is None:
-        files = {format: name for format, name in FILES.items() if (path.parent / name).is_file()}
-    quantized = _read(int8.measurements_path(path.parent / files["onnx"])) if "onnx" in files else None
     # Of another state of the run, if that has trained longer since.
     if quantized and quantized.get("step") != int(state.step):
         quantized = None
-    text = model_card(
+    return model_card(
         config,
         sum(row.parameters for row in layer_table(state)),
         rundir.read_description(run_dir)["train_images"],
@@ -110,7 +136,6 @@ def write_card(
         license=license,
         command=command,
     )
-    rundir.write_text(path, text, "fix that, or name another path with --output")
 
 
 def _robustness(run_dir: Path) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ print(dict(zip(cnn.class_names(config.data), probabilities.tolist())))""",
 import onnxruntime
 
 images = np.zeros((1, {shape}), np.uint8)
-(probabilities,) = onnxruntime.InferenceSession({file}).run(None, {{"images": images}})""",
+(probabilities,) = onnxruntime.InferenceSession({file}).run(["probabilities"], {{"images": images}})""",
 }
 """By format, how a file is loaded."""
 

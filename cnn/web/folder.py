@@ -1,0 +1,121 @@
+"""A run's page as a folder, which any static host serves as it is; written whole, or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cnn.errors import ConfigError, RunDirError, import_extra
+from cnn.runs import outputs, rundir
+from cnn.text import printable, read_json
+from cnn.web.contents import FACTS, contents, read_network
+from cnn.web.runtime import find_runtime
+
+FOLDER = "web"
+"""Name of the folder in ``export/`` of the run directory."""
+
+
+def export_web(
+    run_dir: Path,
+    output: Path | None = None,
+    runtime: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Iterator[str]:
+    """Writes the page of a run's best network; yields what to print: its path, its size, how it is served.
+
+    Args:
+      run_dir: directory of the run.
+      output: the folder; None for ``export/web`` in the run directory.
+      runtime: directory with onnxruntime-web; None for the cache, into which it is fetched once.
+      say: called with a line before something is fetched or computed that takes a while.
+      warn: called with a line if the run's card gives no result.
+
+    Raises:
+      UserError: there is no such run, a package is missing, or the folder cannot be written.
+      DamagedError: the checkpoint is damaged.
+    """
+    import_extra("onnx")
+    rundir.read_description(run_dir)
+    folder = check_folder(run_dir, output)
+    runtime_files = find_runtime(runtime, say)
+    files = contents(read_network(run_dir, say, warn), runtime_files)
+    write_folder(folder, files)
+    yield str(folder)
+    yield f"{size(files)}; python -m http.server --directory {printable(folder)} serves it"
+
+
+def size(files: dict[str, bytes]) -> str:
+    """Returns the size of a page's files in words."""
+    own, all_of_them = (
+        sum(len(content) for name, content in files.items() if with_runtime or not name.startswith("ort/")) / 1e6
+        for with_runtime in (False, True)
+    )
+    return f"{own:.2f} MB, and {all_of_them - own:.1f} MB of onnxruntime-web"
+
+
+def check_folder(run_dir: Path, output: Path | None = None) -> Path:
+    """Returns the path of the folder, if it may be written, or written again.
+
+    Raises:
+      UserError: it may not: it is a file, in another run, a run's own, or has something that this command has not made.
+    """
+    export = rundir.own_directory(run_dir, rundir.EXPORT)
+    if output is None and not export.is_dir():
+        return export / FOLDER
+    folder = rundir.own_directory(export, FOLDER) if output is None else output
+    outputs.check_directory(folder, "web", [run_dir], [FACTS])
+    try:
+        other = _foreign(folder)
+    except (OSError, ValueError):
+        other = FACTS
+    if other:
+        raise ConfigError(
+            f"--output is {str(folder)!r}, which has a {other} that this command has not written; name a new directory"
+        )
+    return folder
+
+
+def _foreign(folder: Path) -> str:
+    """The name of something in a folder that is not of a page there; "" if there is none."""
+    if not folder.is_dir() or not (entries := sorted(path.name for path in folder.iterdir())):
+        return ""
+    if FACTS not in entries:
+        return entries[0]
+    values = read_json(folder / FACTS)
+    names = values["files"] if isinstance(values, dict) and isinstance(values.get("files"), list) else []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name not in names and not (name == "ort" and path.is_dir() and not path.is_symlink()):
+            return name
+    return ""
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Writes a folder that ``check_folder`` has allowed: a reader finds the old one or the new one.
+
+    Raises:
+      RunDirError: it cannot be written; the old one is still there.
+    """
+    target = Path(os.path.realpath(folder))
+    try:
+        target.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".incomplete-") as work:
+            new, old = Path(work, "new"), Path(work, "old")
+            for name, content in files.items():
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                with open(new / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            try:
+                if target.exists():
+                    target.rename(old)
+                new.rename(target)
+            except BaseException:
+                if old.exists() and not target.exists():
+                    old.rename(target)
+                raise
+    except OSError as error:
+        hint = "fix that, or name another path with --output"
+        raise RunDirError(f"cannot write {folder}: {error.strerror}; {hint}") from error
