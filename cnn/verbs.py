@@ -280,7 +280,7 @@ def play(
     from cnn.web.server import play
 
     try:
-        play(run_dir, runtime, port, open, note, warn)
+        play(run_dir, runtime, port, open, note)
     except KeyboardInterrupt:
         note("stopped")
         raise

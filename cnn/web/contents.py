@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import resources
@@ -15,7 +16,7 @@ from cnn.data.cache import is_there
 from cnn.data.image_files import reading
 from cnn.data.splits import Split, Splits, load_data
 from cnn.errors import UserError
-from cnn.exchange.exporting import PRETRAINED, load_pretrained, result_numbers
+from cnn.exchange.exporting import load_pretrained, result_numbers
 from cnn.look.neighbours import evenly_spaced
 from cnn.report.page import webp
 from cnn.resolution import korean_names, model_class_names
@@ -24,7 +25,6 @@ from cnn.runs.result import load_images
 from cnn.text import printable
 from cnn.training.state import TrainState
 from cnn.training.summary import layer_table
-from cnn.trust.exports import card_text
 from cnn.trust.novelty import BEST, SCORES
 from cnn.trust.reference import Reference, find_reference, layers, read_reference
 from cnn.web import runtime
@@ -58,18 +58,14 @@ class Network(NamedTuple):
     """None if its images are not on this machine."""
     reference: Reference | None
     """None if it has none."""
-    card: str
 
 
-def read_network(
-    run_dir: Path | None, say: Callable[[str], Any] = lambda line: None, warn: Callable[[str], Any] = lambda line: None
-) -> Network:
+def read_network(run_dir: Path | None, say: Callable[[str], Any] = lambda line: None) -> Network:
     """Returns the best network of a run, or with None the one that ships; nothing is fetched.
 
     Args:
       run_dir: directory of the run, or None.
       say: called with a line if the run's ``novelty.npz`` is made first.
-      warn: called with a line if the card gives no result.
 
     Raises:
       UserError: there is no such run.
@@ -77,16 +73,13 @@ def read_network(
     """
     if run_dir is None:
         state, config = load_pretrained()
-        card = PRETRAINED.with_name(CARD).read_text(encoding="utf-8")
         splits = _there(config.data, lambda: load_data(config.data))
-        return Network(state, config, config.name, None, splits, read_reference(None, state), card)
+        return Network(state, config, config.name, None, splits, read_reference(None, state))
     state, config = load_best(run_dir)
     splits = _there(config.data, lambda: load_images(run_dir))
     reference = find_reference(run_dir, state, config.data, say) if splits else None
-    card = card_text(run_dir, {"onnx": NETWORK}, warn=warn)
-    return Network(
-        state, config, printable(run_dir.absolute().resolve().name), result_numbers(run_dir), splits, reference, card
-    )
+    name = printable(os.path.basename(os.path.realpath(run_dir)))
+    return Network(state, config, name, result_numbers(run_dir), splits, reference)
 
 
 def _there(config: DataConfig, load: Callable[[], Splits]) -> Splits | None:
@@ -97,12 +90,13 @@ def _there(config: DataConfig, load: Callable[[], Splits]) -> Splits | None:
     return None
 
 
-def contents(network: Network, runtime_files: dict[str, bytes]) -> dict[str, bytes]:
+def contents(network: Network, runtime_files: dict[str, bytes], card: str | None = None) -> dict[str, bytes]:
     """Returns the content of every file of a network's page, by its path in the folder.
 
     Args:
       network: from ``read_network``.
       runtime_files: from ``find_runtime``.
+      card: the network's model card; None to leave it out.
 
     Raises:
       UserError: the package onnx is missing, or a layer is not supported.
@@ -113,9 +107,10 @@ def contents(network: Network, runtime_files: dict[str, bytes]) -> dict[str, byt
     files |= {f"ort/{name}": content for name, content in runtime_files.items()}
     files["ort/README.txt"] = runtime.README.encode()
     files[NETWORK] = graph.model.SerializeToString()
-    files[CARD] = network.card.encode()
+    if card is not None:
+        files[CARD] = card.encode()
     novelty = examples = None
-    if splits and (network.reference is not None):
+    if splits and network.reference:
         novelty, pictures = _novelty(state, network.reference, splits.train)
         files |= pictures
     if splits and (sheet := _examples(splits.test)):

@@ -8,7 +8,8 @@ from pathlib import Path
 from cnn.errors import ConfigError, RunDirError, import_extra
 from cnn.runs import outputs, rundir
 from cnn.text import printable, read_json
-from cnn.web.contents import FACTS, contents, read_network
+from cnn.trust.exports import card_text
+from cnn.web.contents import FACTS, NETWORK, contents, read_network
 from cnn.web.runtime import find_runtime
 
 FOLDER = "web"
@@ -39,7 +40,7 @@ def export_web(
     rundir.read_description(run_dir)
     folder = check_folder(run_dir, output)
     runtime_files = find_runtime(runtime, say)
-    files = contents(read_network(run_dir, say, warn), runtime_files)
+    files = contents(read_network(run_dir, say), runtime_files, card_text(run_dir, {"onnx": NETWORK}, warn=warn))
     write_folder(folder, files)
     yield str(folder)
     yield f"{size(files)}; python -m http.server --directory {printable(folder)} serves it"

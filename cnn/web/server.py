@@ -39,17 +39,17 @@ TYPES = {
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD of the files, and of / with index.html."""
 
-    server: "PageServer"
     protocol_version = "HTTP/1.1"
     timeout = 60
 
     def do_GET(self) -> None:
-        if self.headers.get("Host") not in self.server.hosts:
+        server: Any = self.server
+        if self.headers.get("Host") not in server.hosts:
             # Another site, whose name leads here, would read the page.
             self.send_error(HTTPStatus.FORBIDDEN)
             return
         name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
-        content = self.server.files.get(name)
+        content = server.files.get(name)
         if content is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
@@ -124,7 +124,6 @@ def play(
     port: int = 0,
     open_browser: bool = True,
     say: Callable[[str], Any] = lambda line: None,
-    warn: Callable[[str], Any] = lambda line: None,
 ) -> None:
     """Serves the page of a run's best network on the loopback address until a signal; nothing is written.
 
@@ -134,7 +133,6 @@ def play(
       port: to serve at; 0 for any free one.
       open_browser: whether the browser is told to open the page.
       say: called with each line to print.
-      warn: called with a line if the run's card gives no result.
 
     Raises:
       UserError: there is no such run, a package is missing, or the port cannot be used.
@@ -146,7 +144,7 @@ def play(
         rundir.read_description(run_dir)
     with _stoppable(), PageServer(port) as server:
         runtime_files = find_runtime(runtime, say)
-        server.files = contents(read_network(run_dir, say, warn), runtime_files)
+        server.files = contents(read_network(run_dir, say), runtime_files)
         say(f"{server.url} serves the page ({size(server.files)}) to this machine alone; Ctrl-C ends it")
         if open_browser:
             threading.Thread(target=_open, args=(server.url,), daemon=True).start()
