@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -46,6 +47,9 @@ FULLY_OPTIMIZED = {
 }
 """Tests of the programs themselves, of bitwise equality, and of the commands as a user types them. Elsewhere XLA
 optimizes little, here and in the processes that tests start: optimizing took half of the time."""
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
 
 KEYS_CHECKED = {
     *("test_augment", "test_corruptions", "test_fused", "test_models", "test_photos", "test_state", "test_steps"),
@@ -139,3 +143,22 @@ def config(full_config) -> cnn.ExperimentConfig:
 def state(config, small) -> cnn.TrainState:
     """A state before the first step, made for each test, as the steps donate it."""
     return cnn.create_state(config, len(small.train.labels))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window; its camera films a picture that Chromium draws."""
+    if not BROWSER or not DRIVER:
+        pytest.skip("Chromium or its driver is missing; make browser, or apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    # As root, Chromium has no sandbox; it opens only these pages.
+    arguments = "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"
+    for argument in (*arguments, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()

@@ -64,13 +64,14 @@ def picture_url(content: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
-def _asset(name: str) -> str:
+def read_template(name: str) -> str:
+    """Returns the text of a file in ``templates/``."""
     return resources.files("cnn.report").joinpath("templates", *name.split("/")).read_text(encoding="utf-8")
 
 
 def fill_template(template: str, /, **values: Any) -> str:
     """Returns a template with its $names replaced by HTML."""
-    return Template(_asset(template)).substitute(values)
+    return Template(read_template(template)).substitute(values)
 
 
 def render_page(title: str, body: str, data: dict[str, Any], *scripts: str) -> str:
@@ -82,9 +83,9 @@ def render_page(title: str, body: str, data: dict[str, Any], *scripts: str) -> s
       data: the scripts' data, ready for JSON.
       scripts: files in ``templates/``, run after uPlot.
     """
-    library = f"/*\n{_asset('uplot/LICENSE')}*/\n{_asset('uplot/uPlot.iife.min.js')}"
-    sources = [library, *map(_asset, scripts)]
-    style = _asset("uplot/uPlot.min.css") + _asset("page.css")
+    library = f"/*\n{read_template('uplot/LICENSE')}*/\n{read_template('uplot/uPlot.iife.min.js')}"
+    sources = [library, *map(read_template, scripts)]
+    style = read_template("uplot/uPlot.min.css") + read_template("page.css")
 
     def digests(parts: Sequence[str]) -> str:
         return " ".join(

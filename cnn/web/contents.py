@@ -18,7 +18,7 @@ from cnn.data.splits import Split, Splits, load_data
 from cnn.errors import UserError
 from cnn.exchange.exporting import load_pretrained, result_numbers
 from cnn.look.neighbours import evenly_spaced
-from cnn.report.page import webp
+from cnn.report.page import read_template, webp
 from cnn.resolution import korean_names, model_class_names
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import load_images
@@ -104,6 +104,7 @@ def contents(network: Network, runtime_files: dict[str, bytes], card: str | None
     state, config, splits = network.state, network.config, network.splits
     graph = web_graph(state, config)
     files = {path.name: path.read_bytes() for path in resources.files("cnn.web").joinpath("pages").iterdir()}
+    files["page.css"] = read_template("page.css").encode()
     files |= {f"ort/{name}": content for name, content in runtime_files.items()}
     files["ort/README.txt"] = runtime.README.encode()
     files[NETWORK] = graph.model.SerializeToString()
@@ -178,7 +179,7 @@ def _examples(test: Split) -> tuple[dict[str, Any], bytes] | None:
         sheet = webp(tiled(test.images[kept], columns), lossless=True)
         if len(sheet) <= EXAMPLE_BYTES:
             labels = test.labels[kept].tolist()
-            facts = {"count": len(kept), "columns": columns, "labels": labels, "indices": kept.tolist()}
+            facts = {"columns": columns, "height": height, "width": width, "labels": labels, "indices": kept.tolist()}
             return {**facts, "sheet": EXAMPLES_SHEET}, sheet
         most = int(len(kept) * min(0.9, EXAMPLE_BYTES / len(sheet)))
     return None

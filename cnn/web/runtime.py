@@ -29,7 +29,7 @@ MAX_BYTES = 2**26
 """Maximum size of a file that is read."""
 
 README = f"""{NAME} {VERSION}, {LICENSE} license, © Microsoft Corporation
-https://github.com/microsoft/onnxruntime, from https://www.npmjs.com/package/{NAME}/v/{VERSION}
+https://github.com/microsoft/onnxruntime, from npm's package {NAME}@{VERSION}
 
 The files of its plain build for WebAssembly, unchanged. SHA-256:
 {"".join(f"{digest}  {name}{chr(10)}" for name, digest in FILES.items())}"""

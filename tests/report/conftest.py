@@ -1,7 +1,6 @@
-"""Three runs with their pages, and a browser that opens them."""
+"""Three runs with their pages."""
 
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +11,6 @@ from cnn.__main__ import main
 from cnn.report import report
 from tests.helpers import narrow
 from tests.report.pages import NAMES, Explorer, Outputs, Runs, open_page
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="session")
@@ -48,23 +44,6 @@ def expected(runs) -> Outputs:
     images = runs.splits.test.images
     maps = {name: np.asarray(values) for name, values in cnn.feature_maps(state, images).items()}
     return Outputs(np.asarray(cnn.predict(state, images)), maps)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if not BROWSER or not DRIVER:
-        pytest.skip("Chromium or its driver is missing; make browser, or apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    # As root, Chromium has no sandbox; it opens only these pages.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
