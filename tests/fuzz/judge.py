@@ -77,14 +77,14 @@ def judge(example: Example, outcome: Outcome, good: Outcome | None = None) -> li
     return found
 
 
+NOTES = "error: ", "warning: ", "found ", "stopping", "getting ", "making ", "decoding ", "left out, ", "fetching "
+"""How the lines begin that a command may print on stderr."""
+
+
 def _judge_text(outcome: Outcome, verb: str) -> list[Finding]:
     lines = outcome.stderr.splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
-    others = [
-        line
-        for line in lines
-        if not line.startswith(("error: ", "warning: ", "found ", "stopping", "getting ", "making "))
-    ]
+    others = [line for line in lines if not line.startswith(NOTES)]
     found = []
     if bool(outcome.status) != (len(errors) == 1) or not outcome.stderr.endswith(("\n", "")):
         found.append(Finding("not one line", f"{verb}: status {outcome.status}, {len(errors)} errors"))

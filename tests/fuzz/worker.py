@@ -20,7 +20,7 @@ from tests.fuzz.sandbox import MAKES_NOT, TRAINS_NOT, Settled, guard, prepare_li
 from tests.fuzz.world import Mutation, World
 
 MEMORY_BYTES = 2 << 30
-"""Address space that an example may use beyond that of the process at its start."""
+"""Address space that an example may use beyond that of the process when it is ready."""
 
 TINY = (
     *("--model.conv1_features", "2", "--model.conv2_features", "2", "--model.dense_features", "4"),
@@ -146,7 +146,6 @@ def _serve(settings: Settings, connection: Any) -> None:
     tempfile.tempdir = str(place / "tmp")
     sys.dont_write_bytecode = True
     prepare_libraries(settings.compiled)
-    resource.setrlimit(resource.RLIMIT_AS, (_address_space("self") + MEMORY_BYTES, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     outside = guard([str(place), os.path.realpath(settings.compiled)])
@@ -155,6 +154,11 @@ def _serve(settings: Settings, connection: Any) -> None:
         (place / "building").rename(place / "pristine")
     tree = World(place / "pristine", place / "world")
     tree.reset()
+    # What JAX and its libraries take once is no example's: some of each worker's first ones had no memory left.
+    os.chdir(tree.root / "work")
+    _command("cnn", ("predict", "runs/good", "files/boot.png"))
+    os.chdir(tree.root)
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space("self") + MEMORY_BYTES, resource.RLIM_INFINITY))
     connection.send("ready")
     before = world.snapshot(tree.root)
     with contextlib.suppress(EOFError):

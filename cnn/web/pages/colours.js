@@ -1,4 +1,4 @@
-// Colour maps, and pictures of numbers in them. The maps are Matplotlib's viridis, inferno and RdBu.
+// Colour maps, and pictures of numbers in them. They are Matplotlib's viridis, inferno, RdBu and gray.
 
 const SCALES = {
   // Feature maps, from the lowest value (or 0) to the highest.
@@ -8,6 +8,8 @@ const SCALES = {
   heat: "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d24644 e45a31 f1731d f98e09 fcac11 f9cb35 f2ea69 fcffa4",
   // Weights, from the most negative in blue to the most positive in red.
   signed: "053061 175290 2a71b2 3f8ec0 6bacd1 9bc9e0 c2ddec e0ecf3 f7f6f6 fbe5d8 fbccb4 f5aa89 e48066 d05548 ba2832 930e26 67001f",
+  // Pixels, from black to white.
+  grey: "000000 ffffff",
 };
 
 /** By name, 256 colours as little-endian RGBA of 32 bits. */
@@ -33,16 +35,15 @@ export function range(values) {
 /** Returns the colour of a share from 0 to 1 of a scale, RGBA of 32 bits. */
 export const mix = (scale, share) => TABLES[scale][Math.round(255 * Math.min(Math.max(share, 0), 1))];
 
-/** Returns the same for CSS. */
-export function css(scale, share) {
-  const colour = mix(scale, share);
+/** Returns a colour, RGBA of 32 bits, for CSS. */
+export function css(colour) {
   return `rgb(${colour & 255} ${colour >> 8 & 255} ${colour >> 16 & 255})`;
 }
 
-/** Returns whether text on a colour of the signed scale or the maps is better light than dark. */
-export function isDark(scale, share) {
-  const colour = mix(scale, share);
-  return 0.299 * (colour & 255) + 0.587 * (colour >> 8 & 255) + 0.114 * (colour >> 16 & 255) < 140;
+/** Returns white or black, whichever is in higher contrast to a colour, RGBA of 32 bits: at least 4.5 (WCAG 2). */
+export function inkOn(colour) {
+  const [red, green, blue] = [0, 8, 16].map(shift => ((colour >> shift & 255) / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.179 ? "#ffffff" : "#000000";
 }
 
 const scratch = document.createElement("canvas").getContext("2d");

@@ -46,7 +46,7 @@ export function makeLayers(network, list, changed) {
     range.className = "muted small range";
     Object.assign(canvas, {className: "maps", tabIndex: 0});
     canvas.setAttribute("role", "slider");
-    canvas.setAttribute("aria-valuemin", 1);
+    for (const name of ["aria-valuemin", "aria-valuenow"]) canvas.setAttribute(name, 1);
     box.append(canvas);
     section.append(box, range);
     const view = {layer, head, canvas, box, range, section, grid: null};

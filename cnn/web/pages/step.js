@@ -1,6 +1,6 @@
 // One number of a feature map, step by step: the window, the kernel, the products, their sum, the activation; then the
 // window of the pooling. All numbers are the network's own.
-import {css, isDark, range} from "./colours.js";
+import {css, inkOn, mix, range} from "./colours.js";
 
 /** Returns the first convolution of the images, and the pooling of its maps, if the network has them. */
 export function firstLayers(facts) {
@@ -56,7 +56,7 @@ export const format = value => value.toFixed(3).replace("-", "âˆ’").replace(/^âˆ
 /**
  * Returns a table of numbers in colours.
  *
- * @param scale of colours.js; "signed" is centred at 0, "grey" is black for 0 and white for 1.
+ * @param scale of colours.js; "signed" is centred at 0.
  * @param limit the number of the last colour.
  * @param marked [row, column] of the number to mark, if any.
  */
@@ -69,10 +69,10 @@ export function numberTable(caption, rows, scale, limit, marked = null) {
     line.append(...row.map((value, x) => {
       const cell = document.createElement("td");
       const share = scale === "signed" ? (value / (limit || 1) + 1) / 2 : value / (limit || 1);
-      const grey = Math.round(255 * Math.min(Math.max(share, 0), 1));
+      const colour = mix(scale, share);
       cell.textContent = format(value);
-      cell.style.background = scale === "grey" ? `rgb(${grey} ${grey} ${grey})` : css(scale, share);
-      cell.style.color = (scale === "grey" ? grey < 140 : isDark(scale, share)) ? "#ffffff" : "#000000";
+      cell.style.background = css(colour);
+      cell.style.color = inkOn(colour);
       if (marked && marked[0] === y && marked[1] === x) cell.className = "marked";
       return cell;
     }));
