@@ -276,7 +276,7 @@ class LogConfig(Checked):
     group = "log"
 
     figures: bool = True
-    """Draw figures/*.png and write report.html at the end."""
+    """Draw figures/*.png and write report.html at the end, and live.html while training."""
     tracker: Literal["none", "tensorboard", "mlflow"] = "none"
     """Also log each epoch's metrics, weights and images, in tensorboard/ or mlflow/ of the run directory."""
 

@@ -140,6 +140,7 @@ def run(config: ExperimentConfig, run_dir: Path, splits: Splits | None = None) -
 def _fit(config: ExperimentConfig, run_dir: Path, splits: Splits | None, finished: bool) -> Any:
     """``fit`` with the progress on the terminal, and with what its exceptions mean to a user."""
     from cnn.look.tracking import tracked
+    from cnn.report.live import live_page
     from cnn.runs.fit import fit
 
     devices = make_mesh(config.mesh, config.train.device).devices.ravel()
@@ -147,8 +148,17 @@ def _fit(config: ExperimentConfig, run_dir: Path, splits: Splits | None, finishe
     if (run_dir / rundir.HISTORY).exists() and not finished:
         _say(f"found an unfinished run; its epochs so far: {printable(run_dir / rundir.HISTORY)}")
     try:
-        with tracked(config, run_dir, splits, warn) as track, progress(config.train.epochs) as report:
-            return fit(config, run_dir, splits, report, warn, track)
+        with (
+            tracked(config, run_dir, splits, warn) as track,
+            live_page(config, run_dir, splits, warn) as show,
+            progress(config.train.epochs) as report,
+        ):
+
+            def track_and_show(row, state):
+                track(row, state)
+                show(row, state)
+
+            return fit(config, run_dir, splits, report, warn, track_and_show)
     except KeyboardInterrupt as stop:
         reached = str(stop) if isinstance(stop, Stopped) and str(stop) else "stopped"
         _say(one_line(f"{reached}; the same command with --run-dir {run_dir} resumes it"), sys.stderr)

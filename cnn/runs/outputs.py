@@ -17,7 +17,7 @@ UNKNOWN = "unknown.json"
 
 _RUN = {rundir.CONFIG, rundir.HISTORY, rundir.KERNELS, rundir.RESULT, rundir.SUMMARY, rundir.TRANSFER, rundir.LOCK}
 _RUN |= {rundir.CHECKPOINTS, rundir.DAMAGED, rundir.REPORT, rundir.FIGURES, rundir.EXPORT, EVALUATION}
-_RUN |= {"tensorboard", "mlflow", rundir.TEACHERS, rundir.DYNAMICS, ROBUSTNESS, NOVELTY, UNKNOWN}
+_RUN |= {rundir.LIVE, "tensorboard", "mlflow", rundir.TEACHERS, rundir.DYNAMICS, ROBUSTNESS, NOVELTY, UNKNOWN}
 """Names of all that a run writes."""
 
 _ENDS = 4096

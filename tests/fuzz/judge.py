@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 
 OWN = (
-    r"(?:\.lock|(?:figures|export)(?:/.*)?|report\.html|(?:evaluation|robustness|unknown)\.json|novelty\.npz"
+    r"(?:\.lock|(?:figures|export)(?:/.*)?|(?:report|live)\.html|(?:evaluation|robustness|unknown)\.json|novelty\.npz"
     r"|damaged.*|tensorboard.*)"
 )
 """What commands write into a run that is there."""
