@@ -84,13 +84,14 @@ def live_page(
             progress = _resumed(run_dir, row["epoch"] - 1, config.train.monitor)
         progress = progress.after(row, config.train.monitor)
 
-    def show(row: dict[str, Any], state: TrainState) -> None:
+    def show(row: dict[str, Any], state: TrainState, last: bool) -> None:
         nonlocal progress, subject, start
         if subject is None:
             subject = prepare(run_dir, load_data(config.data) if splits is None else splits, state)
             start = perf_counter()
         progress = progress._replace(looks=look(subject, state, row["epoch"]))
-        write("training", f"Training: epoch {row['epoch'] + 1} of at most {config.train.epochs}.")
+        words = f"Training: epoch {row['epoch'] + 1} of at most {config.train.epochs}."
+        write("training", "Trained; the test images follow." if last else words)
 
     def track(row: dict[str, Any], state: TrainState | None) -> None:
         nonlocal start, seconds
@@ -100,7 +101,7 @@ def live_page(
         due = last or perf_counter() >= start + (INTERVAL + 1) * seconds
         if state is not None and allreduce_max(is_primary() and due):
             state, start = on_one_device(state.eval_state), perf_counter()
-            attempt(show, row, state)
+            attempt(show, row, state, last)
             seconds = perf_counter() - start
 
     def finish():

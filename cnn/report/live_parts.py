@@ -83,7 +83,7 @@ def mistakes_section(subject: Subject, probabilities_NxK: np.ndarray, epoch: int
     names = [escaped(shortened(name, NAME)) for name in subject.names]
     items = "".join(
         f"<li><figure>{_image(subject.images[i])}<figcaption><strong>{names[predicted[i]]}</strong> "
-        f"{percent(float(confidence[i]), 1)}<br>is {names[subject.labels[i]]}"
+        f"{percent(float(confidence[i]), 1)}<br>true: {names[subject.labels[i]]}"
         f'<br><span class="muted">image {subject.indices[i]:,}</span></figcaption></figure></li>'
         for i in shown
     )
