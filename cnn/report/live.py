@@ -76,7 +76,8 @@ def live_page(
             warned = True
 
     def write(state: str, words: str) -> None:
-        rundir.write_text(run_dir / rundir.LIVE, render(run_dir, progress, state, words, seconds))
+        page = render(run_dir, progress, state, words, INTERVAL * (perf_counter() - start))
+        rundir.write_text(run_dir / rundir.LIVE, page)
 
     def note(row: dict[str, Any]) -> None:
         nonlocal progress
@@ -152,7 +153,7 @@ def look(subject: Subject, state: TrainState, epoch: int) -> str:
     return kernels + mistakes_section(subject, np.asarray(predict(state, subject.images)), epoch)
 
 
-def render(run_dir: Path, progress: Progress, state: str, words: str, seconds: float) -> str:
+def render(run_dir: Path, progress: Progress, state: str, words: str, wait: float) -> str:
     """Returns the page.
 
     Args:
@@ -160,7 +161,7 @@ def render(run_dir: Path, progress: Progress, state: str, words: str, seconds: f
       progress: of at least one epoch.
       state: training, stopped or finished.
       words: a sentence on the state.
-      seconds: that writing the page takes.
+      wait: seconds until it may be written again.
     """
     config = rundir.read_description(run_dir)["config"]
     history, now = progress.history, time()
@@ -190,6 +191,6 @@ def render(run_dir: Path, progress: Progress, state: str, words: str, seconds: f
     )
     data = {
         "curves": {"all": {"epochs": [row["epoch"] for row in history], "best": progress.stopper.best_epoch, **curves}},
-        "live": {"state": state, "written": now, "wait": history[-1]["seconds"] + INTERVAL * seconds},
+        "live": {"state": state, "written": now, "wait": history[-1]["seconds"] + wait},
     }
     return render_page(f"Epoch {epoch} of {epochs}: {config.name}", body, data, "charts.js", "live.js")
