@@ -169,6 +169,8 @@ def test_an_experiment_draws_its_figures_and_writes_its_report(trained):
     assert (run_dir / "report.html").stat().st_size > 100_000
     assert {path.stem for path in (run_dir / "figures").iterdir()} == FIGURES
     assert json.loads((run_dir / "result.json").read_text())["seconds"]["figures"] > 0
+    live = (run_dir / "live.html").read_text(encoding="utf-8")
+    assert '"state":"finished"' in live and '"epochs":[1,2]' in live
 
 
 def test_the_same_command_again_reports_a_finished_run(trained):
