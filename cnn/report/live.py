@@ -76,8 +76,7 @@ def live_page(
             warned = True
 
     def write(state: str, words: str) -> None:
-        page = render(run_dir, progress, state, words, INTERVAL * (perf_counter() - start))
-        rundir.write_text(run_dir / rundir.LIVE, page)
+        rundir.write_text(run_dir / rundir.LIVE, render(run_dir, progress, state, words, INTERVAL * seconds))
 
     def note(row: dict[str, Any]) -> None:
         nonlocal progress
@@ -86,11 +85,12 @@ def live_page(
         progress = progress.after(row, config.train.monitor)
 
     def show(row: dict[str, Any], state: TrainState, last: bool) -> None:
-        nonlocal progress, subject, start
+        nonlocal progress, subject, start, seconds
         if subject is None:
             subject = prepare(run_dir, load_data(config.data) if splits is None else splits, state)
             start = perf_counter()
         progress = progress._replace(looks=look(subject, state, row["epoch"]))
+        seconds = perf_counter() - start
         words = f"Training: epoch {row['epoch'] + 1} of at most {config.train.epochs}."
         write("training", "Trained; the test images follow." if last else words)
 
