@@ -224,6 +224,16 @@ def test_the_epoch_at_which_early_stopping_ends_the_run_is_always_written(clocke
     assert clocked([_row(1), _row(2, 3.0), _row(3, 3.0)], epochs=100, patience=2) == [1, 3, 3]
 
 
+def test_all_processes_hand_over_their_shards_when_the_primary_one_writes(clocked, monkeypatch):
+    asked, handed = [], []
+    monkeypatch.setattr(live, "is_primary", lambda: False)
+    # The primary process writes after the second of three epochs.
+    monkeypatch.setattr(live, "allreduce_max", lambda due: asked.append(due) or len(asked) == 2)
+    monkeypatch.setattr(live, "on_one_device", handed.append)
+    assert clocked(map(_row, range(1, 4)), epochs=3) == []
+    assert asked == [False] * 3 and len(handed) == 1
+
+
 @pytest.mark.parametrize("train", [{"fused": True}, {}])
 def test_without_figures_and_for_a_fused_run_there_is_no_page(config, tmp_path, train):
     log = cnn.LogConfig(figures=bool(train))
@@ -238,6 +248,8 @@ def test_at_most_some_evenly_spaced_images_are_looked_at(trained, small, monkeyp
     assert subject.indices.tolist() == [0, 14, 29, 43, 57, 72, 86, 100, 115, 129]
     np.testing.assert_array_equal(subject.labels, small.val.labels[subject.indices])
     assert subject.layer == "conv1" and subject.names == NAMES
+    assert "Kernels" in live.look(subject, trained.result.state, 1)
+    assert "Kernels" not in live.look(subject._replace(layer=None), trained.result.state, 1)
 
 
 def _pixels(section):
