@@ -111,6 +111,10 @@ def _stoppable() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         raise Stopped(number)
 
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread can handle signals.
+        yield
+        return
     previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield

@@ -25,6 +25,7 @@ def prepare_libraries(compiled: str) -> None:
     from cnn.data import cache, idx
     from cnn.errors import DataError
     from cnn.training import state
+    from cnn.web import runtime
 
     Image.new("L", (8, 8)).save(picture := io.BytesIO(), "PNG")
 
@@ -47,7 +48,8 @@ def prepare_libraries(compiled: str) -> None:
         with open(file, "wb") if isinstance(file, (str, os.PathLike)) else contextlib.nullcontext(file) as stream:
             stream.write(picture.getvalue())
 
-    cache._fetch = refuse
+    # Without onnxruntime-web, accepted lines of play and export --format web end here, before a page is served.
+    cache._fetch = runtime._fetch = refuse
     jax.distributed.initialize = not_joined
     # By setattr, as type checkers refuse another signature.
     setattr(matplotlib.figure.Figure, "savefig", save)  # noqa: B010

@@ -25,6 +25,7 @@ DIRECTORIES = {
     "evaluate": ["evaluate", "{run}"],
     "unknown": ["evaluate", "{run}", "--unknown"],
     "evaluate robustness": ["evaluate", "{run}", "--robust"],
+    "web": ["export", "{run}", "--format", "web"],
 }
 
 
