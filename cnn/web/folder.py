@@ -87,7 +87,8 @@ def _foreign(folder: Path) -> str:
     names = values["files"] if isinstance(values, dict) and isinstance(values.get("files"), list) else []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name not in names and not (name == "ort" and path.is_dir() and not path.is_symlink()):
+        is_ours = path.is_dir() if name == "ort" else name in names and path.is_file()
+        if path.is_symlink() or not is_ours:
             return name
     return ""
 
