@@ -179,8 +179,8 @@ def _examples(test: Split) -> tuple[dict[str, Any], bytes] | None:
         sheet = webp(tiled(test.images[kept], columns), lossless=True)
         if len(sheet) <= EXAMPLE_BYTES:
             labels = test.labels[kept].tolist()
-            facts = {"columns": columns, "height": height, "width": width, "labels": labels, "indices": kept.tolist()}
-            return {**facts, "sheet": EXAMPLES_SHEET}, sheet
+            facts = {"count": len(kept), "columns": columns, "height": height, "width": width, "labels": labels}
+            return {**facts, "indices": kept.tolist(), "sheet": EXAMPLES_SHEET}, sheet
         most = int(len(kept) * min(0.9, EXAMPLE_BYTES / len(sheet)))
     return None
 

@@ -83,9 +83,10 @@ def test_the_facts_of_a_run_on_a_published_data_set(files, finished, small, full
     assert [layer["name"] for layer in facts["layers"]] == [row.name for row in layer_table(state)]
     assert facts["grad_cam"] == "pool2" and facts["files"] == sorted(files)
     assert facts["runtime"] == {"name": "onnxruntime-web", "version": "1.30.0", "license": "MIT"}
-    assert {"index.html", "network.onnx", "README.md", "ort/README.txt"} < set(files)
+    assert {"index.html", "page.css", "network.onnx", "README.md", "ort/README.txt"} < set(files)
     examples = facts["examples"]
     assert examples["indices"] == [i * 110 // 100 for i in range(100)] and examples["count"] == 100
+    assert (examples["height"], examples["width"]) == (28, 28)
     assert examples["labels"] == small.test.labels[examples["indices"]].tolist()
     cells = _cells(files["examples.webp"], 100, examples["columns"], 28, 28)
     np.testing.assert_array_equal(cells, small.test.images[examples["indices"]].repeat(3, -1))
