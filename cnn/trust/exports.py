@@ -101,6 +101,7 @@ def card_text(
     license: str = UNKNOWN_LICENSE,
     command: str = "",
     warn: Callable[[str], None] = lambda line: None,
+    evaluate: bool = True,
 ) -> str:
     """Returns the card of ``write_card``.
 
@@ -111,6 +112,7 @@ def card_text(
       license: as in ``write_card``, like the others.
       command: that made the network.
       warn: called with a line.
+      evaluate: whether the images are classified, which takes some seconds.
 
     Raises:
       UserError: there is no such run.
@@ -119,7 +121,8 @@ def card_text(
     state, config = load_best(run_dir)
     evaluation = None
     try:
-        evaluation, _ = evaluate_run(run_dir)
+        if evaluate:
+            evaluation, _ = evaluate_run(run_dir)
     except UserError as error:
         warn(f"the card gives no result: {error}")
     # Of another state of the run, if that has trained longer since.

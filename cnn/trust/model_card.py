@@ -56,7 +56,7 @@ def model_card(
       parameters: number of its parameters.
       train_images: number of images that it was trained on.
       files: names of the exported files, by format.
-      evaluation: as in evaluation.json; None if the images are missing.
+      evaluation: as in evaluation.json; None if it was not measured.
       robustness: as in robustness.json; None if it was not measured.
       quantized: what ``cnn.exchange.int8.compare`` returned; None if it was not.
       license: of the weights, by its name on the Hugging Face Hub.
@@ -165,7 +165,7 @@ def _option(name: str, value: Any) -> str:
 
 def _result(evaluation: dict[str, Any] | None) -> str:
     if evaluation is None:
-        return "Not measured: the images were missing when this card was written."
+        return "Not measured when this card was written."
     low, high = evaluation["accuracy_interval"]
     count = sum(scores["images"] for scores in evaluation["classes"].values())
     return (

@@ -14,9 +14,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cnn.errors import ConfigError, Stopped, import_extra
+from cnn.exchange.exporting import PRETRAINED
 from cnn.runs import rundir
 from cnn.text import reason
-from cnn.web.contents import contents, read_network
+from cnn.trust.exports import card_text
+from cnn.web.contents import CARD, NETWORK, contents, read_network
 from cnn.web.folder import size
 from cnn.web.runtime import find_runtime
 
@@ -148,11 +150,18 @@ def play(
         rundir.read_description(run_dir)
     with _stoppable(), PageServer(port) as server:
         runtime_files = find_runtime(runtime, say)
-        server.files = contents(read_network(run_dir, say), runtime_files)
+        server.files = contents(read_network(run_dir, say), runtime_files, _card(run_dir))
         say(f"{server.url} serves the page ({size(server.files)}) to this machine alone; Ctrl-C ends it")
         if open_browser:
             threading.Thread(target=_open, args=(server.url,), daemon=True).start()
         server.serve_forever()
+
+
+def _card(run_dir: Path | None) -> str:
+    """The card of ``read_network``'s network, without a result, which takes longer to measure than all else."""
+    if run_dir is None:
+        return PRETRAINED.with_name(CARD).read_text(encoding="utf-8")
+    return card_text(run_dir, {"onnx": NETWORK}, evaluate=False)
 
 
 def _open(url: str) -> None:

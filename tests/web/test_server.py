@@ -113,7 +113,7 @@ def played(tmp_path, monkeypatch) -> Callable[..., tuple[int, list[str]]]:
     monkeypatch.setattr(server.webbrowser, "open", opened.append)
     monkeypatch.setattr(server, "find_runtime", lambda *arguments: {})
     monkeypatch.setattr(server, "read_network", lambda *arguments: None)
-    monkeypatch.setattr(server, "contents", lambda *arguments: FILES)
+    monkeypatch.setattr(server, "contents", lambda network, runtime, card: {**FILES, "README.md": card.encode()})
 
     def play(number: int, *options: str) -> tuple[int, list[str]]:
         serve_forever = server.PageServer.serve_forever
@@ -121,6 +121,7 @@ def played(tmp_path, monkeypatch) -> Callable[..., tuple[int, list[str]]]:
         def serve(page: server.PageServer) -> None:
             def use() -> None:
                 assert _get(page.server_port, "/")[2] == FILES["index.html"]
+                assert b'library_name: "fashion-cnn"' in _get(page.server_port, "/README.md")[2]
                 os.kill(os.getpid(), number)
 
             threading.Thread(target=use).start()

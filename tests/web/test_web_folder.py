@@ -117,7 +117,7 @@ def test_the_page_says_of_the_same_images_as_predict_that_they_are_unlike_the_tr
     assert errors.mean() < 12 and errors.mean((1, 2)).max() < 40
 
 
-def _own(shape: tuple[int, int, int], counts: tuple[int, int]) -> contents.Network:
+def _own(shape: Any, counts: tuple[int, int]) -> contents.Network:
     """A network for own images with hostile names, untrained."""
     rng = np.random.default_rng(0)
     names = HOSTILE
