@@ -209,6 +209,11 @@ def _say(line: str, stream: Any = None) -> None:
         print(line, file=stream, flush=True)
 
 
+def note(line: str) -> None:
+    """Prints what a command does besides its output."""
+    _say(line, sys.stderr)
+
+
 def warn(line: str) -> None:
     """Prints a problem that does not stop the run."""
     _say(f"warning: {one_line(line)}", sys.stderr)

@@ -10,7 +10,7 @@ from cnn.config import DataConfig
 from cnn.errors import ConfigError, DamagedError, DataError
 from cnn.exchange.exporting import FormatName
 from cnn.rules import integer, require
-from cnn.run import named_or_new, result_table, warn
+from cnn.run import named_or_new, note, result_table, warn
 from cnn.text import printable
 
 
@@ -87,7 +87,7 @@ def predict(
     unread = 0
     paths = image_files(images)
     inverted = {"auto": None, "yes": True, "no": False}[invert]
-    for line, is_read in predict_files(run_dir, paths, inverted, json, lambda line: print(line, file=sys.stderr)):
+    for line, is_read in predict_files(run_dir, paths, inverted, json, note):
         print(line, flush=True)
         unread += not is_read
     if unread:
@@ -269,8 +269,6 @@ def play(
         open: Tell the browser to open the page.
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
-    ports = integer(0, 65_535)
-    require(ports.holds(port), "port", port, ports.allowed)
     if pretrained and experiment is not None:
         raise ConfigError("--experiment has no effect with --pretrained; leave one out")
     if pretrained == (run_dir is not None):
@@ -279,16 +277,7 @@ def play(
     import_family(experiment)
     from cnn.web.server import play
 
-    try:
-        play(run_dir, runtime, port, open, note)
-    except KeyboardInterrupt:
-        note("stopped")
-        raise
-
-
-def note(line: str) -> None:
-    """Prints what a command is about to do, which is no part of its output."""
-    print(line, file=sys.stderr, flush=True)
+    play(run_dir, runtime, port, open, note)
 
 
 def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None = None) -> None:

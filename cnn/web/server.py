@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from cnn.errors import ConfigError, Stopped, import_extra
 from cnn.exchange.exporting import PRETRAINED
+from cnn.rules import integer, require
 from cnn.runs import rundir
 from cnn.text import reason
 from cnn.trust.exports import card_text
@@ -107,8 +108,8 @@ class PageServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """Raises Stopped within the block at SIGTERM, as Python raises KeyboardInterrupt at SIGINT."""
+def _stoppable(say: Callable[[str], Any]) -> Iterator[None]:
+    """Raises Stopped within the block at SIGTERM, as Python raises KeyboardInterrupt at SIGINT, and says so."""
 
     def stop(number: int, frame: Any) -> None:
         raise Stopped(number)
@@ -120,6 +121,9 @@ def _stoppable() -> Iterator[None]:
     previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        say("stopped")
+        raise
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -145,10 +149,12 @@ def play(
       DamagedError: the checkpoint is damaged.
       KeyboardInterrupt: at SIGINT, or at SIGTERM as Stopped.
     """
+    ports = integer(0, 65_535)
+    require(ports.holds(port), "port", port, ports.allowed)
     import_extra("onnx")
     if run_dir is not None:
         rundir.read_description(run_dir)
-    with _stoppable(), PageServer(port) as server:
+    with _stoppable(say), PageServer(port) as server:
         runtime_files = find_runtime(runtime, say)
         server.files = contents(read_network(run_dir, say), runtime_files, _card(run_dir))
         say(f"{server.url} serves the page ({size(server.files)}) to this machine alone; Ctrl-C ends it")
