@@ -277,7 +277,7 @@ def play(
     import_family(experiment)
     from cnn.web.server import play
 
-    play(run_dir, runtime, port, open, note)
+    play(run_dir, runtime, port, open, note, lambda line: print(line, flush=True))
 
 
 def import_(file: Path, /, run_dir: Path | None = None, experiment: str | None = None) -> None:

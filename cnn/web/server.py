@@ -134,15 +134,17 @@ def play(
     port: int = 0,
     open_browser: bool = True,
     say: Callable[[str], Any] = lambda line: None,
+    show: Callable[[str], Any] = lambda line: None,
 ) -> None:
-    """Serves the page of a run's best network on the loopback address until a signal; nothing is written.
+    """Serves the page of a run's best network on the loopback address until a signal; no folder is written.
 
     Args:
       run_dir: directory of the run; None for the network that ships.
       runtime: directory with onnxruntime-web; None for the cache, into which it is fetched once.
       port: to serve at; 0 for any free one.
       open_browser: whether the browser is told to open the page.
-      say: called with each line to print.
+      say: called with a line before something is fetched or computed that takes a while, and at the end.
+      show: called with the line that has the address.
 
     Raises:
       UserError: there is no such run, a package is missing, or the port cannot be used.
@@ -157,7 +159,7 @@ def play(
     with _stoppable(say), PageServer(port) as server:
         runtime_files = find_runtime(runtime, say)
         server.files = contents(read_network(run_dir, say), runtime_files, _card(run_dir))
-        say(f"{server.url} serves the page ({size(server.files)}) to this machine alone; Ctrl-C ends it")
+        show(f"{server.url} serves the page ({size(server.files)}) to this machine alone; Ctrl-C ends it")
         if open_browser:
             threading.Thread(target=_open, args=(server.url,), daemon=True).start()
         server.serve_forever()

@@ -139,8 +139,8 @@ def test_a_signal_ends_it_with_its_status_and_a_line(played, number, status, cap
     before = signal.getsignal(signal.SIGTERM)
     assert played(number, "--pretrained", "--no-open") == (status, [])
     out, err = capsys.readouterr()
-    address, end = err.splitlines()
-    assert not out and end == "stopped" and signal.getsignal(signal.SIGTERM) == before
+    (address,) = out.splitlines()
+    assert err == "stopped\n" and signal.getsignal(signal.SIGTERM) == before
     assert address.startswith("http://127.0.0.1:") and address.endswith(" to this machine alone; Ctrl-C ends it")
     port = int(address.split("/")[2].split(":")[1])
     with pytest.raises(ConnectionRefusedError):
@@ -152,7 +152,7 @@ def test_the_browser_is_told_the_address(played, capsys):
     deadline = time.monotonic() + 20
     while not opened and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert opened == [capsys.readouterr().err.split()[0]]
+    assert opened == [capsys.readouterr().out.split()[0]]
 
 
 @pytest.mark.parametrize(
