@@ -1,6 +1,7 @@
 """A run's page as a folder, which any static host serves as it is; written whole, or not at all."""
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,7 +44,7 @@ def export_web(
     files = contents(read_network(run_dir, say), runtime_files, card_text(run_dir, {"onnx": NETWORK}, warn=warn))
     write_folder(folder, files)
     yield str(folder)
-    yield f"{size(files)}; python -m http.server --directory {printable(folder)} serves it"
+    yield f"{size(files)}; python -m http.server --directory {shlex.quote(printable(folder))} serves it"
 
 
 def size(files: dict[str, bytes]) -> str:

@@ -156,4 +156,5 @@ def test_a_named_directory_without_the_files_is_refused(damage, tmp_path):
 
 def test_the_shipped_note_names_version_license_and_digests():
     assert runtime.README.startswith("onnxruntime-web 1.30.0, MIT license")
+    assert "Copyright (c) Microsoft Corporation" in runtime.README and runtime.README.count("\n\n") >= 4
     assert all(name in runtime.README for name in CONTENTS)
