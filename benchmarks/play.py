@@ -2,7 +2,7 @@
 
 python -m benchmarks.play [--strokes 200] [--loads 10] [--results DIR]
 
-The page is that of the network that ships, the chapter's layers, served as ``python -m cnn play --pretrained`` does; the
+The page is that of the network that ships, the chapter's layers, served as by ``python -m cnn play --pretrained``; the
 times are those that the page itself notes (User Timing). Of each stroke, a click and a movement. Until it can be used:
 from the start of the navigation to the first answer, with the browser's cache empty. All layers are in view.
 """

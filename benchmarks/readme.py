@@ -23,11 +23,12 @@ from benchmarks.markdown import (
     time_cell,
     versions,
 )
+from benchmarks.play_table import play_table
 from benchmarks.rungs_tables import rungs_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/ladder.md", "docs/performance.md", "docs/scaling.md")
+PAGES = ("README.md", "docs/ladder.md", "docs/performance.md", "docs/scaling.md", "docs/web.md")
 
 
 def seeds_table(result: dict[str, Any]) -> str:
@@ -326,6 +327,7 @@ TABLES = {
     "roofline": roofline_table,
     "scaling": scaling_table,
     "devices": devices_table,
+    "play": play_table,
 }
 
 

@@ -2,13 +2,14 @@
 
 import io
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import cnn
-from cnn.data.image_files import fit_image, reading
+from cnn.data.image_files import Resize, fit_image, reading
 from cnn.text import printable
 from tests.report.pages import set_viewport
 from tests.web.play_page import HOSTILE, PlayPage
@@ -96,7 +97,7 @@ def test_the_preprocessing_is_that_of_predict_to_the_bit(page):
         # Some with light borders, which are inverted.
         pixels = np.maximum(pixels, 120) if number % 3 else pixels // 5 * 5
         shape = *(int(side) for side in rng.integers(1, 40, 2)), wanted
-        resize, invert = ("pad", "crop", "stretch")[number % 3], None if number % 2 else False
+        resize, invert = get_args(Resize)[number % 3], None if number % 2 else False
         picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
         result, inverted = fit_image(picture, shape, invert, resize)
         expected.append((result.ravel().tolist(), inverted))
