@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -163,7 +164,7 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
       RunDirError: it is damaged, or was changed, or is of another run.
     """
     path = run_dir / RESULT
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     result, values = _check_fields(path, _read_json(path), _RESULT), _read_config(run_dir)
     if is_recorded(run_dir, result) and (other := identity.differing_digest(result, values)):

@@ -1,6 +1,7 @@
 """A run directory -> which of its files and checkpoints are damaged, changed, or of another run."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,10 @@ def verify(run_dir: Path) -> dict[str, str]:
     if not (run_dir / rundir.CONFIG).exists():
         raise RunDirError(f"{run_dir} has no {rundir.CONFIG}; name a directory that a run has written")
     description = check(rundir.CONFIG, lambda: rundir.read_description(run_dir))
-    finished = (run_dir / rundir.RESULT).exists()
+    # Also if it is a link that leads nowhere.
+    finished, started = (os.path.lexists(run_dir / name) for name in (rundir.RESULT, rundir.HISTORY))
     result = check(rundir.RESULT, lambda: rundir.read_result(run_dir)) if finished else None
-    started = finished or (run_dir / rundir.HISTORY).exists()
+    started = finished or started
     history = check(rundir.HISTORY, lambda: rundir.read_history(run_dir)) if started else None
     for name in derived.DERIVED:
         if (run_dir / name).exists():

@@ -128,6 +128,13 @@ def test_a_value_written_by_hand_is_found(copied, four_epochs, small, file, chan
         cnn.load_result(copied)
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "result.json"])
+def test_verify_reports_a_file_that_is_a_link_to_nowhere(interrupted, name):
+    (interrupted / name).unlink(missing_ok=True)
+    (interrupted / name).symlink_to(name)
+    assert [file for file, problem in verification.verify(interrupted).items() if problem] == [name]
+
+
 def test_verify_compares_the_layer_table_and_the_kernels_with_the_checkpoint(copied, interrupted):
     for name, old, new in (("summary.txt", "conv1", "conv9"), ("kernels.jsonl", "0.", "1.")):
         content = (copied / name).read_text()
