@@ -35,6 +35,7 @@ from cnn.models.alexnet import AlexNetConfig
 from cnn.models.cnn import ModelConfig
 from cnn.models.dense import DenseConfig
 from cnn.models.efficientnet import EfficientNetConfig
+from cnn.models.recurrent import RecurrentConfig
 from cnn.models.resnet import ResNetConfig
 from cnn.models.vit import ViTConfig
 from cnn.resolution import class_names
@@ -67,6 +68,7 @@ __all__ = [
     "Metrics",
     "ModelConfig",
     "OptimConfig",
+    "RecurrentConfig",
     "ResNetConfig",
     "Result",
     "RunDirError",

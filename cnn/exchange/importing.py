@@ -48,8 +48,10 @@ def match_layers(state: TrainState, layers: Sequence[SourceLayer], channels_firs
     """
     table = layer_table(state)
     rows = [row for row in table if row.parameters]
-    if foreign := sorted({row.kind for row in rows} - {"Conv", "Dense"}):
-        raise UserError(f"the model has layers of the kind {foreign[0]}; only Conv and Dense can be imported")
+    if foreign := sorted({row.kind for row in rows} - {"Conv", "Dense", "Recurrent"}):
+        raise UserError(
+            f"the model has layers of the kind {foreign[0]}; only Conv, Dense and Recurrent can be imported"
+        )
     layers = _in_model_order(state, rows, layers)
     available, expected = {}, {}
     for row, layer in zip_longest(rows, layers):

@@ -26,7 +26,7 @@ from cnn.text import parse_json
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-KINDS = {"Conv2D": "Conv", "Dense": "Dense"}
+KINDS = {"Conv2D": "Conv", "Dense": "Dense", "LSTM": "Recurrent", "GRU": "Recurrent", "SimpleRNN": "Recurrent"}
 """By layer class: the kind here."""
 
 NDIMS = {4: "Conv", 2: "Dense"}
@@ -131,7 +131,10 @@ def _numbered_groups(names: list[str], weights: dict[str, np.ndarray], config: A
     leaves: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for name, values in weights.items():
         group, _, number = name.rpartition("/vars/")
-        leaves[group][{"0": "kernel", "1": "bias"}.get(number, number)] = values
+        # A recurrent layer keeps its weights in its cell.
+        order = ("kernel", "recurrent_kernel", "bias") if group.endswith("/cell") else ("kernel", "bias")
+        leaf = order[int(number)] if number.isdecimal() and int(number) < len(order) else number
+        leaves[group.removesuffix("/cell")][leaf] = values
     if config is None:
         return [
             _Group(tuple(map(_numbered, group.split("/"))), group, arrays, None) for group, arrays in leaves.items()
@@ -237,8 +240,10 @@ def _texts(item: Any, name: str, size: int) -> list[str]:
 
 
 def _source_layer(group: _Group) -> SourceLayer:
-    kernel = group.leaves.get("kernel")
-    kind = None if kernel is None or not group.leaves.keys() <= {"kernel", "bias"} else NDIMS.get(kernel.ndim)
+    kernel, names = group.leaves.get("kernel"), group.leaves.keys()
+    kind = None if kernel is None or not names <= {"kernel", "bias"} else NDIMS.get(kernel.ndim)
+    if names == {"kernel", "recurrent_kernel", "bias"}:
+        kind = "Recurrent"
     if kind is None or group.class_name is not None and KINDS.get(group.class_name) != kind:
         return SourceLayer(group.name, "other", group.leaves)
     return SourceLayer(group.name, kind, group.leaves)

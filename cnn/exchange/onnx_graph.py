@@ -13,6 +13,7 @@ import numpy as np
 from cnn.config import ExperimentConfig
 from cnn.errors import UserError, import_extra
 from cnn.models import layers
+from cnn.models.recurrent import CELLS, Last, Recurrent, Rows
 from cnn.resolution import model_class_names
 from cnn.training.state import TrainState
 from cnn.training.summary import intercept_methods, layer_table
@@ -161,6 +162,41 @@ def _attention(add: Add, layer: Any, leaves: dict, x: Value) -> str:
     return add("Reshape", outputs, _array(0, 0, layer.heads * features))
 
 
+# ONNX's own orders of the gates, and its operators.
+_RECURRENT = {
+    "lstm": ("LSTM", ("input", "output", "forget", "candidate"), {}),
+    "gru": ("GRU", ("update", "reset", "candidate"), {"linear_before_reset": 1}),
+    "rnn": ("RNN", ("candidate",), {}),
+}
+
+
+def _recurrent(add: Add, layer: Any, leaves: dict, sequence: Value) -> str:
+    operator, order, attributes = _RECURRENT[layer.cell]
+    gates = CELLS[layer.cell].gates
+
+    def columns(array: np.ndarray) -> np.ndarray:
+        """The columns of each gate, [..., G F], in ONNX's order, as rows: [G F, ...]."""
+        parts = np.split(array, len(gates), -1)
+        return np.concatenate([parts[gates.index(gate)] for gate in order], -1).T
+
+    kernel, recurrent_kernel = (columns(leaves[name])[None] for name in ("kernel", "recurrent_kernel"))
+    both = leaves["bias"] if leaves["bias"].ndim == 2 else np.stack([leaves["bias"], np.zeros_like(leaves["bias"])])
+    bias = np.concatenate([columns(one) for one in both])[None]
+    steps_first = add("Transpose", sequence.name, perm=(1, 0, 2))
+    outputs = add(operator, steps_first, kernel, recurrent_kernel, bias, hidden_size=layer.features, **attributes)
+    # [T, 1, B, F], with an axis of directions.
+    return add("Squeeze", add("Transpose", outputs, perm=(2, 0, 1, 3)), _array(2))
+
+
+def _rows(add: Add, layer: Any, leaves: dict, images: Value) -> str:
+    _, height, width, channels = images.shape
+    return add("Reshape", _channels_last(add, images), _array(0, height, width * channels))
+
+
+def _last(add: Add, layer: Any, leaves: dict, sequence: Value) -> str:
+    return add("Gather", sequence.name, np.array(sequence.shape[1] - 1, np.int64), axis=1)
+
+
 NODES: dict[type, Callable[..., str]] = {
     layers.Conv: _conv,
     layers.DepthwiseConv: _conv,
@@ -175,6 +211,9 @@ NODES: dict[type, Callable[..., str]] = {
     layers.Scale: _scale,
     layers.PositionEmbedding: _position_embedding,
     layers.Attention: _attention,
+    Recurrent: _recurrent,
+    Rows: _rows,
+    Last: _last,
 }
 """By kind of layer: adds its nodes, given ``add``, the layer, its arrays by name and its inputs; returns its output."""
 

@@ -19,9 +19,10 @@ class SourceLayer(NamedTuple):
 
     name: str
     kind: str
-    """``Conv``, ``Dense`` or ``other``."""
+    """``Conv``, ``Dense``, ``Recurrent`` or ``other``."""
     leaves: dict[str, np.ndarray]
-    """float32 ``kernel``, [H, W, C, F] or [inputs, outputs], and ``bias``, if it has one."""
+    """float32 ``kernel``, [H, W, C, F] or [inputs, outputs], and ``bias``, if it has one; of a recurrent layer as in
+    ``cnn.models.recurrent.Recurrent``."""
 
 
 @contextmanager

@@ -109,7 +109,32 @@ def _hint(path: Path) -> str:
     return f'torch.save(model.state_dict(), "{path.name}") writes a file that can be imported'
 
 
+RECURRENT = {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}
+"""The leaves of an LSTM, GRU or RNN of one layer and one direction."""
+
+
+def _recurrent_layer(name: str, leaves: dict[str, np.ndarray]) -> SourceLayer:
+    """A recurrent layer with the gates in the order here, which of a GRU is another."""
+    features = leaves["weight_hh_l0"].shape[1]
+    gates = len(leaves["bias_hh_l0"]) // features
+    if gates == 3:
+        order = np.arange(3 * features).reshape(3, features)[[1, 0, 2]].ravel()
+        leaves = {leaf: values[order] for leaf, values in leaves.items()}
+    biases = leaves["bias_ih_l0"], leaves["bias_hh_l0"]
+    return SourceLayer(
+        name,
+        "Recurrent",
+        {
+            "kernel": leaves["weight_ih_l0"].T,
+            "recurrent_kernel": leaves["weight_hh_l0"].T,
+            "bias": np.stack(biases) if gates == 3 else sum(biases),
+        },
+    )
+
+
 def _torch_layer(name: str, leaves: dict[str, np.ndarray]) -> SourceLayer:
+    if leaves.keys() == RECURRENT:
+        return _recurrent_layer(name, leaves)
     kinds = {2: ("Dense", (1, 0)), 4: ("Conv", (2, 3, 1, 0))}
     weight = leaves.get("weight")
     if weight is None or weight.ndim not in kinds or not leaves.keys() <= {"weight", "bias"}:

@@ -13,7 +13,9 @@ from cnn.look.attention import received_attention
 from cnn.look.faithfulness import RANDOM, Explained, explain
 from cnn.look.features import feature_maps
 from cnn.look.neighbours import neighbours_figure
+from cnn.look.reading import reading_figure
 from cnn.look.run_figures import figures_directory, initial_state, layer_kernel, layer_maps, write_figures
+from cnn.models.recurrent import RecurrentConfig
 from cnn.models.vit import ViTConfig
 from cnn.resolution import model_class_names
 from cnn.runs.checkpoint import load_best
@@ -111,6 +113,8 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     }
     if isinstance(model := config.model, ViTConfig):
         drawings["look_attention"] = lambda: attention_figure(state, image, model, subject)
+    if isinstance(config.model, RecurrentConfig):
+        drawings["look_reading"] = lambda: reading_figure(state, image, names, subject)
     if file is not None:
         drawings |= neighbours_figure(run_dir, config, state, image, layer, description)
     if "kernel" in state.params.get(layer, {}):

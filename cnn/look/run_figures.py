@@ -12,7 +12,9 @@ from cnn.errors import DamagedError, RunDirError, UserError
 from cnn.figures import dynamics_plots, image_plots, kernel_plots, plots
 from cnn.look.dynamics import Dynamics, exemplars, run_dynamics
 from cnn.look.features import feature_maps
+from cnn.look.reading import reading_figure
 from cnn.models import layers as shipped_layers
+from cnn.models.recurrent import RecurrentConfig
 from cnn.resolution import korean_names, model_class_names
 from cnn.runs import derived, outputs, rundir
 from cnn.runs.result import Result, load_images
@@ -31,6 +33,7 @@ OUTPUT_HINT = "fix that, or name another directory with --output"
 FIGURES = (
     *("learning_curves.png", "sample.png", "model.png", "weights_histogram.png", "first_image.png"),
     *("kernels_*.png", "feature_maps_*.png", "probabilities.png", "dynamics.png"),
+    "reading.png",
 )
 """Patterns of the names of a run's figures."""
 
@@ -62,7 +65,7 @@ def layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.nda
 def layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
     """Returns a layer's output for the first image: [H, W, C], or [F] of a layer without pixels.
 
-    Tokens [T, D] are arranged like their pixels.
+    Tokens [T, D] are arranged like their pixels; a sequence of rows is one map, [T, D, 1].
 
     Args:
       maps: as ``feature_maps`` returns them.
@@ -71,7 +74,7 @@ def layer_maps(maps: Mapping[str, Any], name: str) -> np.ndarray:
     names, outputs = list(maps), np.asarray(maps[name][0])
     if outputs.ndim == 2:
         before = [maps[other].shape[1:3] for other in names[: names.index(name)] if maps[other].ndim == 4]
-        outputs = outputs.reshape(*before[-1], -1)
+        outputs = outputs.reshape(*before[-1], -1) if before else outputs[..., None]
     return outputs
 
 
@@ -137,6 +140,11 @@ def figures(
         **_kernel_figures(config, result, layers, kernels),
         "first_image": lambda: image_plots.image(train.images[0], f"{description[0].upper()}{description[1:]}"),
         **{f"feature_maps_{layer.name}": draw_maps(layer.name) for layer in layers if _has_maps(layer)},
+        **(
+            {"reading": lambda: reading_figure(result.state, test.images[0], names, "The first test image")}
+            if isinstance(config.model, RecurrentConfig)
+            else {}
+        ),
         "probabilities": lambda: image_plots.probabilities(
             test.images[:6], np.asarray(predict(result.state, test.images[:6])), test.labels[:6], names
         ),

@@ -4,8 +4,9 @@ from cnn.models.alexnet import AlexNetConfig
 from cnn.models.cnn import ModelConfig
 from cnn.models.dense import DenseConfig
 from cnn.models.efficientnet import EfficientNetConfig
+from cnn.models.recurrent import RecurrentConfig
 from cnn.models.resnet import ResNetConfig
 from cnn.models.vit import ViTConfig
 
-SHIPPED = ModelConfig, DenseConfig, AlexNetConfig, ResNetConfig, EfficientNetConfig, ViTConfig
+SHIPPED = ModelConfig, DenseConfig, AlexNetConfig, ResNetConfig, EfficientNetConfig, ViTConfig, RecurrentConfig
 """The configurations of the model families; one's own need no entry anywhere."""

@@ -1,0 +1,26 @@
+"""An LSTM that reads an image row by row, 28 steps of 28 pixels; variants: --model.cell gru and --model.cell rnn.
+
+Command:        python -m experiments.lstm
+Time:           not measured yet
+Parameters:     81,674
+Val accuracy:   not measured yet
+Test accuracy:  not measured yet
+"""
+
+import dataclasses
+
+from cnn.config import OptimConfig, TrainConfig
+from cnn.models.recurrent import RecurrentConfig
+from cnn.run import main
+from experiments.fashion_cnn import CONFIG as CHAPTER
+
+CONFIG = dataclasses.replace(
+    CHAPTER,
+    name="lstm",
+    model=RecurrentConfig(),
+    optim=OptimConfig(learning_rate=2e-3, schedule="one_cycle", clip_norm=1.0, batch_size=128),
+    train=TrainConfig(epochs=15, patience=15),
+)
+
+if __name__ == "__main__":
+    main(CONFIG)
