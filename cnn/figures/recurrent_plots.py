@@ -34,10 +34,9 @@ def reading(
     check("probabilities", probabilities, "HK")
     rows = len(image)
     figure = Figure(figsize=(WIDTH, 4.4))
-    pixels, states, chances = figure.subplots(1, 3, sharey=True, width_ratios=(1, 1.5, 1.3))
+    pixels, states, chances = figure.subplots(1, 3, sharey=True, width_ratios=(1.45, 1.5, 1.2))
     top_to_bottom = {"aspect": "auto", "extent": (0, 1, rows + 0.5, 0.5), "interpolation": "nearest"}
     pixels.imshow(image[..., 0] if image.shape[2] == 1 else image, **top_to_bottom, **PICTURE)
-    pixels.set_box_aspect(image.shape[0] / image.shape[1])
     pixels.set(title="the image", ylabel="row", xticks=[])
     drawn = states.imshow(hidden, cmap="RdBu_r", vmin=-1, vmax=1, **top_to_bottom)
     states.set(title=f"the hidden state, {hidden.shape[1]} units", xticks=[])

@@ -166,7 +166,7 @@ def render(run_dir: Path, progress: Progress, state: str, words: str, wait: floa
     config = rundir.read_description(run_dir)["config"]
     history, now = progress.history, time()
     epoch, epochs = len(history), config.train.epochs
-    report = f' <a href="{rundir.REPORT}">{rundir.REPORT}</a>, which follows in a moment, has the result.'
+    report = f' <a href="{rundir.REPORT}">{rundir.REPORT}</a> has the result, as soon as it is written.'
     curves = {
         measure: [
             {"label": title, "values": [round(row[f"{split}_{measure}"], 6) for row in history]}

@@ -91,8 +91,8 @@ def mistakes_section(subject: Subject, probabilities_NxK: np.ndarray, epoch: int
     return (
         '<section aria-labelledby="mistakes-title"><h2 id="mistakes-title">Mistakes</h2>'
         f'<p class="muted">After epoch {epoch}, {len(wrong):,} of {len(subject.labels):,} validation images are '
-        f"misclassified{part}: the predicted class, its probability, and the true class. The images are the same "
-        f'after each epoch.</p><ul class="mistakes">{items}</ul></section>'
+        f"misclassified{part}: the predicted class, its probability, and the true class. The same images are "
+        f'classified after each epoch.</p><ul class="mistakes">{items}</ul></section>'
     )
 
 
@@ -120,7 +120,7 @@ def cards(config: ExperimentConfig, progress: Progress, state: str) -> str:
         "Time left": (duration(left * an_epoch), f"at most, at {an_epoch:.1f} s an epoch"),
         "Validation accuracy": (percent(latest["val_accuracy"]), f"training {percent(latest['train_accuracy'])}"),
         "Validation loss": (f"{latest['val_loss']:.4f}", f"training {latest['train_loss']:.4f}"),
-        "Best epoch so far": (
+        "Best epoch": (
             best["epoch"],
             f"by {monitor}: loss {best['val_loss']:.4f}, accuracy {percent(best['val_accuracy'])}",
         ),

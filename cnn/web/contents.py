@@ -16,7 +16,8 @@ from cnn.data.cache import is_there
 from cnn.data.image_files import reading
 from cnn.data.splits import Split, Splits, load_data
 from cnn.errors import UserError
-from cnn.exchange.exporting import load_pretrained, result_numbers
+from cnn.exchange.exporting import PRETRAINED, load_pretrained, result_numbers
+from cnn.exchange.tensor_file import read_tensors
 from cnn.look.neighbours import evenly_spaced
 from cnn.report.page import read_template, webp
 from cnn.resolution import korean_names, model_class_names
@@ -74,7 +75,8 @@ def read_network(run_dir: Path | None, say: Callable[[str], Any] = lambda line: 
     if run_dir is None:
         state, config = load_pretrained()
         splits = _there(config.data, lambda: load_data(config.data))
-        return Network(state, config, config.name, None, splits, read_reference(None, state))
+        result = json.loads(read_tensors(PRETRAINED)[0].get("result", "null"))
+        return Network(state, config, config.name, result, splits, read_reference(None, state))
     state, config = load_best(run_dir)
     splits = _there(config.data, lambda: load_images(run_dir))
     reference = find_reference(run_dir, state, config.data, say) if splits else None

@@ -44,7 +44,8 @@ def export_web(
     files = contents(read_network(run_dir, say), runtime_files, card_text(run_dir, {"onnx": NETWORK}, warn=warn))
     write_folder(folder, files)
     yield str(folder)
-    yield f"{size(files)}; python -m http.server --directory {shlex.quote(printable(folder))} serves it"
+    served = f"python -m http.server --bind 127.0.0.1 --directory {shlex.quote(printable(folder))}"
+    yield f"{size(files)}; {served} serves it"
 
 
 def size(files: dict[str, bytes]) -> str:

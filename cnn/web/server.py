@@ -158,6 +158,7 @@ def play(
         rundir.read_description(run_dir)
     with _stoppable(say), PageServer(port) as server:
         runtime_files = find_runtime(runtime, say)
+        say("preparing the page")
         server.files = contents(read_network(run_dir, say), runtime_files, _card(run_dir))
         show(f"{server.url} serves the page ({size(server.files)}) to this machine alone; Ctrl-C ends it")
         if open_browser:

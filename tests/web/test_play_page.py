@@ -61,6 +61,36 @@ def test_a_drawn_shape_has_the_probabilities_and_maps_of_predict(page, fashion):
     assert [bar.text for bar in bars] == [f"{100 * share:.1f} %" for share in answer.probabilities]
 
 
+def test_the_first_stroke_replaces_the_picture_that_the_page_began_with(page):
+    page.draw((0.5, 0.5), (0.6, 0.5))
+    assert (page.pad() == 255).mean() > 0.97
+    # The next test image is drawn on.
+    with page.change():
+        page.run("document.querySelectorAll('[name=example]')[3].click()")
+    image = page.pad()
+    page.draw((0.05, 0.05), (0.1, 0.05))
+    assert 0 < (page.pad() != image).mean() < 0.1
+
+
+def test_undo_gives_back_the_answer_and_an_empty_pad_has_none(page, tmp_path):
+    page.find("#clear").click()
+    page.wait("document.getElementById('prediction').textContent === 'Nothing is drawn yet.'")
+    assert not page.find("#evidence-box").is_displayed() and not page.find("#nearest-box").is_displayed()
+    # Wider than the pad, so that the pad shows less than was read.
+    Image.fromarray(np.linspace(40, 90, 900 * 300).reshape(300, 900).astype(np.uint8)).save(tmp_path / "wide.png")
+    with page.change():
+        page.open(tmp_path / "wide.png")
+    read = page.answer()
+    page.draw((0.4, 0.4), (0.6, 0.6))
+    assert (page.answer().pixels != read.pixels).any()
+    for expected in (read.pixels, None):
+        with page.change():
+            page.find("#undo").click()
+        if expected is not None:
+            np.testing.assert_array_equal(page.answer().pixels, expected)
+    assert page.text("#prediction") == "Nothing is drawn yet." and (page.pad() == 255).all()
+
+
 def test_drawing_with_undo_eraser_and_keyboard(page):
     from selenium.webdriver.common.keys import Keys
 
@@ -175,6 +205,9 @@ def test_a_test_image_is_shown_pixel_for_pixel_and_one_goes_back_and_forward(pag
     np.testing.assert_array_equal(page.answer().pixels, fashion.splits.test.images[index])
     assert page.browser.current_url.endswith(f"#test-{index}")
     label = cnn.class_names(fashion.config.data)[fashion.splits.test.labels[index]]
+    right = page.text("#prediction").startswith(f"{label}: ")
+    truth = f"Test image {index}, of this class." if right else f"Wrong: test image {index} is of class {label}."
+    assert page.text("#truth") == truth
     assert page.run("return document.querySelectorAll('[name=example]')[7].ariaLabel") == f"Test image {index}: {label}"
     page.draw((0.1, 0.1), (0.9, 0.9))
     drawn = page.answer().pixels
@@ -247,6 +280,9 @@ def test_the_steps_through_a_number_are_the_networks_own(page, fashion):
         for number in page.browser.find_elements("css selector", "#step-numbers .result b")
     ]
     assert results == pytest.approx([conv[row, column], pool[6, 6]], abs=6e-4)
+    page.run("play.chosen = document.querySelector('[data-layer=conv1] .maps'); play.chosen.focus()")
+    page.keys(Keys.END)
+    assert page.run("return document.getElementById('step-filter').value") == "3"
     page.find("#step-next").click()
     assert page.text("#step-place") == f"Row {row + 1}, column {column + 2}"
 
@@ -301,7 +337,9 @@ def test_hostile_names_change_nothing_but_text(own, colourful):
     assert own.run("return typeof harmed") == "undefined"
     assert own.find("#lead").text.count('run "<img src=x onerror=harmed=1>"') == 1
     order = np.argsort(-answer.probabilities, kind="stable")
-    names = [bar.text for bar in own.browser.find_elements("css selector", "#bars .row span:first-child")]
+    names = [
+        bar.text.removesuffix(" ✓") for bar in own.browser.find_elements("css selector", "#bars .row span:first-child")
+    ]
     assert names == [colourful.config.data.class_names[label] for label in order[:10]]
     assert own.text("#others").startswith("1 other classes: ")
     labels = own.run("return [...document.querySelectorAll('[name=example]')].map(radio => radio.ariaLabel)")
@@ -330,7 +368,7 @@ def test_the_language_is_that_of_the_switch_and_stays(page, fashion):
     with page.change():
         page.run("document.querySelector('[name=language][value=ko]').click()")
     assert page.text("h1") == "이 신경망은 무엇을 볼까요?" and page.text("#prediction").startswith("앵클 부츠: ")
-    assert page.text("[data-layer=conv1] h3") == "conv1 합성곱 3 × 3: 28 × 28 특성 맵 4개"
+    assert page.text("[data-layer=conv1] h3") == "conv1 합성곱 3 × 3 + 렐루: 28 × 28 특성 맵 4개"
     again = PlayPage(page.browser, fashion.url)
     assert again.text("#layers-title") == "층"
     again.run("document.querySelector('[name=language][value=en]').click()")

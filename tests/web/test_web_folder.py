@@ -202,7 +202,9 @@ def test_the_command_writes_the_folder_and_writes_it_again(finished, runtime_dir
     main(command)
     out = capsys.readouterr().out.splitlines()
     assert out[0] == str(target)
-    assert out[1].endswith(f" MB of onnxruntime-web; python -m http.server --directory {target} serves it")
+    assert out[1].endswith(
+        f" MB of onnxruntime-web; python -m http.server --bind 127.0.0.1 --directory {target} serves it"
+    )
     first = _tree(target)
     assert set(first) == set(_strict(first["network.json"])["files"])
     assert first["ort/ort.wasm.min.mjs"] == b"ort.wasm.min.mjs" and b"MIT license" in first["ort/README.txt"]

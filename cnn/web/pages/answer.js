@@ -22,14 +22,14 @@ export function makeAnswer({facts, nearest}, get, nearestSheet) {
   const seenZoom = Math.max(1, Math.round(224 / Math.max(image.width, image.height)));
 
   // The bars keep their places: of few classes, all in order; of many, the most probable ones.
-  function drawBars(probabilities, order, best) {
+  function drawBars(probabilities, order, best, truth) {
     const labels = facts.classes.length > BARS ? order.slice(0, BARS) : [...facts.classes.keys()];
     const rows = [...get("bars").children];
     labels.forEach((label, i) => {
       const row = rows[i] ?? get("bars").appendChild(makeBar());
       const [name, bar, value] = row.children;
-      row.className = label === best ? "row predicted" : "row";
-      name.textContent = className(facts, label);
+      row.className = ["row", label === best && "predicted", label === truth && "true"].filter(Boolean).join(" ");
+      name.textContent = `${className(facts, label)}${label === truth ? " ✓" : ""}`;
       bar.firstChild.style.width = `${100 * probabilities[label]}%`;
       value.textContent = percent(probabilities[label]);
     });
@@ -39,20 +39,20 @@ export function makeAnswer({facts, nearest}, get, nearestSheet) {
     });
   }
 
-  function drawEvidence(pixels, evidence, name, isEmpty) {
+  function drawEvidence(pixels, evidence, name) {
     get("evidence-box").hidden = !evidence;
     if (!evidence) return;
     const [, height, width] = evidence.dims, most = evidence.data.reduce((max, value) => Math.max(max, value), 0);
     get("evidence-title").textContent = text("evidence", {layer: facts.grad_cam});
-    get("evidence-text").textContent = isEmpty ? "" : text(most ? "evidenceText" : "noEvidence", {layer: facts.grad_cam, class: name});
+    get("evidence-text").textContent = text(most ? "evidenceText" : "noEvidence", {layer: facts.grad_cam, class: name});
     const canvas = get("evidence"), context = canvas.getContext("2d");
     magnify(canvas, picture(pixels, image.width, image.height, image.channels, image.channels === 1), seenZoom);
     drawHeat(context, evidence.data, width, height, most);
   }
 
-  function drawNearest(maps, isEmpty) {
+  function drawNearest(maps) {
     const {found, unlike} = nearest(maps, NEAREST), {labels, indices} = facts.novelty;
-    get("unlike").textContent = isEmpty ? "" : text(unlike ? "unlike" : "like");
+    get("unlike").textContent = text(unlike ? "unlike" : "like");
     get("unlike").classList.toggle("warning", unlike);
     get("nearest").replaceChildren(...found.map(({position, distance}) => {
       const item = document.createElement("li"), canvas = document.createElement("canvas"), caption = document.createElement("span");
@@ -63,23 +63,28 @@ export function makeAnswer({facts, nearest}, get, nearestSheet) {
       item.append(canvas, caption);
       return item;
     }));
-    get("nearest-box").hidden = false;
   }
 
-  return ({pixels, inverted, probabilities, maps, evidence}, isEmpty) => {
+  return ({pixels, inverted, probabilities, maps, evidence}, isEmpty, example) => {
     const order = Array.from(probabilities.keys()).sort((a, b) => probabilities[b] - probabilities[a] || a - b);
     const name = className(facts, order[0]);
     get("prediction").textContent = isEmpty ? text("nothingDrawn")
       : text("prediction", {class: name, share: percent(probabilities[order[0]])});
     get("bars").classList.toggle("empty", isEmpty);
-    drawBars(probabilities, order, order[0]);
+    const truth = example === null ? null : facts.examples.labels[example];
+    drawBars(probabilities, order, order[0], truth);
+    get("truth").textContent = truth === null ? "" : text(truth === order[0] ? "right" : "wrong", {
+      index: integer(facts.examples.indices[example]), class: className(facts, truth),
+    });
     magnify(get("seen"), picture(pixels, image.width, image.height, image.channels), seenZoom);
     get("seen-text").textContent = text("seesText", {
       width: image.width, height: image.height, colour: text(image.channels === 1 ? "grey" : "inColour"),
       inverted: inverted ? text("inverted") : "",
     });
-    drawEvidence(pixels, evidence, name, isEmpty);
-    if (facts.novelty) drawNearest(maps, isEmpty);
+    drawEvidence(pixels, isEmpty ? null : evidence, name);
+    get("nearest-box").hidden = isEmpty || !facts.novelty;
+    get("unlike").textContent = "";
+    if (facts.novelty && !isEmpty) drawNearest(maps);
   };
 }
 

@@ -1,4 +1,5 @@
 // The layers: each with its feature maps, and the chosen map large, beside its filter.
+import {className} from "./answer.js";
 import {magnify, mix, range} from "./colours.js";
 import {format} from "./step.js";
 import {text} from "./texts.js";
@@ -18,10 +19,11 @@ const SHOWN_FILTERS = 64;
  * @param network of network.js.
  * @param list element that gets them.
  * @param changed called when other layers have come into view.
- * @returns {{visible: function, draw: function, translate: function}} the names of the layers in view; draws maps by name; and sets
- *   all texts again.
+ * @param chose called with the layer and the number of a map that is chosen here.
+ * @returns {{visible: function, draw: function, translate: function, choose: function}} functions that return the names
+ *   of the layers in view; draw maps by name; set all texts again; and choose a map of a layer.
  */
-export function makeLayers(network, list, changed) {
+export function makeLayers(network, list, changed, chose) {
   const inView = new Set(), views = new Map(), chosen = {name: null, map: 0}, detail = makeDetail();
   let latest = new Map();
 
@@ -51,14 +53,21 @@ export function makeLayers(network, list, changed) {
     section.append(box, range);
     const view = {layer, head, canvas, box, range, section, grid: null};
     views.set(layer.name, view);
-    canvas.addEventListener("click", event => choose(view, mapAt(view, event)));
+    const take = map => {
+      choose(view, map);
+      chose(layer.name, map);
+    };
+    canvas.addEventListener("click", event => {
+      const map = mapAt(view, event);
+      if (map !== null) take(map);
+    });
     canvas.addEventListener("keydown", event => {
       const {columns, count} = view.grid ?? {columns: 1, count: 1};
       const steps = {ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -Infinity, End: Infinity};
       if (!(event.key in steps)) return;
       event.preventDefault();
       const now = chosen.name === layer.name ? chosen.map : 0;
-      choose(view, Math.min(Math.max(now + steps[event.key], 0), count - 1));
+      take(Math.min(Math.max(now + steps[event.key], 0), count - 1));
     });
     observer.observe(section);
     // Kernels of the images' own channels are drawn beside their maps.
@@ -72,8 +81,14 @@ export function makeLayers(network, list, changed) {
   const first = [...views.values()].find(view => view.canvas);
   if (first) Object.assign(chosen, {name: first.layer.name});
 
+  const last = network.facts.layers.at(-1);
+  function nameOf({values, shape: [count, height, width]}, map, layer) {
+    if (height * width > 1) return text("map", {number: map + 1, count});
+    const value = text("unit", {number: map + 1, count, value: format(values[map])});
+    return layer === last ? `${value} (${className(network.facts, map)})` : value;
+  }
+
   function choose(view, map) {
-    if (map === null) return;
     Object.assign(chosen, {name: view.layer.name, map});
     for (const other of views.values()) if (other.canvas && latest.has(other.layer.name)) drawView(other);
   }
@@ -84,10 +99,11 @@ export function makeLayers(network, list, changed) {
     const [count] = maps.shape, now = isChosen ? chosen.map : 0;
     view.canvas.setAttribute("aria-valuemax", count);
     view.canvas.setAttribute("aria-valuenow", now + 1);
-    view.canvas.setAttribute("aria-valuetext", nameOf(maps, now));
+    const name = nameOf(maps, now, view.layer);
+    view.canvas.setAttribute("aria-valuetext", name);
     if (isChosen) {
       if (detail.element.parentElement !== view.section) view.section.append(detail.element);
-      detail.draw(network, view.layer, maps, chosen.map);
+      detail.draw(network, view.layer, maps, chosen.map, name);
     }
   }
 
@@ -101,9 +117,10 @@ export function makeLayers(network, list, changed) {
       for (const {layer, head, canvas} of views.values()) {
         const about = document.createElement("span");
         about.className = "muted";
-        about.textContent = ` ${describe(layer)}`;
+        const description = `${describe(layer)}${layer === last ? `, ${text("toClasses")}` : ""}`;
+        about.textContent = ` ${description}`;
         head.replaceChildren(layer.name, about);
-        canvas?.setAttribute("aria-label", `${layer.name}: ${describe(layer)}`);
+        canvas?.setAttribute("aria-label", `${layer.name}: ${description}`);
       }
       for (const view of views.values()) if (view.canvas && latest.has(view.layer.name)) drawView(view);
     },
@@ -111,17 +128,13 @@ export function makeLayers(network, list, changed) {
   };
 }
 
-function describe({kind, kernel, window, shape, grid}) {
+function describe({kind, kernel, window, shape, grid, activation}) {
   const size = kernel?.length === 4 ? kernel : window;
-  const what = `${text(kind)}${size ? ` ${text("kernelSize", {height: size[0], width: size[1]})}` : ""}`;
+  let what = `${text(kind)}${size ? ` ${text("kernelSize", {height: size[0], width: size[1]})}` : ""}`;
   if (SILENT.has(kind)) return what;
+  if (activation) what = text("activated", {kind: what, activation: text(activation)});
   const [height, width] = shape.length === 3 ? shape : grid ?? [];
   return `${what}: ${width ? text("mapsOf", {count: shape.at(-1), height, width}) : text("unitsOf", {count: shape.at(-1)})}`;
-}
-
-function nameOf({values, shape: [count, height, width]}, map) {
-  if (height * width === 1) return text("unit", {number: map + 1, count, value: format(values[map])});
-  return text("map", {number: map + 1, count});
 }
 
 /** Draws all maps of a layer into its canvas, in rows, on one scale; before each map its kernel, if that is known. */
@@ -201,8 +214,8 @@ function makeDetail() {
     map.caption.textContent = text("pointed", {row: row + 1, column: column + 1, value});
   });
 
-  async function draw(network, layer, maps, index) {
-    const {values, shape: [count, height, width]} = maps, isMap = height * width > 1;
+  async function draw(network, layer, maps, index, name) {
+    const {values, shape: [, height, width]} = maps, isMap = height * width > 1;
     shown = {maps, map: index};
     const [low, high] = range(values), picture = new ImageData(width, height);
     const pixels = new Uint32Array(picture.data.buffer), from = index * height * width;
@@ -211,7 +224,7 @@ function makeDetail() {
     if (isMap) magnify(map.canvas, picture, Math.max(1, Math.round(196 / Math.max(height, width))));
     const own = range(values.subarray(from, from + height * width)).map(format);
     const ends = isMap ? `: ${text("mapRange", {low: own[0], high: own[1]})}` : "";
-    map.caption.textContent = `${nameOf(maps, index)}${ends}`;
+    map.caption.textContent = `${name}${ends}`;
     map.canvas.setAttribute("aria-label", map.caption.textContent);
     filter.figure.hidden = layer.kernel?.length !== 4;
     if (filter.figure.hidden) return;

@@ -9,19 +9,19 @@ const UNDO = 30;
  * @param image of network.json: a pixel of the network is a square on the pad.
  * @param changed called after each change of the picture, with the time of the event that made it.
  * @returns an object with `show`, `clear`, `undo`, `snapshot`, `restore`, `picture`, and the fields `erasing`, `colour`,
- *   `empty`, and `size`, the brush's width in pixels of the network.
+ *   `size`, the brush's width in pixels of the network, `empty`, and `view`: null if what is on the pad was drawn.
  */
 export function makePad(canvas, image, changed) {
   const longest = Math.max(image.width, image.height), zoom = Math.max(1, Math.round(280 / longest));
   Object.assign(canvas, {width: image.width * zoom, height: image.height * zoom});
   const context = canvas.getContext("2d", {willReadFrequently: true});
-  const past = [], pad = {erasing: false, colour: "#000000", size: 2 * longest / 28, empty: true, zoom};
+  const past = [], pad = {erasing: false, colour: "#000000", size: 2 * longest / 28, empty: true, view: null};
   // Where the keyboard draws, in pixels of the network, and whether its brush touches the paper.
   const cursor = {x: image.width / 2, y: image.height / 2, down: false, shown: false};
   let at = null;
 
-  function paper() {
-    context.fillStyle = "#ffffff";
+  function paper(colour = "#ffffff") {
+    context.fillStyle = colour;
     context.fillRect(0, 0, canvas.width, canvas.height);
   }
 
@@ -30,13 +30,21 @@ export function makePad(canvas, image, changed) {
     if (past.length > UNDO) past.shift();
   }
 
+  // What is drawn is the pad's own picture; the first stroke on the picture that the page began with replaces it.
+  function begin() {
+    keep();
+    if (pad.view?.replaced) paper();
+    pad.view = null;
+  }
+
   function stroke(from, to, time) {
     context.strokeStyle = pad.erasing ? "#ffffff" : pad.colour;
     context.lineWidth = pad.size * zoom;
     context.lineCap = context.lineJoin = "round";
     context.beginPath();
     context.moveTo(from.x * zoom, from.y * zoom);
-    context.lineTo(to.x * zoom, to.y * zoom);
+    // A line without length is a dot.
+    context.lineTo(to.x * zoom + (from.x === to.x && from.y === to.y ? 0.01 : 0), to.y * zoom);
     context.stroke();
     pad.empty = false;
     changed(time);
@@ -52,7 +60,7 @@ export function makePad(canvas, image, changed) {
     if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
     hideCursor();
-    keep();
+    begin();
     at = place(event);
     stroke(at, at, event.timeStamp);
   });
@@ -93,7 +101,7 @@ export function makePad(canvas, image, changed) {
     } else if (event.key === " " || event.key === "Enter") {
       cursor.down = !cursor.down;
       if (cursor.down) {
-        keep();
+        begin();
         stroke(cursor, cursor, event.timeStamp);
       }
     } else if (event.key === "Escape") {
@@ -108,35 +116,38 @@ export function makePad(canvas, image, changed) {
   canvas.addEventListener("blur", hideCursor);
 
   Object.assign(pad, {
-    /** Shows a video or a bitmap as large as fits, or its centre without a margin; what is drawn next is on it. */
-    show(source, width, height, isCropped = false) {
+    /**
+     * Shows a video or a bitmap as large as fits, or its centre without a margin; what is drawn next is on it.
+     *
+     * @param view what the page shows with it, which undo gives back.
+     * @param margin colour around it.
+     */
+    show(source, width, height, view, {isCropped = false, margin = "#ffffff"} = {}) {
       keep();
-      paper();
+      paper(margin);
       const scale = Math[isCropped ? "max" : "min"](canvas.width / width, canvas.height / height);
       context.imageSmoothingEnabled = scale < 1;
       context.imageSmoothingQuality = "high";
       const across = width * scale, down = height * scale;
       context.drawImage(source, (canvas.width - across) / 2, (canvas.height - down) / 2, across, down);
-      pad.empty = false;
+      Object.assign(pad, {empty: false, view});
     },
     clear(time) {
       keep();
       paper();
-      pad.empty = true;
+      Object.assign(pad, {empty: true, view: null});
       changed(time);
     },
-    /** Takes the last change back; returns whether there was one. */
+    /** Takes the last change back, if there was one. */
     undo(time) {
-      if (!past.length) return false;
-      context.putImageData(past.pop(), 0, 0);
-      pad.empty = false;
+      if (!past.length) return;
+      pad.restore(past.pop());
       changed(time);
-      return true;
     },
-    snapshot: () => context.getImageData(0, 0, canvas.width, canvas.height),
-    restore(snapshot) {
-      context.putImageData(snapshot, 0, 0);
-      pad.empty = false;
+    snapshot: () => ({pixels: context.getImageData(0, 0, canvas.width, canvas.height), empty: pad.empty, view: pad.view}),
+    restore({pixels, empty, view}) {
+      context.putImageData(pixels, 0, 0);
+      Object.assign(pad, {empty, view});
     },
     /** Returns the picture as of pixels.js. */
     picture() {

@@ -36,7 +36,7 @@ function withChannels(picture, channels) {
 }
 
 /** Returns the median of the border's pixels, by channel; of an even number, the mean of the two in the middle. */
-function border({data, width, height, channels}) {
+export function border({data, width, height, channels}) {
   const places = [];
   for (let x = 0; x < width; x++) places.push(x, (height - 1) * width + x);
   for (let y = 0; y < height; y++) places.push(y * width, y * width + width - 1);

@@ -4,8 +4,9 @@ import {picture} from "./colours.js";
 import {makeLayers} from "./maps.js";
 import {loadNetwork} from "./network.js";
 import {makePad} from "./pad.js";
-import {frameOf, readFile, startCamera} from "./sources.js";
+import {border} from "./pixels.js";
 import {loadSheet} from "./sheets.js";
+import {frameOf, readFile, startCamera} from "./sources.js";
 import {makeStepper} from "./stepper.js";
 import {chooseLanguage, integer, percent, text} from "./texts.js";
 
@@ -27,22 +28,33 @@ function problem(name = "", values = {}) {
 }
 
 async function start() {
-  if (location.protocol === "file:") return problem("fileScheme");
+  get("prediction").textContent = text("loading");
   const network = await loadNetwork().catch(error => problem("failed", {problem: error.message}));
   if (!network) return get("prediction").replaceChildren();
-  const {facts} = network, {image} = facts;
+  const {facts} = network, {image} = facts, {examples} = facts;
+  // Grey images of published data are light on dark; on the pad they are dark on white, as a drawing.
+  const isInverted = image.channels === 1 && image.invert === "auto";
 
-  // What is shown: `read` returns what the network sees of it, {pixels, inverted}.
-  const shown = {read: null, seen: null, answer: null, example: null, time: null};
+  // What is shown: a view, with `read`, which returns what the network sees of it, {pixels, inverted}, and `example`, the
+  // position of a test image or null; what was seen and answered; and the time of the event that is not answered yet.
+  const shown = {view: null, seen: null, answer: null, time: null};
+  const drawing = {read: () => network.see(pad.picture()), example: null};
   const pad = makePad(get("pad"), image, time => {
-    stopCamera();
-    if (shown.example !== null || location.hash) history.pushState(null, "", "#");
-    markExample(null);
-    problem();
-    show(() => network.see(pad.picture()), time);
+    turn++;
+    endCamera();
+    const view = pad.view ?? drawing;
+    go(view.example === null ? "" : address(view.example));
+    show(view, time);
   });
-  // What the pad had when one went back to a test image; forward shows it again.
+  // What was on the pad when one went back to a test image; forward shows it again.
   let drawn = null;
+  // Counts what the user does, so that a file that is read late does not replace what came after it.
+  let turn = 0;
+
+  const address = i => `test-${examples.indices[i]}`;
+  function go(hash) {
+    if (location.hash !== (hash && `#${hash}`)) history.pushState(null, "", `#${hash}`);
+  }
 
   // One at a time: of several changes, the last one is shown.
   let running = false, waiting = false;
@@ -63,20 +75,22 @@ async function start() {
     running = false;
   }
 
-  function show(read, time = performance.now()) {
-    Object.assign(shown, {read, seen: null, time: shown.time ?? time});
+  function show(view, time = performance.now()) {
+    problem();
+    Object.assign(shown, {view, seen: null, time: shown.time ?? time});
+    for (const [i, radio] of [...get("examples").querySelectorAll("input")].entries()) radio.checked = i === view.example;
     refresh();
   }
 
   async function draw() {
-    const {time} = shown;
+    const {time, view} = shown, isEmpty = view === drawing && pad.empty;
     shown.time = null;
-    shown.seen ??= shown.read();
+    shown.seen ??= view.read();
     const {seen} = shown, names = new Set([...layers.visible(), ...stepper.needed]);
     if (facts.novelty) names.add(facts.novelty.layer);
     const answer = {...seen, ...await network.run(seen.pixels, [...names])};
     shown.answer = answer;
-    drawAnswer(answer, shown.example === null && pad.empty);
+    drawAnswer(answer, isEmpty, view.example);
     if (time !== null) performance.measure("stroke to bars", {start: time, end: performance.now()});
     layers.draw(answer.maps);
     stepper.draw(answer);
@@ -85,16 +99,15 @@ async function start() {
   }
 
   const [exampleSheet, nearestSheet] = await Promise.all([
-    facts.examples && loadSheet(facts.examples, image.channels), facts.novelty && loadSheet(facts.novelty, image.channels)]);
+    examples && loadSheet(examples, image.channels), facts.novelty && loadSheet(facts.novelty, image.channels)]);
   const drawAnswer = makeAnswer(network, get, nearestSheet);
-  const layers = makeLayers(network, get("layers"), refresh);
+  const layers = makeLayers(network, get("layers"), refresh, (name, map) => stepper.select(name, map));
   const stepper = await makeStepper(network, get, () => shown.answer, (name, map) => layers.choose(name, map));
 
   translate = () => {
     layers.translate();
     stepper.translate();
-    const lead = get("lead");
-    lead.textContent = text("lead", {name: `${facts.name} (${facts.run})`});
+    get("lead").textContent = text("lead", {name: facts.run === facts.name ? facts.name : `${facts.name} (${facts.run})`});
     const accuracy = facts.result?.test_accuracy;
     get("card-text").textContent = text("cardText", {
       parameters: integer(facts.parameters),
@@ -103,7 +116,7 @@ async function start() {
     get("runtime").textContent = text("runtime", facts.runtime);
     get("credit").hidden = !facts.korean;
     for (const [i, radio] of [...get("examples").querySelectorAll("input")].entries()) {
-      const values = {index: integer(facts.examples.indices[i]), class: className(facts, facts.examples.labels[i])};
+      const values = {index: integer(examples.indices[i]), class: className(facts, examples.labels[i])};
       radio.setAttribute("aria-label", text("example", values));
       radio.parentElement.title = text("example", values);
     }
@@ -111,31 +124,27 @@ async function start() {
     if (shown.answer) refresh();
   };
 
-  // Test images: the network's input as it is.
-  function showExample(i) {
+  /** Shows a test image, pixel for pixel; the first stroke on one that the page began with replaces it. */
+  function showExample(i, replaced = false) {
     const {width, height, channels} = image, pixels = exampleSheet.pixels(i);
-    stopCamera();
-    if (shown.example === null && !pad.empty) drawn = pad.snapshot();
-    problem();
-    const visible = picture(pixels, width, height, channels, channels === 1 && image.invert === "auto");
-    createImageBitmap(visible).then(bitmap => pad.show(bitmap, width, height));
-    markExample(i);
-    show(() => ({pixels, inverted: false}));
-  }
-
-  function markExample(i) {
-    shown.example = i;
-    for (const [j, radio] of [...get("examples").querySelectorAll("input")].entries()) radio.checked = i === j;
+    turn++;
+    endCamera();
+    if (shown.view?.example === null && !pad.empty) drawn = pad.snapshot();
+    const view = {read: () => ({pixels, inverted: false}), example: i, replaced};
+    const sheet = new OffscreenCanvas(width, height);
+    sheet.getContext("2d").putImageData(picture(pixels, width, height, channels, isInverted), 0, 0);
+    pad.show(sheet, width, height, view);
+    show(view);
   }
 
   if (exampleSheet) {
-    get("examples").append(...facts.examples.indices.map((_, i) => {
-      const label = document.createElement("label"), radio = document.createElement("input"), canvas = document.createElement("canvas");
+    get("examples").append(...examples.indices.map((_, i) => {
+      const [label, radio, canvas] = ["label", "input", "canvas"].map(tag => document.createElement(tag));
       Object.assign(radio, {type: "radio", name: "example", value: i});
-      exampleSheet.paint(canvas, i, image.channels === 1 && image.invert === "auto");
+      exampleSheet.paint(canvas, i, isInverted);
       label.append(radio, canvas);
       radio.addEventListener("change", () => {
-        history.pushState(null, "", `#test-${facts.examples.indices[i]}`);
+        go(address(i));
         showExample(i);
       });
       return label;
@@ -144,15 +153,15 @@ async function start() {
   }
 
   /** Shows what the address says: a test image, or else what was drawn. */
-  function follow() {
-    const index = Number(location.hash.match(/^#test-(\d+)$/)?.[1] ?? NaN), i = facts.examples?.indices.indexOf(index) ?? -1;
-    if (i >= 0) return showExample(i);
-    stopCamera();
-    markExample(null);
+  function follow(replaced = false) {
+    const index = Number(location.hash.match(/^#test-(\d+)$/)?.[1] ?? NaN), i = examples?.indices.indexOf(index) ?? -1;
+    if (i >= 0) return showExample(i, replaced);
+    turn++;
+    endCamera();
     if (drawn) pad.restore(drawn);
-    show(() => network.see(pad.picture()));
+    show(pad.view ?? drawing);
   }
-  addEventListener("popstate", follow);
+  addEventListener("popstate", () => follow());
 
   // The tools of the pad.
   for (const radio of document.querySelectorAll("[name=tool]")) {
@@ -178,15 +187,17 @@ async function start() {
   // Files: chosen, dropped or pasted.
   async function open(file) {
     if (!file) return;
-    problem();
+    const mine = ++turn;
     try {
-      const read = await readFile(file), {source, ...pixels} = read;
-      stopCamera();
-      pad.show(source, read.width, read.height);
+      const {source, ...pixels} = await readFile(file);
+      if (mine === turn) {
+        endCamera();
+        const seen = network.see(pixels), view = {read: () => seen, example: null};
+        pad.show(source, pixels.width, pixels.height, view, {margin: `rgb(${border(pixels).join(" ")})`});
+        go("");
+        show(view);
+      }
       source.close();
-      if (location.hash) history.pushState(null, "", "#");
-      markExample(null);
-      show(() => network.see(pixels));
     } catch (error) {
       problem(error.message, {name: file.name});
     }
@@ -203,49 +214,59 @@ async function start() {
   });
   addEventListener("paste", event => open(event.clipboardData.files[0]));
 
-  // The camera: frames are shown as fast as they are answered, until it is stopped; the last one stays.
+  // The camera: frames are answered one after the other until it is stopped; the last one stays.
   let stopVideo = null;
-  function stopCamera() {
+  function endCamera() {
     if (!stopVideo) return;
-    const video = get("video"), {data, width, height} = frameOf(video, image);
-    pad.show(video, video.videoWidth, video.videoHeight, true);
-    show(() => network.see({data, width, height, channels: 3}));
     stopVideo();
     stopVideo = null;
-    video.hidden = true;
+    get("video").hidden = true;
     get("camera").setAttribute("aria-pressed", "false");
     get("camera").textContent = text("camera");
   }
+  function keepFrame() {
+    const video = get("video"), seen = network.see(frameOf(video, image)), view = {read: () => seen, example: null};
+    pad.show(video, video.videoWidth, video.videoHeight, view, {isCropped: true});
+    endCamera();
+    show(view);
+  }
   get("camera").addEventListener("click", async () => {
-    if (stopVideo) return stopCamera();
+    if (stopVideo) return keepFrame();
+    const video = get("video"), mine = ++turn;
     problem();
-    const video = get("video");
     video.hidden = false;
     try {
-      stopVideo = await startCamera(video);
+      const stop = await startCamera(video);
+      if (mine !== turn) stop();
+      else stopVideo = stop;
     } catch (error) {
-      video.hidden = true;
-      return problem(error.message);
+      problem(error.message);
     }
-    markExample(null);
-    pad.empty = false;
+    video.hidden = !stopVideo;
+    if (!stopVideo) return;
+    go("");
     get("camera").setAttribute("aria-pressed", "true");
     get("camera").textContent = text("stopCamera");
     while (stopVideo) {
-      show(() => network.see(frameOf(video, image)));
+      show({read: () => network.see(frameOf(video, image)), example: null});
       await new Promise(resolve => video.requestVideoFrameCallback?.(resolve) ?? setTimeout(resolve, 50));
     }
   });
-  addEventListener("pagehide", stopCamera);
+  addEventListener("pagehide", endCamera);
 
   translate();
   new ResizeObserver(refresh).observe(get("layers"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
+  get("card").addEventListener("toggle", async () => {
+    const file = await fetch(new URL("README.md", import.meta.url));
+    get("card").querySelector("pre").textContent = file.ok ? await file.text() : "";
+  }, {once: true});
   document.querySelector("main").removeAttribute("aria-busy");
   // For the console.
   globalThis.play = {network, get answer() { return shown.answer; }};
-  if (!location.hash && exampleSheet) history.replaceState(null, "", `#test-${facts.examples.indices[0]}`);
-  follow();
+  const isFirst = !location.hash && exampleSheet;
+  if (isFirst) history.replaceState(null, "", `#${address(0)}`);
+  follow(isFirst);
 }
 
 start().catch(error => problem("failed", {problem: error.message}));

@@ -21,16 +21,16 @@ export function windowAt(layer, image, row, column) {
 /**
  * Computes one number of a map.
  *
- * @returns {{channels, sum, bias, total}} of each channel of the image its window, kernel and products, arrays of rows.
+ * @returns {{channels, sum, bias, total, isInside}} of each channel of the image its window, kernel and products, arrays
+ *   of rows; and a function that says whether a row and a column of the window are inside of the image.
  */
 export function convolve(layer, image, pixels, {kernel, bias}, row, column, map) {
   const [height, width, channels, features] = layer.kernel, [top, left] = windowAt(layer, image, row, column);
   const rows = (channel, value) => Array.from({length: height}, (_, y) =>
     Array.from({length: width}, (_, x) => value(channel, y, x)));
-  const pixel = (channel, y, x) => {
-    const inside = top + y >= 0 && left + x >= 0 && top + y < image.height && left + x < image.width;
-    return inside ? pixels[((top + y) * image.width + left + x) * channels + channel] / 255 : 0;
-  };
+  const isInside = (y, x) => top + y >= 0 && left + x >= 0 && top + y < image.height && left + x < image.width;
+  const pixel = (channel, y, x) =>
+    isInside(y, x) ? pixels[((top + y) * image.width + left + x) * channels + channel] / 255 : 0;
   const weight = (channel, y, x) => kernel[((y * width + x) * channels + channel) * features + map];
   const parts = Array.from({length: channels}, (_, channel) => ({
     window: rows(channel, pixel),
@@ -38,7 +38,7 @@ export function convolve(layer, image, pixels, {kernel, bias}, row, column, map)
     products: rows(channel, (c, y, x) => pixel(c, y, x) * weight(c, y, x)),
   }));
   const sum = parts.flatMap(part => part.products.flat()).reduce((total, value) => total + value, 0);
-  return {channels: parts, sum, bias: bias ? bias[map] : 0, total: sum + (bias ? bias[map] : 0)};
+  return {channels: parts, sum, bias: bias ? bias[map] : 0, total: sum + (bias ? bias[map] : 0), isInside};
 }
 
 /** Returns the values of a map in a pooling's window: rows; and the row and column of the result. */
@@ -58,9 +58,9 @@ export const format = value => value.toFixed(3).replace("-", "âˆ’").replace(/^âˆ
  *
  * @param scale of colours.js; "signed" is centred at 0.
  * @param limit the number of the last colour.
- * @param marked [row, column] of the number to mark, if any.
+ * @param classOf returns the class of the cell of a row and a column.
  */
-export function numberTable(caption, rows, scale, limit, marked = null) {
+export function numberTable(caption, rows, scale, limit, classOf = () => "") {
   const table = document.createElement("table"), title = document.createElement("caption");
   table.className = "numbers";
   title.textContent = caption;
@@ -73,7 +73,7 @@ export function numberTable(caption, rows, scale, limit, marked = null) {
       cell.textContent = format(value);
       cell.style.background = css(colour);
       cell.style.color = inkOn(colour);
-      if (marked && marked[0] === y && marked[1] === x) cell.className = "marked";
+      cell.className = classOf(y, x);
       return cell;
     }));
     return line;

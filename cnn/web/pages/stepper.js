@@ -1,5 +1,5 @@
 // The part of the page in which one steps through a convolution and its pooling, pixel by pixel.
-import {picture} from "./colours.js";
+import {magnify, mix, picture, range} from "./colours.js";
 import {convolve, firstLayers, format, magnitude, numberTable, poolWindow, windowAt} from "./step.js";
 import {text} from "./texts.js";
 
@@ -10,11 +10,12 @@ import {text} from "./texts.js";
  * @param get returns an element by its id.
  * @param answer returns what is shown, {pixels, maps}, or null.
  * @param choose called with the layer and the number of the map that is chosen here.
- * @returns {{needed: string[], draw: function, translate: function}} the layers whose maps it draws.
+ * @returns {{needed: string[], draw: function, translate: function, select: function}} the layers whose maps it draws;
+ *   and a function that selects a map of a layer, if it is the convolution's.
  */
 export async function makeStepper(network, get, answer, choose) {
   const {conv, pool} = firstLayers(network.facts), {image} = network.facts;
-  if (!conv) return {needed: [], draw() {}, translate() {}};
+  if (!conv) return {needed: [], draw() {}, translate() {}, select() {}};
   const constants = await network.constants(conv.name), [rows, columns, count] = conv.shape;
   const place = {row: Math.floor(rows / 2), column: Math.floor(columns / 2)}, canvas = get("step-picture"), list = get("step-filter");
   list.append(...Array.from({length: count}, (_, i) => new Option(i + 1, i)));
@@ -62,6 +63,20 @@ export async function makeStepper(network, get, answer, choose) {
     context.strokeRect(left * zoom, top * zoom, conv.kernel[1] * zoom, conv.kernel[0] * zoom);
   }
 
+  /** The feature map, with a frame around the number. */
+  function drawMap({values}, map, row, column) {
+    const own = values.subarray(map * rows * columns, (map + 1) * rows * columns), [low, high] = range(own);
+    const drawn = new ImageData(columns, rows), colours = new Uint32Array(drawn.data.buffer);
+    for (let i = 0; i < own.length; i++) colours[i] = mix("maps", (own[i] - low) / (high - low || 1));
+    const target = get("step-map"), size = Math.max(1, Math.round(280 / Math.max(rows, columns)));
+    magnify(target, drawn, size);
+    const context = target.getContext("2d");
+    context.lineWidth = Math.max(2, size / 4);
+    context.strokeStyle = getComputedStyle(target).getPropertyValue("--vermillion");
+    context.strokeRect(column * size, row * size, size, size);
+    target.setAttribute("aria-label", text("stepMap", {layer: conv.name}));
+  }
+
   function line(name, value, className = "") {
     const row = document.createElement("p"), number = document.createElement("b");
     row.className = `line ${className}`;
@@ -70,15 +85,17 @@ export async function makeStepper(network, get, answer, choose) {
     return row;
   }
 
-  function group(...parts) {
+  /** Parts in a row; each sign stays with what follows it. */
+  function group(first, ...pairs) {
     const element = document.createElement("div");
     element.className = "group";
-    element.append(...parts.map(part => {
-      if (part instanceof Element) return part;
-      const sign = document.createElement("span");
+    element.append(first, ...pairs.map(([mark, part]) => {
+      const [pair, sign] = ["span", "span"].map(tag => document.createElement(tag));
+      pair.className = "pair";
       sign.className = "sign";
-      sign.textContent = part;
-      return sign;
+      sign.textContent = mark;
+      pair.append(sign, part);
+      return pair;
     }));
     return element;
   }
@@ -90,20 +107,30 @@ export async function makeStepper(network, get, answer, choose) {
     get("step-place").textContent = position;
     canvas.setAttribute("aria-valuenow", row * columns + column + 1);
     canvas.setAttribute("aria-valuetext", position);
-    const {channels, sum, bias, total} = convolve(conv, image, pixels, constants, row, column, map);
+    const {channels, sum, bias, total, isInside} = convolve(conv, image, pixels, constants, row, column, map);
     const limits = [Math.max(...channels.map(part => magnitude(part.kernel))), Math.max(...channels.map(part => magnitude(part.products)))];
     const {values} = maps.get(conv.name), own = values[(map * rows + row) * columns + column];
+    drawMap(maps.get(conv.name), map, row, column);
+    const outside = (y, x) => isInside(y, x) ? "" : "outside";
     const parts = channels.map((part, channel) => {
       const name = key => channels.length === 3 ? `${text(key)}: ${text(`channel${channel}`)}` : text(key);
       return group(
-        numberTable(name("window"), part.window, "grey", 1), "×",
-        numberTable(name("kernel"), part.kernel, "signed", limits[0]), "=",
-        numberTable(name("products"), part.products, "signed", limits[1]),
+        numberTable(name("window"), part.window, "grey", 1, outside),
+        ["×", numberTable(name("kernel"), part.kernel, "signed", limits[0])],
+        ["=", numberTable(name("products"), part.products, "signed", limits[1])],
       );
     });
+    const [tall, wide] = conv.kernel;
+    if (!isInside(0, 0) || !isInside(tall - 1, wide - 1)) {
+      const note = document.createElement("p");
+      note.className = "muted small";
+      note.textContent = text("padding");
+      parts.push(note);
+    }
     parts.push(line(text("sum"), sum));
     if (constants.bias) parts.push(line(text("bias"), bias), line("=", total));
-    parts.push(line(`${text(conv.activation ?? "none")} → ${text("own")}`, own, "result"));
+    const activation = text(conv.activation === "relu" ? "reluText" : conv.activation ?? "none");
+    parts.push(line(`${activation} → ${text("own")}`, own, "result"));
     if (pool) parts.push(...poolParts(maps, row, column, map));
     get("step-numbers").replaceChildren(...parts);
   }
@@ -112,17 +139,21 @@ export async function makeStepper(network, get, answer, choose) {
     const title = document.createElement("h3"), found = poolWindow(pool, maps.get(conv.name), row, column, map);
     title.textContent = `${pool.name} · ${text(found ? "pooling" : "noPooling")}`;
     if (!found) return [title];
-    const {rows: window, place: [y, x]} = found, marked = [row % pool.window[0], column % pool.window[1]];
+    const {rows: window, place: [y, x]} = found, largest = Math.max(...window.flat());
     const {values, shape: [, height, width]} = maps.get(pool.name);
-    return [
-      title, group(numberTable(text("window"), window, "maps", magnitude(window), marked), "→"),
-      line(text("own"), values[(map * height + y) * width + x], "result"),
-    ];
+    const marked = (row, column) => window[row][column] === largest ? "marked" : "";
+    const result = line(text("own"), values[(map * height + y) * width + x], "result");
+    return [title, group(numberTable(text("window"), window, "maps", largest, marked), ["→", result])];
   }
 
   return {
     needed: [conv.name, ...pool ? [pool.name] : []],
     draw,
+    select(name, map) {
+      if (name !== conv.name) return;
+      list.value = map;
+      if (answer()) draw(answer());
+    },
     translate() {
       get("step-text").textContent = text("stepText", {layer: conv.name});
     },
