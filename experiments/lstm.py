@@ -9,7 +9,7 @@ Test accuracy:  not measured yet
 
 import dataclasses
 
-from cnn.config import OptimConfig, TrainConfig
+from cnn.config import AugmentConfig, OptimConfig, TrainConfig
 from cnn.models.recurrent import RecurrentConfig
 from cnn.run import main
 from experiments.fashion_cnn import CONFIG as CHAPTER
@@ -19,7 +19,8 @@ CONFIG = dataclasses.replace(
     name="lstm",
     model=RecurrentConfig(),
     optim=OptimConfig(learning_rate=2e-3, schedule="one_cycle", clip_norm=1.0, batch_size=128),
-    train=TrainConfig(epochs=15, patience=15),
+    augment=AugmentConfig(flip=True),
+    train=TrainConfig(epochs=30, patience=30),
 )
 
 if __name__ == "__main__":

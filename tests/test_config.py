@@ -143,6 +143,7 @@ NUMBERS = [
     for cls in (
         *(cnn.DataConfig, cnn.OptimConfig, cnn.AugmentConfig, cnn.TrainConfig, cnn.MeshConfig),
         *(cnn.ModelConfig, cnn.DenseConfig, cnn.AlexNetConfig, cnn.ResNetConfig, cnn.EfficientNetConfig, cnn.ViTConfig),
+        cnn.RecurrentConfig,
     )
     for name, kind in get_type_hints(cls).items()
     if kind in (int, float, tuple[int, ...])

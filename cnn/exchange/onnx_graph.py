@@ -28,8 +28,8 @@ class Value(NamedTuple):
     name: str
     shape: tuple[Any, ...]
     """In the model, [B, H, W, C], [B, T, D] or [B, F]; in the graph, channels come first: [B, C, H, W]."""
-    layer: str = "images"
-    """Name of the layer whose output it is."""
+    layer: str | None = None
+    """Name of the layer whose output it is; None for the images."""
 
     def astype(self, dtype: Any) -> "Value":
         """Returns itself, as the graph computes in float32 whatever the model's dtype."""
@@ -60,8 +60,8 @@ class Output(NamedTuple):
     """In the graph; the name of an axis of any size."""
 
 
-MoreOutputs = Callable[[Add, list[Traced], dict[str, np.ndarray]], dict[str, Output]]
-"""Adds nodes after those of the layers, given the graph's constants by name too; returns outputs by name."""
+MoreOutputs = Callable[[Add, list[Traced], dict[str, np.ndarray], Value], dict[str, Output]]
+"""Adds nodes after those of the layers, given the graph's constants by name and the logits; returns outputs by name."""
 
 
 def _array(*integers: int) -> np.ndarray:
@@ -78,7 +78,11 @@ def _activated(add: Add, activation: Any, x: str) -> str:
         cubic = add("Mul", add("Mul", x, x), add("Mul", x, np.float32(0.044715)))
         tanh = add("Tanh", add("Mul", add("Add", x, cubic), np.float32(math.sqrt(2 / math.pi))))
         return add("Mul", add("Mul", x, np.float32(0.5)), add("Add", tanh, np.float32(1)))
-    return add({nn.relu: "Relu", jax.nn.sigmoid: "Sigmoid"}[activation], x)
+    operators = {nn.relu: "Relu", jax.nn.sigmoid: "Sigmoid"}
+    if activation not in operators:
+        name = getattr(activation, "__name__", activation)
+        raise UserError(f"a layer has the activation {name}, which the ONNX export does not support; use stablehlo")
+    return add(operators[activation], x)
 
 
 def _conv(add: Add, layer: Any, leaves: dict, images: Value) -> str:
@@ -185,7 +189,7 @@ def _recurrent(add: Add, layer: Any, leaves: dict, sequence: Value) -> str:
     steps_first = add("Transpose", sequence.name, perm=(1, 0, 2))
     outputs = add(operator, steps_first, kernel, recurrent_kernel, bias, hidden_size=layer.features, **attributes)
     # [T, 1, B, F], with an axis of directions.
-    return add("Squeeze", add("Transpose", outputs, perm=(2, 0, 1, 3)), _array(2))
+    return add("Reshape", add("Transpose", outputs, perm=(2, 0, 1, 3)), _array(0, sequence.shape[1], layer.features))
 
 
 def _rows(add: Add, layer: Any, leaves: dict, images: Value) -> str:
@@ -222,7 +226,7 @@ def make_graph(
     state: TrainState,
     config: ExperimentConfig,
     first_opset: int = FIRST_OPSET,
-    more_outputs: MoreOutputs = lambda add, traced, constants: {},
+    more_outputs: MoreOutputs = lambda add, traced, constants, logits: {},
 ) -> Any:
     """Returns the network as an ``onnx.ModelProto`` that maps images to probabilities.
 
@@ -281,7 +285,7 @@ def make_graph(
     images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["batch", *state.spec.image_shape])
     classes = state.spec.model.config.classes
     outputs = [onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["batch", classes])]
-    for name, (source, shape) in more_outputs(add, traced, constants).items():
+    for name, (source, shape) in more_outputs(add, traced, constants, logits).items():
         nodes.append(onnx.helper.make_node("Identity", [source], [name], name))
         outputs.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
     tensors = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]

@@ -127,7 +127,7 @@ def _recurrent_layer(name: str, leaves: dict[str, np.ndarray]) -> SourceLayer:
         {
             "kernel": leaves["weight_ih_l0"].T,
             "recurrent_kernel": leaves["weight_hh_l0"].T,
-            "bias": np.stack(biases) if gates == 3 else sum(biases),
+            "bias": np.stack(biases) if gates == 3 else biases[0] + biases[1],
         },
     )
 

@@ -41,10 +41,11 @@ def reading(
     drawn = states.imshow(hidden, cmap="RdBu_r", vmin=-1, vmax=1, **top_to_bottom)
     states.set(title=f"the hidden state, {hidden.shape[1]} units", xticks=[])
     figure.colorbar(drawn, ax=states, shrink=0.8, pad=0.02)
-    steps, likeliest = np.arange(1, rows + 1), np.argsort(-probabilities[-1], kind="stable")
+    steps = np.arange(1, rows + 1)
+    likeliest = [int(label) for label in np.argsort(-probabilities[-1], kind="stable")]
     chosen = likeliest[: len(COLOURS)]
     for label in likeliest[::-1]:
-        place = int(np.flatnonzero(likeliest == label)[0])
+        place = likeliest.index(label)
         look = {"color": COLOURS[place], "linewidth": 2} if place < len(COLOURS) else {"color": GREY, "linewidth": 0.8}
         chances.plot(probabilities[:, label], steps, **look)
     handles = [chances.lines[-1 - place] for place in range(len(chosen))]

@@ -54,11 +54,14 @@ def initial_state(config: ExperimentConfig) -> tuple[TrainState, str]:
 def layer_kernel(state: TrainState, layers: list[LayerRow], name: str) -> np.ndarray:
     """Returns the kernel of a layer in the shape of a convolution's, [H, W, C_in, C_out].
 
-    A dense layer after flattened pixels becomes a window of the image's size; any other one a window of one pixel.
+    A dense layer after flattened pixels becomes a window of the image's size, the inputs of a recurrent layer a window
+    of one row, and any other one a window of one pixel.
     """
     kernel = np.asarray(state.eval_state.params[name]["kernel"])
     flattened = flattened_pixels(layers)
     shape = flattened[1] if flattened and flattened[0] == name else (1, 1, -1)
+    if next(row.kind for row in layers if row.name == name) == "Recurrent":
+        shape = (1, -1, 1)
     return kernel if kernel.ndim == 4 else kernel.reshape(*shape, kernel.shape[-1])
 
 

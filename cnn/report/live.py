@@ -29,8 +29,8 @@ from cnn.training.summary import first_convolution, layer_table
 INTERVAL = 100
 """The page is written again when this many times the seconds of the last writing have passed: 1 % of the time."""
 
-IMAGES = 512
-"""Maximum number of validation images that are classified."""
+IMAGES, PIXELS = 512, 2**19
+"""Maximum number of validation images that are classified, and of their pixels: all of 32 x 32, ten of 224 x 224."""
 
 FINISHED = '"state":"finished"'
 """In the page of a finished run."""
@@ -140,7 +140,9 @@ def _resumed(run_dir: Path, epochs: int | None, monitor: str) -> Progress:
 def prepare(run_dir: Path, splits: Splits, state: TrainState) -> Subject:
     """Returns what a run's network is looked at by, and looks once, which compiles the prediction."""
     config, val = rundir.read_description(run_dir)["config"], splits.val
-    indices = np.linspace(0, len(val.labels) - 1, min(IMAGES, len(val.labels))).round().astype(int)
+    height, width = val.images.shape[1:3]
+    count = min(IMAGES, max(1, PIXELS // (height * width)), len(val.labels))
+    indices = np.linspace(0, len(val.labels) - 1, count).round().astype(int)
     layer = first_convolution(layer_table(state))
     subject = Subject(model_class_names(config), layer, indices, val.images[indices], val.labels[indices])
     look(subject, state, 0)

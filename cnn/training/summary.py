@@ -35,7 +35,7 @@ def _flops(kind: str, layer_params: dict, output_shape: tuple[int, ...]) -> int:
     if kind == "Attention":
         return 4 * output_shape[1] * prod(output_shape[1:])
     if kind == "Recurrent":
-        return 2 * output_shape[1] * sum(leaf.size for leaf in layer_params.values() if leaf.shape[0] > 2)
+        return 2 * output_shape[1] * sum(layer_params[name].size for name in ("kernel", "recurrent_kernel"))
     if "kernel" not in layer_params:
         return 0
     terms = prod(layer_params["kernel"].shape[:-1])

@@ -2,8 +2,11 @@
 
 import os
 import shlex
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cnn.errors import ConfigError, RunDirError, import_extra
@@ -12,6 +15,9 @@ from cnn.text import printable, read_json
 from cnn.trust.exports import card_text
 from cnn.web.contents import FACTS, NETWORK, contents, read_network
 from cnn.web.runtime import find_runtime
+
+STALE_SECONDS = 600
+"""Age from which what lies beside a folder is of no process that still writes it."""
 
 FOLDER = "web"
 """Name of the folder in ``export/`` of the run directory."""
@@ -95,8 +101,18 @@ def _foreign(folder: Path) -> str:
     return ""
 
 
+def _sweep(target: Path, prefix: str) -> None:
+    """Removes what killed processes have left beside a folder, or puts the old folder back if it was being replaced."""
+    for stale in target.parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if time.time() - stale.stat().st_mtime > STALE_SECONDS:
+                if (stale / "old").is_dir() and not target.exists():
+                    (stale / "old").rename(target)
+                shutil.rmtree(stale, ignore_errors=True)
+
+
 def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Writes a folder that ``check_folder`` has allowed: a reader finds the old one or the new one.
+    """Writes a folder that ``check_folder`` has allowed: it holds the old files or the new ones, never some of both.
 
     Raises:
       RunDirError: it cannot be written; the old one is still there.
@@ -104,7 +120,9 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
     target = Path(os.path.realpath(folder))
     try:
         target.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".incomplete-") as work:
+        prefix = f".incomplete-{target.name}-"
+        _sweep(target, prefix)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as work:
             new, old = Path(work, "new"), Path(work, "old")
             for name, content in files.items():
                 (new / name).parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 from cnn.config import ExperimentConfig
 from cnn.exchange.onnx_graph import Add, Output, Traced, Value, make_graph
 from cnn.models import layers
+from cnn.models.recurrent import Recurrent
 from cnn.training.state import TrainState
 
 ACTIVATIONS = {nn.relu: "relu", nn.swish: "swish", nn.gelu: "gelu", jax.nn.sigmoid: "sigmoid"}
@@ -43,7 +44,9 @@ def web_graph(state: TrainState, config: ExperimentConfig) -> WebGraph:
     layer_facts: list[dict[str, Any]] = []
     explained: list[str] = []
 
-    def more_outputs(add: Add, traced: list[Traced], constants: dict[str, np.ndarray]) -> dict[str, Output]:
+    def more_outputs(
+        add: Add, traced: list[Traced], constants: dict[str, np.ndarray], logits: Value
+    ) -> dict[str, Output]:
         by_name: dict[str, Traced] = {}
         for layer in traced:
             # Of a layer that is called twice, the first output, as in feature_maps.
@@ -52,11 +55,12 @@ def web_graph(state: TrainState, config: ExperimentConfig) -> WebGraph:
         outputs = {f"layers/{name}": _output(layer.output) for name, layer in by_name.items()}
         for name, layer in by_name.items():
             for leaf, group in (("kernel", "kernels"), ("bias", "biases")):
-                if "kernel" in layer.leaves and leaf in layer.leaves:
+                # A recurrent layer's gates are in another order in the graph.
+                if "kernel" in layer.leaves and leaf in layer.leaves and not isinstance(layer.module, Recurrent):
                     outputs[f"{group}/{name}"] = _parameters(add, constants, layer.leaves[leaf])
-        chain = _chain(by_name) if len(by_name) == len(traced) else []
+        chain = _chain(by_name, logits) if len(by_name) == len(traced) else []
         if chain:
-            explained.append(chain[0].inputs[0].layer)
+            explained.append(chain[0].inputs[0].layer or "")
             outputs["grad_cam"] = _grad_cam(add, constants, chain)
         return outputs
 
@@ -89,11 +93,13 @@ def _facts(by_name: dict[str, Traced]) -> list[dict[str, Any]]:
     facts = []
     for name, (_, module, leaves, inputs, output) in by_name.items():
         kernel, channels = leaves.get("kernel"), inputs[0].shape[-1]
+        if isinstance(module, Recurrent):
+            kernel = None
         if isinstance(module, layers.PositionEmbedding):
             grids[name] = list(inputs[0].shape[1:3])
         else:
             # As many tokens as those of the embedding, in its order.
-            grids[name] = grids.get(inputs[0].layer) if len(output.shape) == 3 else None
+            grids[name] = grids.get(inputs[0].layer or "") if len(output.shape) == 3 else None
         fact = {
             "name": name,
             "kind": type(module).__name__,
@@ -115,13 +121,16 @@ def _facts(by_name: dict[str, Traced]) -> list[dict[str, Any]]:
     return facts
 
 
-def _chain(by_name: dict[str, Traced]) -> list[Traced]:
+def _chain(by_name: dict[str, Traced], logits: Value) -> list[Traced]:
     """The layers from the last one with pixels, without it, to the logits, each fed by the one before.
 
     [] if another layer is among them than those whose gradient ``_grad_cam`` writes.
     """
-    chain = [list(by_name.values())[-1]]
-    if not isinstance(chain[0].module, layers.Dense) or chain[0].module.activation is not None:
+    last = by_name.get(logits.layer or "")
+    if not last or last.output.name != logits.name:
+        return []
+    chain = [last]
+    if not isinstance(last.module, layers.Dense) or last.module.activation is not None:
         return []
     while True:
         layer = chain[0]

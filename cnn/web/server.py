@@ -51,7 +51,11 @@ class _Handler(BaseHTTPRequestHandler):
             # Another site, whose name leads here, would read the page.
             self.send_error(HTTPStatus.FORBIDDEN)
             return
-        name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
+        try:
+            name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
         content = server.files.get(name)
         if content is None:
             self.send_error(HTTPStatus.NOT_FOUND)

@@ -2,8 +2,10 @@
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import onnx
@@ -13,6 +15,8 @@ import pytest
 import cnn
 from cnn.exchange import onnx_graph as graph
 from cnn.models import layers
+from cnn.models.family import Family
+from cnn.models.layers import Dense, Flatten
 from cnn.training.state import abstract_state
 from tests.helpers import NARROW
 
@@ -27,6 +31,7 @@ MODELS = {
     "efficientnet": cnn.EfficientNetConfig(features=(4, 8), blocks=1),
     # Its patches drop three pixels.
     "vit": cnn.ViTConfig(patch_size=5, features=8, blocks=1, heads=2),
+    "recurrent": cnn.RecurrentConfig(cell="gru", features=8),
 }
 
 
@@ -83,6 +88,26 @@ def test_the_opset_is_the_lowest_that_has_the_operators(family):
         model.opset_import[0].version = opset - 1
         with pytest.raises((onnx.checker.ValidationError, onnx.shape_inference.InferenceError)):
             onnx.checker.check_model(model, full_check=True)
+
+
+class Hyperbolic(nn.Module):
+    config: Any
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        return Dense(10, activation=nn.tanh, name="logits")(Flatten(name="flatten")(images))
+
+
+@dataclass(frozen=True)
+class HyperbolicConfig(Family):
+    def module(self):
+        return Hyperbolic(self)
+
+
+def test_an_activation_without_nodes_is_named():
+    config = cnn.ExperimentConfig(model=HyperbolicConfig(classes=10))
+    with pytest.raises(cnn.UserError, match="a layer has the activation tanh, which the ONNX export does not support"):
+        graph.make_graph(random_state(config), config)
 
 
 def test_the_metadata_has_the_name_and_the_class_names():

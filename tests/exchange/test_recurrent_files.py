@@ -82,4 +82,4 @@ def test_onnx_nodes_give_the_probabilities_of_predict(config, cell):
     operators = {node.op_type for node in model.graph.node}
     assert {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}[cell] in operators
     (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"images": images})
-    np.testing.assert_allclose(found, np.asarray(cnn.predict(state, images)), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(found), np.asarray(cnn.predict(state, images)), atol=1e-5)

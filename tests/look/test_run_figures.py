@@ -58,6 +58,7 @@ FAMILIES = {
     "resnet": cnn.ResNetConfig(blocks=(1, 1, 1), features=4),
     "vit": cnn.ViTConfig(blocks=1, features=8, heads=2),
     "efficientnet": cnn.EfficientNetConfig(features=(4, 6), blocks=1),
+    "recurrent": cnn.RecurrentConfig(features=6),
 }
 
 
@@ -75,13 +76,17 @@ def test_every_layer_of_every_family_has_maps_or_units_and_a_kernel(model, confi
         pixels = shape[:2] if len(shape) == 3 else pixels
         outputs = run_figures.layer_maps(maps, row.name)
         expected = (*pixels, shape[-1]) if pixels and len(shape) > 1 else shape
+        # The rows that a recurrent network reads.
+        expected = (*shape, 1) if isinstance(model, cnn.RecurrentConfig) and len(shape) == 2 else expected
         assert outputs.shape == expected and outputs.ravel().tolist() == maps[row.name].ravel().tolist()
         if outputs.ndim not in drawn:
             assert layer_figures.layer_figure(maps, row.name, "an image", [str(i) for i in range(10)]).axes
             drawn.add(outputs.ndim)
         if "kernel" in state.params.get(row.name, {}):
             kernel = run_figures.layer_kernel(state, layers, row.name)
-            assert kernel.ndim == 4 and kernel.shape[3:] == shape[-1:]
+            # A recurrent layer has four gates.
+            gates = 4 if row.kind == "Recurrent" else 1
+            assert kernel.ndim == 4 and kernel.shape[3] == gates * shape[-1]
             assert kernel.size == state.params[row.name]["kernel"].size
 
 

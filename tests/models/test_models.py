@@ -32,6 +32,8 @@ PARAMETERS = {
     "efficientnet": 161_942,
     # 17 * 64 and 49 * 64 of the tokens, six blocks of 33,472, 2 * 64 of the last normalization, 10 * 65.
     "vit": 1_088 + 3_136 + 6 * (2 * 128 + 64 * 192 + 192 + 64 * 64 + 64 + 2 * 64 * 128 + 192) + 128 + 650,
+    # 28 + 128 inputs of four gates of 128 units and their biases, 129 * 10.
+    "lstm": (28 + 128 + 1) * 4 * 128 + 1_290,
 }
 
 
@@ -41,6 +43,7 @@ SHRUNK = {
     "resnet20": {"blocks": (1, 1, 1), "features": 4},
     "efficientnet": {"blocks": 1, "features": (8, 16)},
     "vit": {"blocks": 1, "features": 16},
+    "lstm": {"features": 32},
 }
 """Deep networks compile slowly, wide ones train slowly, and more of the same blocks test nothing new."""
 

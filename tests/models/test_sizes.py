@@ -19,6 +19,7 @@ FAMILIES = {
     "resnet": cnn.ResNetConfig(blocks=(1, 1, 1)),
     "efficientnet": cnn.EfficientNetConfig(features=(16, 24, 40), blocks=1),
     "vit": cnn.ViTConfig(blocks=1),
+    "recurrent": cnn.RecurrentConfig(features=8),
 }
 SIZES = [(8, 8, 1), (13, 11, 3), (28, 28, 1), (32, 32, 3), (96, 96, 3), (8, 96, 3)]
 

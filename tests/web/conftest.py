@@ -35,9 +35,8 @@ def runtime_files():
         pytest.skip(f"the tests of the page need onnxruntime-web: {error}")
 
 
-def _played(run_dir, splits, runtime_files):
+def _played(run_dir, splits, files):
     state, config = cnn.load_best(run_dir)
-    files = contents(read_network(run_dir), runtime_files, "card")
     with served(files) as url:
         yield Played(url, state, config, splits)
 
@@ -48,7 +47,7 @@ def fashion(config, splits, runtime_files, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("play") / "fashion"
     config = dataclasses.replace(narrow(config, epochs=1), data=dataclasses.replace(config.data, class_names=()))
     cnn.fit(config, run_dir)
-    yield from _played(run_dir, splits, runtime_files)
+    yield from _played(run_dir, splits, contents(read_network(run_dir), runtime_files, "card"))
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +68,8 @@ def colourful(config, runtime_files, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root / "home"))
         cnn.fit(config, run_dir)
-        yield from _played(run_dir, cnn.load_data(config.data), runtime_files)
+        files, splits = contents(read_network(run_dir), runtime_files, "card"), cnn.load_data(config.data)
+    yield from _played(run_dir, splits, files)
 
 
 @pytest.fixture(scope="session")

@@ -251,6 +251,30 @@ def test_the_camera_is_answered_until_it_is_stopped(page, fashion):
     assert 100 < page.pad()[..., 1].mean() and len(np.unique(answer.pixels)) > 3
 
 
+def test_the_camera_ends_with_what_is_drawn_and_with_its_second_click(page):
+    page.run(
+        "window.stopped = 0; const stop = MediaStreamTrack.prototype.stop;"
+        "MediaStreamTrack.prototype.stop = function() { window.stopped++; stop.call(this); }"
+    )
+    page.run("const camera = document.getElementById('camera'); camera.click(); camera.click()")
+    page.wait("document.getElementById('camera').ariaPressed === 'true'")
+    with page.change():
+        page.find("#clear").click()
+    assert (page.pad() == 255).all() and page.run("return window.stopped") == 1
+    assert page.text("#prediction") == "Nothing is drawn yet." and page.text("#problem") == ""
+    assert not page.find("#video").is_displayed()
+
+
+def test_a_large_file_does_not_replace_what_came_after_it(page, tmp_path):
+    Image.new("L", (5000, 5000), 90).save(tmp_path / "large.png")
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 200).save(tmp_path / "small.png")
+    with page.change():
+        page.open(tmp_path / "large.png")
+        page.open(tmp_path / "small.png")
+    page.browser.execute_async_script("setTimeout(arguments[0], 1500)")
+    np.testing.assert_array_equal(page.answer().pixels[..., 0], np.eye(28, dtype=np.uint8) * 200)
+
+
 def test_the_steps_through_a_number_are_the_networks_own(page, fashion):
     from selenium.webdriver.common.keys import Keys
 
@@ -341,7 +365,7 @@ def test_hostile_names_change_nothing_but_text(own, colourful):
         bar.text.removesuffix(" ✓") for bar in own.browser.find_elements("css selector", "#bars .row span:first-child")
     ]
     assert names == [colourful.config.data.class_names[label] for label in order[:10]]
-    assert own.text("#others").startswith("1 other classes: ")
+    assert own.text("#others").startswith("All other classes (1): ")
     labels = own.run("return [...document.querySelectorAll('[name=example]')].map(radio => radio.ariaLabel)")
     assert any(label.endswith(HOSTILE) for label in labels)
     assert own.browser.get_log("browser") == []

@@ -50,6 +50,11 @@ def _get(port: int, path: str, method: str = "GET", host: str | None = "") -> tu
     return answer
 
 
+def test_an_address_that_is_none_is_refused(served, capfd):
+    status, _, _ = _get(served.server_port, "http://[")
+    assert status == 400 and capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
@@ -140,7 +145,7 @@ def test_a_signal_ends_it_with_its_status_and_a_line(played, number, status, cap
     assert played(number, "--pretrained", "--no-open") == (status, [])
     out, err = capsys.readouterr()
     (address,) = out.splitlines()
-    assert err == "stopped\n" and signal.getsignal(signal.SIGTERM) == before
+    assert err == "preparing the page\nstopped\n" and signal.getsignal(signal.SIGTERM) == before
     assert address.startswith("http://127.0.0.1:") and address.endswith(" to this machine alone; Ctrl-C ends it")
     port = int(address.split("/")[2].split(":")[1])
     with pytest.raises(ConnectionRefusedError):

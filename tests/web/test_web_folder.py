@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_the_network_that_ships_has_a_page(monkeypatch):
     monkeypatch.setattr(contents, "is_there", lambda config: False)
     files = contents.contents(contents.read_network(None), {})
     facts = _strict(files["network.json"])
-    assert facts["result"] is None and len(facts["classes"]) == 10 and "network.onnx" in files
+    assert facts["result"]["test_accuracy"] > 0.93 and len(facts["classes"]) == 10 and "network.onnx" in files
 
 
 def test_the_command_writes_the_folder_and_writes_it_again(finished, runtime_dir, tmp_path, capsys):
@@ -262,6 +263,21 @@ def test_a_folder_with_anything_else_in_it_is_refused_and_stays(kind, finished, 
     with pytest.raises(cnn.ConfigError, match="--output is .* that this command has not written; name a"):
         folder.check_folder(finished, target)
     assert _tree(target) == before
+
+
+@pytest.mark.parametrize("folder_is_there", [True, False])
+def test_what_a_killed_command_has_left_is_removed_or_put_back(folder_is_there, tmp_path):
+    target = tmp_path / "web"
+    if folder_is_there:
+        folder.write_folder(target, {"index.html": b"old"})
+    for name, age in ((".incomplete-web-dead", 3600), (".incomplete-web-alive", 0), (".incomplete-other-dead", 3600)):
+        (tmp_path / name / "old").mkdir(parents=True)
+        (tmp_path / name / "old" / "index.html").write_bytes(b"older")
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    folder._sweep(target, ".incomplete-web-")
+    assert (target / "index.html").read_bytes() == (b"old" if folder_is_there else b"older")
+    left = [".incomplete-other-dead", ".incomplete-web-alive", "web"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
 @pytest.mark.parametrize("stops", ["writing", "the first rename", "the second rename"])

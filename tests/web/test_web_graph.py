@@ -48,7 +48,7 @@ def test_the_outputs_are_the_layers_kernels_and_grad_cam_of_the_network(family):
     _assert_layers_are_those_of_the_network(state, outputs, drawn)
     parameters = {}
     for name, leaves in state.eval_state.params.items():
-        if "kernel" in leaves:
+        if "kernel" in leaves and "recurrent_kernel" not in leaves:
             parameters[f"kernels/{name}"] = leaves["kernel"]
             if "bias" in leaves:
                 parameters[f"biases/{name}"] = leaves["bias"]
@@ -75,10 +75,11 @@ def test_the_facts_of_a_layer_are_those_of_its_module(family):
     names = [fact["name"] for fact in facts]
     for number, (row, fact) in enumerate(zip(cnn.layer_table(state), facts, strict=True)):
         assert (fact["name"], fact["kind"], fact["shape"]) == (row.name, row.kind, list(row.output_shape[1:]))
-        assert fact["inputs"] and set(fact["inputs"]) <= {"images", *names[:number]}
+        assert fact["inputs"] and set(fact["inputs"]) <= {None, *names[:number]}
         leaves = state.params.get(row.name, {})
-        assert fact["kernel"] == (list(leaves["kernel"].shape) if "kernel" in leaves else None)
-        assert (fact["grid"] is None) == (len(fact["shape"]) != 2)
+        has_kernel = "kernel" in leaves and "recurrent_kernel" not in leaves
+        assert fact["kernel"] == (list(leaves["kernel"].shape) if has_kernel else None)
+        assert (fact["grid"] is None) == (len(fact["shape"]) != 2 or family == "recurrent")
 
 
 def _facts(model: Family, name: str) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def _facts(model: Family, name: str) -> dict[str, Any]:
 def test_what_a_layer_does_is_said():
     conv = _facts(MODELS["cnn"], "conv1")
     assert conv == {
-        **{"name": "conv1", "kind": "Conv", "shape": [28, 28, 4], "inputs": ["images"], "grid": None},
+        **{"name": "conv1", "kind": "Conv", "shape": [28, 28, 4], "inputs": [None], "grid": None},
         **{"kernel": [3, 3, 1, 4], "bias": True, "activation": "relu"},
         **{"strides": [1, 1], "padding": "SAME", "groups": 1},
     }
@@ -141,6 +142,35 @@ def test_a_layer_that_is_called_twice_has_its_first_output_and_no_grad_cam():
     outputs = _run(graph := web_graph(state, config), drawn)
     _assert_layers_are_those_of_the_network(state, outputs, drawn)
     assert graph.grad_cam is None and [fact["name"] for fact in graph.layers].count("again") == 1
+
+
+class Misleading(nn.Module):
+    """A layer with the name of the input, and one that is called after the logits and takes no part in them."""
+
+    config: "MisleadingConfig"
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = Conv(2, name="conv")(Conv(2, name="images")(images))
+        logits = Dense(self.config.classes, activation=None, name="logits")(Flatten()(x))
+        Dense(self.config.classes, activation=None, name="aux")(Flatten(name="other")(x))
+        return logits
+
+
+@dataclass(frozen=True)
+class MisleadingConfig(Family):
+    def module(self):
+        return Misleading(self)
+
+
+def test_grad_cam_is_that_of_the_logits_and_a_layer_named_images_is_not_the_input():
+    config, drawn = cnn.ExperimentConfig(model=MisleadingConfig(classes=10)), images(2)
+    state = random_state(config)
+    outputs = _run(graph := web_graph(state, config), drawn)
+    assert graph.grad_cam == "conv"
+    expected = np.asarray(grad_cam(state, drawn, "conv", outputs["probabilities"].argmax(1)))
+    np.testing.assert_allclose(outputs["grad_cam"], expected, atol=1e-5 * expected.max())
+    assert [fact["inputs"] for fact in graph.layers[:2]] == [[None], ["images"]]
 
 
 def test_colour_images_that_are_not_square_keep_their_axes():

@@ -43,15 +43,15 @@ export function makeLayers(network, list, changed, chose) {
       continue;
     }
     const box = document.createElement("div"), canvas = document.createElement("canvas");
-    const range = document.createElement("p");
+    const ends = document.createElement("p");
     box.className = "maps-box";
-    range.className = "muted small range";
+    ends.className = "muted small range";
     Object.assign(canvas, {className: "maps", tabIndex: 0});
     canvas.setAttribute("role", "slider");
     for (const name of ["aria-valuemin", "aria-valuenow"]) canvas.setAttribute(name, 1);
     box.append(canvas);
-    section.append(box, range);
-    const view = {layer, head, canvas, box, range, section, grid: null};
+    section.append(box, ends);
+    const view = {layer, head, canvas, box, ends, section, grid: null};
     views.set(layer.name, view);
     const take = map => {
       choose(view, map);
@@ -70,7 +70,7 @@ export function makeLayers(network, list, changed, chose) {
       take(Math.min(Math.max(now + steps[event.key], 0), count - 1));
     });
     observer.observe(section);
-    // Kernels of the images' own channels are drawn beside their maps.
+    // Kernels of at most three inputs are drawn beside their maps.
     if (layer.kind === "Conv" && layer.kernel[2] <= 3) {
       network.constants(layer.name).then(({kernel}) => {
         view.kernel = kernel;
@@ -174,7 +174,7 @@ function drawGrid(view, {values, shape: [count, fullHeight, fullWidth]}, marked)
       (across - gap) * scale - 2 * ratio, (down - gap) * scale - 2 * ratio,
     );
   }
-  view.range.textContent = text("mapRange", {low: format(low), high: format(high)});
+  view.ends.textContent = text("mapRange", {low: format(low), high: format(high)});
 }
 
 /** The colour of a kernel's pixel: signed if it has one channel, red, green and blue around grey if it has three. */

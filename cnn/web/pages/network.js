@@ -72,7 +72,8 @@ export async function loadNetwork() {
   };
 }
 
-async function fetchFile(name) {
+/** Returns a file of the folder as a Response; an Error of one line if it is missing. */
+export async function fetchFile(name) {
   const file = await fetch(new URL(name, import.meta.url));
   if (!file.ok) throw new Error(`${name}: ${file.status} ${file.statusText}`);
   return file;

@@ -15,6 +15,8 @@ export function makePad(canvas, image, changed) {
   const longest = Math.max(image.width, image.height), zoom = Math.max(1, Math.round(280 / longest));
   Object.assign(canvas, {width: image.width * zoom, height: image.height * zoom});
   const context = canvas.getContext("2d", {willReadFrequently: true});
+  // A tall pad is as high as a wide one is wide.
+  canvas.parentElement.style.maxWidth = `${22 * Math.min(1, image.width / image.height)}rem`;
   const past = [], pad = {erasing: false, colour: "#000000", size: 2 * longest / 28, empty: true, view: null};
   // Where the keyboard draws, in pixels of the network, and whether its brush touches the paper.
   const cursor = {x: image.width / 2, y: image.height / 2, down: false, shown: false};

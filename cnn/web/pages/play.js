@@ -29,8 +29,7 @@ function problem(name = "", values = {}) {
 
 async function start() {
   get("prediction").textContent = text("loading");
-  const network = await loadNetwork().catch(error => problem("failed", {problem: error.message}));
-  if (!network) return get("prediction").replaceChildren();
+  const network = await loadNetwork();
   const {facts} = network, {image} = facts, {examples} = facts;
   // Grey images of published data are light on dark; on the pad they are dark on white, as a drawing.
   const isInverted = image.channels === 1 && image.invert === "auto";
@@ -67,7 +66,7 @@ async function start() {
       try {
         await draw();
       } catch (error) {
-        problem("failed", {problem: error.message});
+        problem("broken", {problem: error.message});
       }
       // Input events come first.
       await new Promise(requestAnimationFrame);
@@ -129,7 +128,7 @@ async function start() {
     const {width, height, channels} = image, pixels = exampleSheet.pixels(i);
     turn++;
     endCamera();
-    if (shown.view?.example === null && !pad.empty) drawn = pad.snapshot();
+    if (shown.view?.example === null) drawn = pad.snapshot();
     const view = {read: () => ({pixels, inverted: false}), example: i, replaced};
     const sheet = new OffscreenCanvas(width, height);
     sheet.getContext("2d").putImageData(picture(pixels, width, height, channels, isInverted), 0, 0);
@@ -235,6 +234,7 @@ async function start() {
     const video = get("video"), mine = ++turn;
     problem();
     video.hidden = false;
+    get("camera").disabled = true;
     try {
       const stop = await startCamera(video);
       if (mine !== turn) stop();
@@ -242,12 +242,14 @@ async function start() {
     } catch (error) {
       problem(error.message);
     }
+    get("camera").disabled = false;
     video.hidden = !stopVideo;
     if (!stopVideo) return;
+    const mineStops = stopVideo;
     go("");
     get("camera").setAttribute("aria-pressed", "true");
     get("camera").textContent = text("stopCamera");
-    while (stopVideo) {
+    while (stopVideo === mineStops) {
       show({read: () => network.see(frameOf(video, image)), example: null});
       await new Promise(resolve => video.requestVideoFrameCallback?.(resolve) ?? setTimeout(resolve, 50));
     }
@@ -269,4 +271,7 @@ async function start() {
   follow(isFirst);
 }
 
-start().catch(error => problem("failed", {problem: error.message}));
+start().catch(error => {
+  problem("failed", {problem: error.message});
+  get("prediction").replaceChildren();
+});

@@ -1,5 +1,6 @@
 // Pictures that lie in the rows of one file.
 import {magnify, mix, picture} from "./colours.js";
+import {fetchFile} from "./network.js";
 import {withoutAlpha} from "./pad.js";
 
 /**
@@ -11,7 +12,7 @@ import {withoutAlpha} from "./pad.js";
  *   function that draws it into a canvas.
  */
 export async function loadSheet({sheet, columns, height, width}, channels) {
-  const file = await fetch(new URL(sheet, import.meta.url));
+  const file = await fetchFile(sheet);
   const bitmap = await createImageBitmap(await file.blob(), {colorSpaceConversion: "none", premultiplyAlpha: "none"});
   const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", {willReadFrequently: true});
   context.drawImage(bitmap, 0, 0);

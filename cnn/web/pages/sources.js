@@ -34,12 +34,16 @@ export async function startCamera(video) {
   const stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}}).catch(() => {
     throw new Error("noCamera");
   });
-  video.srcObject = stream;
-  await video.play();
-  return () => {
+  const stop = () => {
     stream.getTracks().forEach(track => track.stop());
     video.srcObject = null;
   };
+  video.srcObject = stream;
+  await video.play().catch(() => {
+    stop();
+    throw new Error("noCamera");
+  });
+  return stop;
 }
 
 /** Returns the centre of a video's frame, as large as fits, in the shape of the network's images. */

@@ -4,7 +4,7 @@ import {css, inkOn, mix, range} from "./colours.js";
 
 /** Returns the first convolution of the images, and the pooling of its maps, if the network has them. */
 export function firstLayers(facts) {
-  const conv = facts.layers.find(layer => layer.kind === "Conv" && layer.inputs[0] === "images");
+  const conv = facts.layers.find(layer => layer.kind === "Conv" && layer.inputs[0] === null);
   const pool = conv && facts.layers.find(layer => layer.kind === "MaxPool" && layer.inputs[0] === conv.name);
   return {conv, pool};
 }
@@ -50,7 +50,7 @@ export function poolWindow(pool, {values, shape: [, height, width]}, row, column
   return {rows, place};
 }
 
-/** Returns a number in four places, with a minus sign as wide as a digit. */
+/** Returns a number in three decimals, with a minus sign as wide as a digit. */
 export const format = value => value.toFixed(3).replace("-", "−").replace(/^−(0\.000)$/, "$1");
 
 /**

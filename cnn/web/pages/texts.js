@@ -7,6 +7,7 @@ export const TEXTS = {
     language: "Language",
     loading: "Loading the network…",
     failed: "The network cannot be loaded: {problem}",
+    broken: "Something failed: {problem}",
     picture: "Picture",
     pad: "Pad to draw on",
     padHelp: "With the keyboard: the arrow keys move the brush (with Shift in larger steps), Space lowers and lifts it, b takes the brush, e the eraser, u undoes, Delete clears.",
@@ -39,7 +40,7 @@ export const TEXTS = {
     prediction: "{class}: {share}",
     unlike: "Unlike the training images: farther from the nearest of them than 95 % of the validation images are.",
     like: "Like the training images.",
-    others: "{count} other classes: {share} together",
+    others: "All other classes ({count}): {share}",
     nearest: "Nearest training images",
     nearestText: "{class}, distance {distance}",
     evidence: "Evidence (Grad-CAM in {layer})",
@@ -92,6 +93,7 @@ export const TEXTS = {
     language: "언어",
     loading: "신경망을 불러오는 중…",
     failed: "신경망을 불러올 수 없습니다: {problem}",
+    broken: "오류가 났습니다: {problem}",
     picture: "그림",
     pad: "그림판",
     padHelp: "키보드: 화살표 키로 붓을 옮기고(Shift와 함께 누르면 크게), 스페이스로 붓을 내리고 올립니다. b 붓, e 지우개, u 되돌리기, Delete 모두 지우기.",
@@ -124,7 +126,7 @@ export const TEXTS = {
     prediction: "{class}: {share}",
     unlike: "훈련 이미지와 다릅니다: 가장 가까운 훈련 이미지와의 거리가 검증 이미지의 95 %보다 멉니다.",
     like: "훈련 이미지와 비슷합니다.",
-    others: "다른 클래스 {count}개: 합계 {share}",
+    others: "다른 클래스({count}개) 합계: {share}",
     nearest: "가장 가까운 훈련 이미지",
     nearestText: "{class}, 거리 {distance}",
     evidence: "근거 ({layer}의 Grad-CAM)",
@@ -179,7 +181,7 @@ let language = "en";
 
 /** Chooses the language: the one chosen before, else the browser's. */
 export function chooseLanguage(name) {
-  language = name ?? stored() ?? (navigator.languages.find(tag => tag.slice(0, 2) in TEXTS)?.slice(0, 2) || "en");
+  language = name ?? stored() ?? (navigator.languages.find(tag => Object.hasOwn(TEXTS, tag.slice(0, 2)))?.slice(0, 2) || "en");
   document.documentElement.lang = language;
   document.title = text("title");
   for (const element of document.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
@@ -197,7 +199,7 @@ export function chooseLanguage(name) {
 function stored() {
   try {
     const name = localStorage.getItem(KEY);
-    return name in TEXTS ? name : null;
+    return Object.hasOwn(TEXTS, name) ? name : null;
   } catch {
     return null;
   }
