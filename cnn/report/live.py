@@ -16,7 +16,7 @@ from cnn.devices.processes import allreduce_max, is_primary
 from cnn.devices.sharding import on_one_device
 from cnn.errors import UserError, first_cause
 from cnn.look.tracking import Track
-from cnn.report.live_parts import Progress, Subject, cards, kernels_section, mistakes_section
+from cnn.report.live_parts import Progress, Subject, cards, kernels_section, later_section, mistakes_section
 from cnn.report.page import UPLOT, escaped, fill_template, render_page
 from cnn.resolution import dataset_name, korean_names, model_class_names
 from cnn.runs import rundir
@@ -32,6 +32,10 @@ INTERVAL = 100
 IMAGES, PIXELS = 512, 2**19
 """Maximum number of validation images that are classified, and of their pixels: all of 32 x 32, ten of 224 x 224."""
 
+PREPARATION = 1.5
+"""Seconds that loading images and compiling the prediction take, of a small network: mistakes are shown when that is
+less than 1 % of the time so far."""
+
 FINISHED = '"state":"finished"'
 """In the page of a finished run."""
 
@@ -45,9 +49,10 @@ def live_page(
 ) -> Iterator[Track]:
     """Yields a ``track`` callback of ``fit``, which writes live.html: after the first epoch, the last, and some others.
 
-    Writing takes less than 1 % of the time, as ``INTERVAL`` times its seconds pass before it is written again. Before
-    the first time, images are loaded and the prediction is compiled, once. If the block ends, the page says how. A
-    failure is passed to ``warn``, once, and the run continues. Only the primary process writes.
+    Writing takes less than 1 % of the time, as ``INTERVAL`` times its seconds pass before it is written again. Once,
+    when that takes less than 1 % of the time so far, images are loaded and the prediction is compiled, and from then
+    on the page has mistakes. If the block ends, the page says how. A failure is passed to ``warn``, once, and the run
+    continues. Only the primary process writes.
 
     Without ``--log.figures``, and for a fused run, which reports nothing before its end, there is no page.
 
@@ -62,7 +67,7 @@ def live_page(
         return
     run_dir, progress, subject, warned = Path(run_dir), Progress([]), None, False
     # When the latest writing began, and the seconds that it took.
-    start, seconds = -np.inf, 0.0
+    start, seconds, began = -np.inf, 0.0, perf_counter()
 
     def attempt(function: Callable[..., None], *arguments: Any) -> None:
         nonlocal warned
@@ -86,10 +91,10 @@ def live_page(
 
     def show(row: dict[str, Any], state: TrainState, last: bool) -> None:
         nonlocal progress, subject, start, seconds
-        if subject is None:
+        if subject is None and perf_counter() - began >= INTERVAL * PREPARATION:
             subject = prepare(run_dir, load_data(config.data) if splits is None else splits, state)
             start = perf_counter()
-        progress = progress._replace(looks=look(subject, state, row["epoch"]))
+        progress = progress._replace(looks=kernels(state, row["epoch"]) + mistakes(subject, state, row["epoch"]))
         seconds = perf_counter() - start
         words = f"Training: epoch {row['epoch'] + 1} of at most {config.train.epochs}."
         write("training", "Trained; the test images follow." if last else words)
@@ -143,16 +148,22 @@ def prepare(run_dir: Path, splits: Splits, state: TrainState) -> Subject:
     height, width = val.images.shape[1:3]
     count = min(IMAGES, max(1, PIXELS // (height * width)), len(val.labels))
     indices = np.linspace(0, len(val.labels) - 1, count).round().astype(int)
-    layer = first_convolution(layer_table(state))
-    subject = Subject(model_class_names(config), layer, indices, val.images[indices], val.labels[indices])
-    look(subject, state, 0)
+    subject = Subject(model_class_names(config), indices, val.images[indices], val.labels[indices])
+    mistakes(subject, state, 0)
     return subject
 
 
-def look(subject: Subject, state: TrainState, epoch: int) -> str:
-    """Returns the sections on the kernels and the mistakes of a network, HTML."""
-    kernels = "" if subject.layer is None else kernels_section(np.asarray(state.params[subject.layer]["kernel"]), epoch)
-    return kernels + mistakes_section(subject, np.asarray(predict(state, subject.images)), epoch)
+def kernels(state: TrainState, epoch: int) -> str:
+    """Returns the section on the kernels of the first convolution, HTML; empty if there is none."""
+    layer = first_convolution(layer_table(state))
+    return kernels_section(np.asarray(state.params[layer]["kernel"]), epoch) if layer else ""
+
+
+def mistakes(subject: Subject | None, state: TrainState, epoch: int) -> str:
+    """Returns the section on the mistakes, HTML; of a run that is too short for them, a sentence."""
+    if subject is None:
+        return later_section(round(INTERVAL * PREPARATION))
+    return mistakes_section(subject, np.asarray(predict(state, subject.images)), epoch)
 
 
 def render(run_dir: Path, progress: Progress, state: str, words: str, wait: float) -> str:

@@ -28,8 +28,6 @@ class Subject(NamedTuple):
 
     names: tuple[str, ...]
     """Of the classes."""
-    layer: str | None
-    """The first convolution, if there is one."""
     indices: np.ndarray
     """Evenly spaced positions of validation images, integers [N]."""
     images: np.ndarray
@@ -72,6 +70,15 @@ def kernels_section(kernel_HxWxCxF: np.ndarray, epoch: int) -> str:
         '<section aria-labelledby="kernels-title"><h2 id="kernels-title">Kernels of the first convolution</h2>'
         f'<p class="muted">{which} after epoch {epoch}. {note}</p>'
         f'<div class="kernels" role="img" aria-label="{which} after epoch {epoch}">{images}</div></section>'
+    )
+
+
+def later_section(seconds: int) -> str:
+    """Returns the section of a run that has no mistakes on its page yet, HTML."""
+    return (
+        '<section aria-labelledby="mistakes-title"><h2 id="mistakes-title">Mistakes</h2>'
+        f'<p class="muted">Mistakes are shown here after {seconds} seconds of training, when finding them takes less '
+        "than 1 % of the time. The report of the run has them in any case.</p></section>"
     )
 
 

@@ -199,9 +199,12 @@ def clocked(config, small, tmp_path, monkeypatch):
         written.append(text)
 
     monkeypatch.setattr(live, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(live, "prepare", lambda *arguments: now.__setitem__(0, now[0] + 50))
-    monkeypatch.setattr(live, "look", lambda subject, state, epoch: "")
-    monkeypatch.setattr(live, "render", lambda run_dir, progress, *arguments: len(progress.history))
+    monkeypatch.setattr(live, "prepare", lambda *arguments: now.__setitem__(0, now[0] + 50) or "subject")
+    monkeypatch.setattr(live, "kernels", lambda state, epoch: "")
+    monkeypatch.setattr(live, "mistakes", lambda subject, state, epoch: "mistakes" if subject else "")
+    monkeypatch.setattr(
+        live, "render", lambda run_dir, progress, *arguments: (len(progress.history), bool(progress.looks))
+    )
     monkeypatch.setattr(live.rundir, "write_text", write)
     state: Any = types.SimpleNamespace(eval_state=None)
 
@@ -216,12 +219,18 @@ def clocked(config, small, tmp_path, monkeypatch):
 
 
 def test_it_is_written_again_when_a_hundred_times_the_seconds_of_writing_have_passed(clocked):
-    # 200 seconds are 29 epochs of 7; the last page, which says that the run has finished, follows at once.
-    assert clocked(map(_row, range(1, 101)), epochs=100) == [1, 30, 59, 88, 100, 100]
+    # 200 seconds are 29 epochs of 7, after which there are mistakes, too; the last page, which says that the run has
+    # finished, follows at once.
+    written = clocked(map(_row, range(1, 101)), epochs=100)
+    assert written == [(1, False), *((epoch, True) for epoch in (30, 59, 88, 100, 100))]
 
 
 def test_the_epoch_at_which_early_stopping_ends_the_run_is_always_written(clocked):
-    assert clocked([_row(1), _row(2, 3.0), _row(3, 3.0)], epochs=100, patience=2) == [1, 3, 3]
+    assert clocked([_row(1), _row(2, 3.0), _row(3, 3.0)], epochs=100, patience=2) == [
+        (1, False),
+        (3, False),
+        (3, False),
+    ]
 
 
 def test_all_processes_hand_over_their_shards_when_the_primary_one_writes(clocked, monkeypatch):
@@ -247,9 +256,19 @@ def test_at_most_some_evenly_spaced_images_are_looked_at(trained, small, monkeyp
     subject = live.prepare(trained.run_dir, small, trained.result.state)
     assert subject.indices.tolist() == [0, 14, 29, 43, 57, 72, 86, 100, 115, 129]
     np.testing.assert_array_equal(subject.labels, small.val.labels[subject.indices])
-    assert subject.layer == "conv1" and subject.names == NAMES
-    assert "Kernels" in live.look(subject, trained.result.state, 1)
-    assert "Kernels" not in live.look(subject._replace(layer=None), trained.result.state, 1)
+    assert subject.names == NAMES and "of 10 validation images" in live.mistakes(subject, trained.result.state, 1)
+    monkeypatch.setattr(live, "PIXELS", 3 * 28 * 28)
+    assert live.prepare(trained.run_dir, small, trained.result.state).indices.tolist() == [0, 64, 129]
+
+
+def test_a_short_run_says_where_its_mistakes_are(trained):
+    assert "after 150 seconds of training" in live.mistakes(None, trained.result.state, 1)
+    assert "4 kernels" in live.kernels(trained.result.state, 1)
+
+
+def test_a_network_without_convolutions_has_no_kernels(config):
+    dense = dataclasses.replace(config, model=cnn.DenseConfig(features=(4,)))
+    assert live.kernels(cnn.create_state(dense), 1) == ""
 
 
 def _pixels(section):
@@ -285,7 +304,7 @@ def many(trained, tmp_path_factory):
     rng = np.random.default_rng(0)
     names = tuple(f"<b>{'이름' if label % 2 else 'a very long name of a class' * 9} {label}" for label in range(40))
     images, labels = rng.integers(0, 256, (60, 150, 200, 3), np.uint8), np.arange(60) % 40
-    subject = live_parts.Subject(names, None, np.arange(60) * 100, images, labels)
+    subject = live_parts.Subject(names, np.arange(60) * 100, images, labels)
     looks = live_parts.kernels_section(rng.normal(size=(7, 5, 3, 96)), 2)
     looks += live_parts.mistakes_section(subject, rng.dirichlet(np.ones(40), 60), 2)
     progress = live_parts.Progress(trained.result.history, looks=looks).after(_row(3), "val_loss")
