@@ -15,7 +15,8 @@ from cnn.training.state import TrainState
 from cnn.web.contents import contents, read_network
 from cnn.web.runtime import find_runtime
 from tests.helpers import narrow
-from tests.web.play_page import HOSTILE, accessibility_checker, served
+from tests.report.pages import set_viewport
+from tests.web.play_page import HOSTILE, WIDE, PlayPage, accessibility_checker, served
 
 
 class Played(NamedTuple):
@@ -80,3 +81,24 @@ def checker(tmp_path_factory) -> str:
         return accessibility_checker(tmp_path_factory.mktemp("axe"))
     except (DataError, subprocess.SubprocessError) as error:
         pytest.skip(f"the test of accessibility needs axe-core: {error}")
+
+
+def _open(browser, url) -> PlayPage:
+    """A page, newly opened, in English, with an empty log."""
+    set_viewport(browser, WIDE, "light")
+    page = PlayPage(browser, url)
+    page.run("localStorage.clear(); document.querySelector('[name=language][value=en]').click()")
+    browser.get_log("browser")
+    return page
+
+
+@pytest.fixture
+def page(browser, fashion) -> PlayPage:
+    """Fashion-MNIST's page."""
+    return _open(browser, fashion.url)
+
+
+@pytest.fixture
+def own(browser, colourful) -> PlayPage:
+    """The page of one's own colour images."""
+    return _open(browser, colourful.url)

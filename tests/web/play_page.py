@@ -13,11 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+import cnn
 from cnn.web import runtime
 from cnn.web.server import PageServer
 
 HOSTILE = '</script><img src=x onerror="harmed=1">'.ljust(200, "n")
 """A name as long as a class may have."""
+
+WIDE, NARROW = 1440, 390
+"""Widths of the window, in CSS pixels."""
 
 AXE = "axe-core", "4.14.1"
 
@@ -150,3 +154,15 @@ class PlayPage:
         messages = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
         sent = [message["params"]["request"]["url"] for message in messages if message["method"].endswith("BeSent")]
         return [url for url in sent if not url.startswith(("data:", "blob:", "about:"))]
+
+
+def check_answer(page, played):
+    """Checks the page's numbers against the library's, and returns them."""
+    answer = page.answer()
+    images = answer.pixels[None]
+    np.testing.assert_allclose(answer.probabilities, np.asarray(cnn.predict(played.state, images))[0], atol=1e-5)
+    for name, expected in cnn.feature_maps(played.state, images).items():
+        expected = np.asarray(expected)[0]
+        expected = expected.transpose(2, 0, 1) if expected.ndim == 3 else expected[:, None, None]
+        np.testing.assert_allclose(answer.maps[name], expected, atol=1e-5, rtol=1e-5, err_msg=name)
+    return answer

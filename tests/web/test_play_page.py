@@ -10,40 +10,8 @@ from PIL import Image
 
 import cnn
 from cnn.data.image_files import Resize, fit_image, reading
-from cnn.text import printable
 from tests.report.pages import set_viewport
-from tests.web.play_page import HOSTILE, PlayPage
-
-WIDE, NARROW = 1440, 390
-
-
-@pytest.fixture
-def page(browser, fashion) -> PlayPage:
-    """Fashion-MNIST's page, newly opened, in English."""
-    set_viewport(browser, WIDE, "light")
-    page = PlayPage(browser, fashion.url)
-    page.run("localStorage.clear(); document.querySelector('[name=language][value=en]').click()")
-    browser.get_log("browser")
-    return page
-
-
-@pytest.fixture
-def own(browser, colourful) -> PlayPage:
-    """The page of one's own colour images."""
-    set_viewport(browser, WIDE, "light")
-    return PlayPage(browser, colourful.url)
-
-
-def check_answer(page, played):
-    """Checks the page's numbers against the library's, and returns them."""
-    answer = page.answer()
-    images = answer.pixels[None]
-    np.testing.assert_allclose(answer.probabilities, np.asarray(cnn.predict(played.state, images))[0], atol=1e-5)
-    for name, expected in cnn.feature_maps(played.state, images).items():
-        expected = np.asarray(expected)[0]
-        expected = expected.transpose(2, 0, 1) if expected.ndim == 3 else expected[:, None, None]
-        np.testing.assert_allclose(answer.maps[name], expected, atol=1e-5, rtol=1e-5, err_msg=name)
-    return answer
+from tests.web.play_page import NARROW, WIDE, PlayPage, check_answer
 
 
 def test_a_drawn_shape_has_the_probabilities_and_maps_of_predict(page, fashion):
@@ -183,19 +151,6 @@ def test_files_go_the_way_of_predict(which, request, browser, tmp_path):
         assert page.text("#problem") == ""
 
 
-def test_a_file_that_is_no_picture_is_one_line_and_changes_nothing(page, tmp_path):
-    name = "<img src=x onerror=harmed=1>.png"
-    (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    before = page.answer()
-    page.open(tmp_path / name)
-    line = page.wait("document.getElementById('problem').textContent")
-    assert line == f"{name} is not a picture that this browser can read; open a PNG, JPEG, WebP, BMP or GIF file."
-    np.testing.assert_array_equal(page.answer().pixels, before.pixels)
-    assert page.run("return typeof harmed") == "undefined"
-    page.draw((0.2, 0.2), (0.4, 0.4))
-    assert page.text("#problem") == ""
-
-
 def test_a_test_image_is_shown_pixel_for_pixel_and_one_goes_back_and_forward(page, fashion):
     facts = page.run("return play.network.facts.examples")
     assert len(facts["labels"]) == 100
@@ -234,45 +189,6 @@ def test_two_tabs_answer_at_once(page, fashion):
     finally:
         page.browser.close()
         page.browser.switch_to.window(first)
-
-
-def test_the_camera_is_answered_until_it_is_stopped(page, fashion):
-    page.find("#camera").click()
-    page.wait("document.getElementById('camera').ariaPressed === 'true'")
-    before = int(page.run("return document.body.dataset.shown"))
-    page.wait(f"document.body.dataset.shown > {before + 3}")
-    assert page.find("#video").is_displayed() and page.text("#camera") == "Stop the camera"
-    with page.change():
-        page.find("#camera").click()
-    assert page.run("return document.getElementById('video').srcObject") is None
-    assert not page.find("#video").is_displayed()
-    # Chromium's camera films a green picture with a clock.
-    answer = check_answer(page, fashion)
-    assert 100 < page.pad()[..., 1].mean() and len(np.unique(answer.pixels)) > 3
-
-
-def test_the_camera_ends_with_what_is_drawn_and_with_its_second_click(page):
-    page.run(
-        "window.stopped = 0; const stop = MediaStreamTrack.prototype.stop;"
-        "MediaStreamTrack.prototype.stop = function() { window.stopped++; stop.call(this); }"
-    )
-    page.run("const camera = document.getElementById('camera'); camera.click(); camera.click()")
-    page.wait("document.getElementById('camera').ariaPressed === 'true'")
-    with page.change():
-        page.find("#clear").click()
-    assert (page.pad() == 255).all() and page.run("return window.stopped") == 1
-    assert page.text("#prediction") == "Nothing is drawn yet." and page.text("#problem") == ""
-    assert not page.find("#video").is_displayed()
-
-
-def test_a_large_file_does_not_replace_what_came_after_it(page, tmp_path):
-    Image.new("L", (5000, 5000), 90).save(tmp_path / "large.png")
-    Image.fromarray(np.eye(28, dtype=np.uint8) * 200).save(tmp_path / "small.png")
-    with page.change():
-        page.open(tmp_path / "large.png")
-        page.open(tmp_path / "small.png")
-    page.browser.execute_async_script("setTimeout(arguments[0], 1500)")
-    np.testing.assert_array_equal(page.answer().pixels[..., 0], np.eye(28, dtype=np.uint8) * 200)
 
 
 def test_the_steps_through_a_number_are_the_networks_own(page, fashion):
@@ -354,22 +270,6 @@ def test_nearest_images_and_the_unknown_are_those_of_predict(page, fashion, tmp_
             names[label] for label in shown
         ]
         assert page.text("#unlike").startswith("Unlike" if found["unlike"] else "Like")
-
-
-def test_hostile_names_change_nothing_but_text(own, colourful):
-    answer = check_answer(own, colourful)
-    assert own.run("return typeof harmed") == "undefined"
-    assert own.find("#lead").text.count('run "<img src=x onerror=harmed=1>"') == 1
-    order = np.argsort(-answer.probabilities, kind="stable")
-    names = [
-        bar.text.removesuffix(" ✓") for bar in own.browser.find_elements("css selector", "#bars .row span:first-child")
-    ]
-    assert names == [colourful.config.data.class_names[label] for label in order[:10]]
-    assert own.text("#others").startswith("All other classes (1): ")
-    labels = own.run("return [...document.querySelectorAll('[name=example]')].map(radio => radio.ariaLabel)")
-    assert any(label.endswith(HOSTILE) for label in labels)
-    assert own.browser.get_log("browser") == []
-    assert printable(HOSTILE) == HOSTILE
 
 
 @pytest.mark.parametrize("which", ["fashion", "colourful"])
