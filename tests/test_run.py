@@ -309,6 +309,7 @@ def test_the_verbs_are_listed():
         "labels",
         "report",
         "export",
+        "play",
         "import",
     }
 
