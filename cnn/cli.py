@@ -128,7 +128,8 @@ def _first_message(box: str) -> str:
         if not text.strip("─"):
             break
         lines.append(text)
-    return " ".join(lines)
+    # Without the help text of what is missing: its allowed values say enough.
+    return re.sub(r"(--[\w-]+ \{.*?\}).* \(required\)", r"\1 (required)", " ".join(lines))
 
 
 def exit_status(command: Callable[[], None]) -> int:

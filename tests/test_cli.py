@@ -33,6 +33,13 @@ def test_a_message_about_an_option_has_no_colours_on_a_terminal(monkeypatch):
     assert str(error.value) == "Missing from python -m cnn look: PATH run_dir (required); --help lists what is allowed"
 
 
+def test_a_missing_option_is_named_with_its_values_and_without_its_help():
+    with pytest.raises(cnn.UserError) as error:
+        cli.parse_options(verbs.VERBS["export"], "python -m cnn export", ["runs/mine"])
+    formats = "--format {safetensors,stablehlo,onnx,web} (required)"
+    assert str(error.value) == f"Missing from python -m cnn export: {formats}; --help lists what is allowed"
+
+
 # Extras
 
 
