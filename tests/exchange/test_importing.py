@@ -309,7 +309,7 @@ def test_non_finite_values_and_other_kinds_of_layers_are_refused():
     with pytest.raises(cnn.UserError, match="non-finite values, in conv2"):
         weights.match_layers(abstract_state(CONFIG), layers)
     resnet = abstract_state(cnn.ExperimentConfig(model=cnn.ResNetConfig(blocks=(1, 1, 1), features=2)))
-    with pytest.raises(cnn.UserError, match="BatchNorm; only Conv and Dense can be imported"):
+    with pytest.raises(cnn.UserError, match="BatchNorm; only Conv, Dense and Recurrent can be"):
         weights.match_layers(resnet, layers)
 
 

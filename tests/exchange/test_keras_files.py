@@ -62,7 +62,7 @@ def test_weights_of_unknown_layers_are_kept_as_other(tmp_path):
 
     logits, other = read_keras(_archive(tmp_path / "some.keras", fill))
     assert (logits.name, logits.kind) == ("logits", "Dense") and logits.leaves["kernel"].shape == (2, 3)
-    assert (other.name, other.kind) == ("layers/lstm/cell", "other")
+    assert (other.name, other.kind) == ("layers/lstm", "other")
 
 
 def test_a_layer_of_another_class_is_other_whatever_its_shapes_are(tmp_path):
