@@ -40,6 +40,7 @@ bench: peers ## the numbers of the README and docs/; some two hours on two cores
 	.venv/bin/python -m benchmarks.scaling
 	.venv/bin/python -m benchmarks.devices
 	.venv/bin/python -m benchmarks.seeds
+	.venv/bin/python -m benchmarks.play
 	.venv/bin/python -m benchmarks.readme
 
 # The rungs of --rows-of, and benchmarks.ablation, are trained on an accelerator.
