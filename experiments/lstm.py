@@ -17,10 +17,10 @@ from experiments.fashion_cnn import CONFIG as CHAPTER
 CONFIG = dataclasses.replace(
     CHAPTER,
     name="lstm",
-    model=RecurrentConfig(),
-    optim=OptimConfig(learning_rate=2e-3, schedule="one_cycle", clip_norm=1.0, batch_size=128),
-    augment=AugmentConfig(flip=True),
-    train=TrainConfig(epochs=30, patience=30),
+    model=RecurrentConfig(dropout_rate=0.3),
+    optim=OptimConfig(learning_rate=3e-3, schedule="one_cycle", clip_norm=1.0, batch_size=128),
+    augment=AugmentConfig(flip=True, shift=2),
+    train=TrainConfig(epochs=55, patience=55),
 )
 
 if __name__ == "__main__":
