@@ -87,6 +87,10 @@ class PlayPage:
     def find(self, selector: str) -> Any:
         return self.browser.find_element("css selector", selector)
 
+    def press(self, selector: str) -> None:
+        """Clicks an element, wherever it is: while the camera films, the lines above it change, and it moves."""
+        self.run("document.querySelector(arguments[0]).click()", selector)
+
     def text(self, selector: str) -> str:
         return self.find(selector).text
 

@@ -23,13 +23,13 @@ def test_a_file_that_is_no_picture_is_one_line_and_changes_nothing(own, tmp_path
 
 
 def test_the_camera_is_answered_until_it_is_stopped(own, colourful):
-    own.find("#camera").click()
+    own.press("#camera")
     own.wait("document.getElementById('camera').ariaPressed === 'true'")
     before = int(own.run("return document.body.dataset.shown"))
     own.wait(f"document.body.dataset.shown > {before + 3}")
     assert own.find("#video").is_displayed() and own.text("#camera") == "Stop the camera"
     with own.change():
-        own.find("#camera").click()
+        own.press("#camera")
     assert own.run("return document.getElementById('video').srcObject") is None
     assert not own.find("#video").is_displayed()
     # Chromium's camera films a green picture with a clock.
@@ -45,7 +45,7 @@ def test_the_camera_ends_with_what_is_drawn_and_with_its_second_click(own):
     own.run("const camera = document.getElementById('camera'); camera.click(); camera.click()")
     own.wait("document.getElementById('camera').ariaPressed === 'true'")
     with own.change():
-        own.find("#clear").click()
+        own.press("#clear")
     assert (own.pad() == 255).all() and own.run("return window.stopped") == 1
     assert own.text("#prediction") == "Nothing is drawn yet." and own.text("#problem") == ""
     assert not own.find("#video").is_displayed()
