@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from cnn.figures.explanation_plots import ORANGE
 from cnn.figures.image_plots import PICTURE
 from cnn.figures.plots import BLUE, GREEN, GREY, VERMILLION, WIDTH, check, styled
 from cnn.text import shortened
 
-COLOURS = VERMILLION, BLUE, GREEN, "#E69F00"
+COLOURS = VERMILLION, BLUE, GREEN, ORANGE
 """Of the classes whose probability is drawn, from the likeliest at the end; all others are grey."""
 
 
@@ -44,8 +45,7 @@ def reading(
     steps = np.arange(1, rows + 1)
     likeliest = [int(label) for label in np.argsort(-probabilities[-1], kind="stable")]
     chosen = likeliest[: len(COLOURS)]
-    for label in likeliest[::-1]:
-        place = likeliest.index(label)
+    for place, label in reversed(list(enumerate(likeliest))):
         look = {"color": COLOURS[place], "linewidth": 2} if place < len(COLOURS) else {"color": GREY, "linewidth": 0.8}
         chances.plot(probabilities[:, label], steps, **look)
     handles = [chances.lines[-1 - place] for place in range(len(chosen))]

@@ -11,7 +11,7 @@ from cnn.data.splits import Split
 from cnn.look.attribution import grad_cam
 from cnn.look.batches import by_batches
 from cnn.look.features import feature_maps
-from cnn.report.page import picture_url, webp
+from cnn.report.page import WEBP_SIDE, picture_url, tiled, webp
 from cnn.training.state import TrainState
 from cnn.training.summary import layer_table
 
@@ -44,9 +44,6 @@ BATCH_PIXELS = IMAGES * 28 * 28
 
 PROBABILITIES = 10
 """Maximum number of probabilities of an image."""
-
-WEBP_SIDE = 16_383
-"""Pixels that a side of a WebP image may have."""
 
 
 def select_images(probabilities: np.ndarray, labels: np.ndarray, count: int = IMAGES) -> np.ndarray:
@@ -253,8 +250,5 @@ def _encode_layers(names: Sequence[str], maps: Any, cams: Any, steps: Any, kept:
 
 
 def tile_images(images: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
-    """Returns images [N, H, W, C] as one sheet, uint8 [H', W', 3], some per row, grey images dark on white."""
-    count, height, width, channels = images.shape
-    images = np.pad(255 - images if channels == 1 else images, [(0, -count % columns), (0, 0), (0, 0), (0, 0)])
-    rows = images.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
-    return rows.reshape(-1, columns * width, channels).repeat(3 // channels, -1)
+    """Returns images [N, H, W, C] as one sheet, as of ``tiled``, grey images dark on white."""
+    return tiled(255 - images if images.shape[3] == 1 else images, columns)

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+WEBP_SIDE = 16_383
+"""Pixels that a side of a WebP image may have."""
+
 UPLOT = "1.6.32"
 """Version of the chart library."""
 
@@ -57,6 +60,14 @@ def webp(pixels: np.ndarray, **options: Any) -> bytes:
     # WebP has only colour images; grey ones take no more bytes in colour.
     Image.fromarray(pixels).convert("RGB").save(file, "WEBP", **options)
     return file.getvalue()
+
+
+def tiled(images_NxHxWxC: np.ndarray, columns: int) -> np.ndarray:
+    """Returns images as one sheet with some in a row, black after the last, uint8 [H', W'] or [H', W', 3]."""
+    count, height, width, channels = images_NxHxWxC.shape
+    padded = np.pad(images_NxHxWxC, [(0, -count % columns), (0, 0), (0, 0), (0, 0)])
+    rows = padded.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
+    return rows.reshape(-1, columns * width, *[channels] * (channels > 1))
 
 
 def picture_url(content: bytes) -> str:

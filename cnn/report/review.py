@@ -11,8 +11,8 @@ import numpy as np
 from cnn.data.labels import COLUMNS
 from cnn.errors import ConfigError, RunDirError
 from cnn.report.explorer import COLUMNS as IN_A_ROW
-from cnn.report.explorer import WEBP_SIDE, tile_images
-from cnn.report.page import escaped, fill_template, percent, picture_url, render_page, webp
+from cnn.report.explorer import tile_images
+from cnn.report.page import WEBP_SIDE, escaped, fill_template, percent, picture_url, render_page, webp
 from cnn.report.report import RETRY_HINT
 from cnn.runs import outputs, rundir
 from cnn.text import printable

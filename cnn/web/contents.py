@@ -9,8 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.data.cache import is_there
 from cnn.data.image_files import reading
@@ -19,7 +17,7 @@ from cnn.errors import UserError
 from cnn.exchange.exporting import PRETRAINED, load_pretrained, result_numbers
 from cnn.exchange.tensor_file import read_tensors
 from cnn.look.neighbours import evenly_spaced
-from cnn.report.page import read_template, webp
+from cnn.report.page import WEBP_SIDE, read_template, tiled, webp
 from cnn.resolution import korean_names, model_class_names
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import load_images
@@ -42,9 +40,6 @@ EXAMPLE_COLUMNS = 10
 
 THUMBNAIL = 28
 """Maximum side of a training image in the sheet with the nearest ones."""
-
-WEBP_SIDE = 16_383
-"""Pixels that a side of a WebP image may have."""
 
 
 class Network(NamedTuple):
@@ -185,11 +180,3 @@ def _examples(test: Split) -> tuple[dict[str, Any], bytes] | None:
             return {**facts, "indices": kept.tolist(), "sheet": EXAMPLES_SHEET}, sheet
         most = int(len(kept) * min(0.9, EXAMPLE_BYTES / len(sheet)))
     return None
-
-
-def tiled(images_NxHxWxC: np.ndarray, columns: int) -> np.ndarray:
-    """Returns images as one sheet with some in a row, black after the last, uint8 [H', W'] or [H', W', 3]."""
-    count, height, width, channels = images_NxHxWxC.shape
-    padded = np.pad(images_NxHxWxC, [(0, -count % columns), (0, 0), (0, 0), (0, 0)])
-    rows = padded.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
-    return rows.reshape(-1, columns * width, *[channels] * (channels > 1))

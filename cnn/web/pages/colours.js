@@ -58,6 +58,21 @@ export function magnify(canvas, picture, zoom) {
   context.drawImage(scratch.canvas, 0, 0, canvas.width, canvas.height);
 }
 
+/** Returns an ImageData of one map's values [height, width], from the colour of `low` to that of `high`. */
+export function mapPicture(values, width, height, low, high) {
+  const result = new ImageData(width, height), pixels = new Uint32Array(result.data.buffer);
+  for (let i = 0; i < pixels.length; i++) pixels[i] = mix("maps", (values[i] - low) / (high - low || 1));
+  return result;
+}
+
+/** Draws a frame around a part of a canvas, in its pixels. */
+export function frame(canvas, left, top, width, height, thickness) {
+  const context = canvas.getContext("2d");
+  context.lineWidth = thickness;
+  context.strokeStyle = getComputedStyle(canvas).getPropertyValue("--vermillion");
+  context.strokeRect(left, top, width, height);
+}
+
 /** Returns an ImageData of pixels, Uint8 [height, width, channels]; grey ones as dark on white if `inverted`. */
 export function picture(pixels, width, height, channels, inverted = false) {
   const result = new ImageData(width, height);

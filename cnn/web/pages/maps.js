@@ -1,17 +1,17 @@
 // The layers: each with its feature maps, and the chosen map large, beside its filter.
 import {className} from "./answer.js";
-import {magnify, mix, range} from "./colours.js";
+import {frame, magnify, mapPicture, mix, range} from "./colours.js";
 import {format} from "./step.js";
 import {text} from "./texts.js";
 
-const SILENT = new Set(["Flatten", "Dropout"]);
 /** Kinds of layers whose outputs are those of the layer before. */
+const SILENT = new Set(["Flatten", "Dropout"]);
 
-const LONGEST = 64;
 /** Pixels of a map's longer side in the overview; of larger ones, each second, third, ... row and column is shown. */
+const LONGEST = 64;
 
-const SHOWN_FILTERS = 64;
 /** Number of a filter's parts, one for each input, that are drawn. */
+const SHOWN_FILTERS = 64;
 
 /**
  * Adds the layers to the page.
@@ -89,8 +89,9 @@ export function makeLayers(network, list, changed, chose) {
   }
 
   function choose(view, map) {
+    const before = views.get(chosen.name);
     Object.assign(chosen, {name: view.layer.name, map});
-    for (const other of views.values()) if (other.canvas && latest.has(other.layer.name)) drawView(other);
+    for (const one of new Set([before, view])) if (latest.has(one.layer.name)) drawView(one);
   }
 
   function drawView(view) {
@@ -166,13 +167,9 @@ function drawGrid(view, {values, shape: [count, fullHeight, fullWidth]}, marked)
   canvas.style.width = `${picture.width * zoom}px`;
   view.grid = {columns, count, across: across * zoom, down: down * zoom};
   if (marked >= 0) {
-    const context = canvas.getContext("2d"), scale = zoom * ratio;
-    context.strokeStyle = getComputedStyle(canvas).getPropertyValue("--vermillion");
-    context.lineWidth = 2 * ratio;
-    context.strokeRect(
-      marked % columns * across * scale + ratio, Math.floor(marked / columns) * down * scale + ratio,
-      (across - gap) * scale - 2 * ratio, (down - gap) * scale - 2 * ratio,
-    );
+    const scale = zoom * ratio, left = marked % columns * across * scale, top = Math.floor(marked / columns) * down * scale;
+    const inner = length => (length - gap) * scale - 2 * ratio;
+    frame(canvas, left + ratio, top + ratio, inner(across), inner(down), 2 * ratio);
   }
   view.ends.textContent = text("mapRange", {low: format(low), high: format(high)});
 }
@@ -217,13 +214,11 @@ function makeDetail() {
   async function draw(network, layer, maps, index, name) {
     const {values, shape: [, height, width]} = maps, isMap = height * width > 1;
     shown = {maps, map: index};
-    const [low, high] = range(values), picture = new ImageData(width, height);
-    const pixels = new Uint32Array(picture.data.buffer), from = index * height * width;
-    for (let i = 0; i < pixels.length; i++) pixels[i] = mix("maps", (values[from + i] - low) / (high - low || 1));
+    const own = values.subarray(index * height * width, (index + 1) * height * width), [low, high] = range(own).map(format);
     map.canvas.hidden = !isMap;
-    if (isMap) magnify(map.canvas, picture, Math.max(1, Math.round(196 / Math.max(height, width))));
-    const own = range(values.subarray(from, from + height * width)).map(format);
-    const ends = isMap ? `: ${text("mapRange", {low: own[0], high: own[1]})}` : "";
+    const zoom = Math.max(1, Math.round(196 / Math.max(height, width)));
+    if (isMap) magnify(map.canvas, mapPicture(own, width, height, ...range(values)), zoom);
+    const ends = isMap ? `: ${text("mapRange", {low, high})}` : "";
     map.caption.textContent = `${name}${ends}`;
     map.canvas.setAttribute("aria-label", map.caption.textContent);
     filter.figure.hidden = layer.kernel?.length !== 4;

@@ -245,11 +245,11 @@ async function start() {
     get("camera").disabled = false;
     video.hidden = !stopVideo;
     if (!stopVideo) return;
-    const mineStops = stopVideo;
+    const session = stopVideo;
     go("");
     get("camera").setAttribute("aria-pressed", "true");
     get("camera").textContent = text("stopCamera");
-    while (stopVideo === mineStops) {
+    while (stopVideo === session) {
       show({read: () => network.see(frameOf(video, image)), example: null});
       await new Promise(resolve => video.requestVideoFrameCallback?.(resolve) ?? setTimeout(resolve, 50));
     }

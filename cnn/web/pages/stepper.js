@@ -1,5 +1,5 @@
 // The part of the page in which one steps through a convolution and its pooling, pixel by pixel.
-import {magnify, mix, picture, range} from "./colours.js";
+import {frame, magnify, mapPicture, picture, range} from "./colours.js";
 import {convolve, firstLayers, format, magnitude, numberTable, poolWindow, windowAt} from "./step.js";
 import {text} from "./texts.js";
 
@@ -51,29 +51,17 @@ export async function makeStepper(network, get, answer, choose) {
   });
 
   function drawPicture(pixels) {
-    const {width, height, channels} = image, context = canvas.getContext("2d");
-    Object.assign(canvas, {width: width * zoom, height: height * zoom});
-    const small = new OffscreenCanvas(width, height);
-    small.getContext("2d").putImageData(picture(pixels, width, height, channels), 0, 0);
-    context.imageSmoothingEnabled = false;
-    context.drawImage(small, 0, 0, canvas.width, canvas.height);
-    const [top, left] = windowAt(conv, image, place.row, place.column);
-    context.lineWidth = Math.max(2, zoom / 4);
-    context.strokeStyle = getComputedStyle(canvas).getPropertyValue("--vermillion");
-    context.strokeRect(left * zoom, top * zoom, conv.kernel[1] * zoom, conv.kernel[0] * zoom);
+    magnify(canvas, picture(pixels, image.width, image.height, image.channels), zoom);
+    const [top, left] = windowAt(conv, image, place.row, place.column), [tall, wide] = conv.kernel;
+    frame(canvas, left * zoom, top * zoom, wide * zoom, tall * zoom, Math.max(2, zoom / 4));
   }
 
   /** The feature map, with a frame around the number. */
   function drawMap({values}, map, row, column) {
-    const own = values.subarray(map * rows * columns, (map + 1) * rows * columns), [low, high] = range(own);
-    const drawn = new ImageData(columns, rows), colours = new Uint32Array(drawn.data.buffer);
-    for (let i = 0; i < own.length; i++) colours[i] = mix("maps", (own[i] - low) / (high - low || 1));
+    const own = values.subarray(map * rows * columns, (map + 1) * rows * columns);
     const target = get("step-map"), size = Math.max(1, Math.round(280 / Math.max(rows, columns)));
-    magnify(target, drawn, size);
-    const context = target.getContext("2d");
-    context.lineWidth = Math.max(2, size / 4);
-    context.strokeStyle = getComputedStyle(target).getPropertyValue("--vermillion");
-    context.strokeRect(column * size, row * size, size, size);
+    magnify(target, mapPicture(own, columns, rows, ...range(own)), size);
+    frame(target, column * size, row * size, size, size, Math.max(2, size / 4));
     target.setAttribute("aria-label", text("stepMap", {layer: conv.name}));
   }
 
