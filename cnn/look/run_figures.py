@@ -201,7 +201,7 @@ def draw_figures(
       RunDirError: they cannot be written; the result of the run is complete without them.
     """
     directory = figures_directory(run_dir, output, FIGURES)
-    kernels = derived.read_kernels(run_dir)
+    kernels = derived.read_kernels(run_dir, len(result.history))
     drawings = figures(config, result, splits or load_images(run_dir, config.data), kernels, run_dynamics(run_dir))
     return write_figures(directory, drawings, f"fix that, then python -m cnn look {run_dir} [--output DIR] draws them")
 

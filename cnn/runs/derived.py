@@ -106,8 +106,12 @@ def derived_digests(run_dir: Path, epochs: int) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if digest}
 
 
-def read_kernels(run_dir: Path) -> dict[int, np.ndarray]:
+def read_kernels(run_dir: Path, epochs: int = 0) -> dict[int, np.ndarray]:
     """Returns the kernels of kernels.jsonl by epoch, 0 for those before training; {} if the run kept none.
+
+    Args:
+      run_dir: directory of the run.
+      epochs: whose kernels a file must have.
 
     Raises:
       RunDirError: the file is damaged.
@@ -116,6 +120,8 @@ def read_kernels(run_dir: Path) -> dict[int, np.ndarray]:
     try:
         rows = read_json_lines(path) if path.exists() else []
         kernels = {int(row["epoch"]): np.asarray(row["kernels"], np.float32) for row in rows}
+        if path.exists() and (missing := set(range(epochs + 1)) - kernels.keys()):
+            raise ValueError(f"it does not have the kernels after epoch {min(missing)}")
         if kernels and np.stack(list(kernels.values())).ndim != 5:
             raise ValueError("its kernels do not have four axes")
         return kernels

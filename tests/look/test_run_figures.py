@@ -148,7 +148,7 @@ def test_surplus_lines_of_kernels_are_replaced(tmp_path):
     assert [kernel.item() for kernel in derived.read_kernels(tmp_path).values()] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("lines", ['{"epoch": 0}', "[]", '{"epoch": 0, "kernels": [1]}', '{"epoch": 0, "ker', "\xff"])
+@pytest.mark.parametrize("lines", ["", '{"epoch": 0}', "[]", '{"epoch": 0, "kernels": [1]}', '{"epoch": 0, "ker', "\xff"])
 def test_a_damaged_kernels_file_is_one_line_and_verify_names_it(finished, tmp_path, lines):
     run_dir = shutil.copytree(finished[0], tmp_path / "run")
     assert verification.verify(run_dir)["kernels.jsonl"] == ""
@@ -156,6 +156,14 @@ def test_a_damaged_kernels_file_is_one_line_and_verify_names_it(finished, tmp_pa
     with pytest.raises(cnn.RunDirError, match="kernels.jsonl.*restore a copy, or remove it"):
         derived.read_kernels(run_dir)
     assert "kernels.jsonl" in verification.verify(run_dir)["kernels.jsonl"]
+
+
+def test_kernels_of_too_few_epochs_are_refused(finished, tmp_path):
+    run_dir = shutil.copytree(finished[0], tmp_path / "run")
+    first = (run_dir / "kernels.jsonl").read_text().splitlines()[0]
+    (run_dir / "kernels.jsonl").write_text(first + "\n")
+    with pytest.raises(cnn.RunDirError, match="does not have the kernels after epoch 1; restore a copy"):
+        run_figures.draw_figures(run_dir, *cnn.load_result(run_dir), output=tmp_path / "figures")
 
 
 def test_the_strip_has_the_most_changed_kernels_of_at_most_16_epochs(monkeypatch):
