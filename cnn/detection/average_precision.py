@@ -84,7 +84,7 @@ def match(detections: Any, truth_NxMx5: np.ndarray, classes: int) -> Matches:
     inside_NxAxM = _inside(truth_NxMx5[..., :4], low_high_Ax2).transpose(0, 2, 1) & (labels_NxM >= 0)[:, None]
     iou_FxM = iou(boxes_Fx4[:, None], truth_NxMx5[image_F, :, :4])
     iou_FxM[labels_NxM[image_F] != classes_F[:, None]] = 0
-    matched_FxTxA = assign(iou_FxM, image_F, rank_F, inside_NxAxM, THRESHOLDS)
+    matched_FxTxA = match_greedily(iou_FxM, image_F, rank_F, inside_NxAxM, THRESHOLDS)
 
     true_FxTxA = np.zeros(matched_FxTxA.shape, bool)
     detection, threshold, area = np.nonzero(matched_FxTxA >= 0)
@@ -158,7 +158,7 @@ def iou(boxes_Xx4: np.ndarray, others_Xx4: np.ndarray) -> np.ndarray:
     return np.divide(shared_X, union_X, out=np.zeros(union_X.shape), where=shared_X > 0)
 
 
-def assign(
+def match_greedily(
     iou_FxM: np.ndarray, image_F: np.ndarray, rank_F: np.ndarray, preferred_NxAxM: np.ndarray, thresholds_T: np.ndarray
 ) -> np.ndarray:
     """Returns the index of the true box that each detection matches, -1 for none, int64 [F, T, A].

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn.detection.average_precision import THRESHOLDS, Matches, assign, iou, rank
+from cnn.detection.average_precision import THRESHOLDS, Matches, iou, match_greedily, rank
 
 
 class Confusion(NamedTuple):
@@ -42,7 +42,9 @@ def confusion(detections: Any, truth_NxMx5: np.ndarray, classes: int, score: flo
     image_F, detection_F = image_F[order], detection_F[order]
     iou_FxM = iou(boxes_NxDx4[image_F, detection_F][:, None], truth_NxMx5[image_F, :, :4])
     iou_FxM[labels_NxM[image_F] < 0] = 0
-    matched_F = assign(iou_FxM, image_F, rank_F, np.ones_like(labels_NxM, bool)[:, None], THRESHOLDS[:1])[:, 0, 0]
+    matched_F = match_greedily(iou_FxM, image_F, rank_F, np.ones_like(labels_NxM, bool)[:, None], THRESHOLDS[:1])[
+        :, 0, 0
+    ]
 
     on = matched_F >= 0
     missed_NxM = labels_NxM >= 0

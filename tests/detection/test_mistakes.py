@@ -79,3 +79,10 @@ def test_the_best_score_has_the_highest_f1_of_all_scores(seed):
     best = mistakes.best_score(average_precision.match(detections, truth, 3))
     assert best == max(score for score, value in values.items() if value == max(values.values()))
     assert min(values) < best < max(values)
+
+
+def test_detections_with_equal_scores_are_above_the_best_score_together():
+    wrong = [((200, 0, 220, 20), 0.5, 1)] * 3
+    matches = average_precision.match(*scene(TRUE[:2], [FOUND[0], (TRUE[1][:4], 0.5, 1), *wrong]), 2)
+    # F1 is 2 / 3 at 0.75 and 4 / 7 at 0.5, but would be 1 without the wrong ones.
+    assert mistakes.best_score(matches) == 0.75
