@@ -1,0 +1,160 @@
+"""The numbers of detections -> matplotlib figures, in the style of ``cnn/figures/plots.py``.
+
+Scenes with their boxes are in ``scene_plots``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnn.figures.evaluation_plots import CLASS_COLOURS, confusion_matrix
+from cnn.figures.fonts import labels as class_labels
+from cnn.figures.plots import BLUE, MANY, WIDTH, check, styled
+
+LINES = 10
+"""Maximum number of classes with a curve each."""
+
+PALE_BLUE = "#A6CBE3"
+
+
+@styled
+def precision_recall(
+    precision: np.ndarray, recall: np.ndarray, names: Sequence[str], average_precision: np.ndarray, title: str
+) -> Figure:
+    """Draws precision by recall: the mean over classes, and each class, or of more than ``LINES`` some and a band.
+
+    Args:
+      precision: [K, R]; NaN for a class without objects, which is left out.
+      recall: [R], from 0 to 1.
+      names: of the classes, [K].
+      average_precision: [K].
+      title: title of the figure.
+
+    Raises:
+      ValueError: a shape is wrong.
+    """
+    check("precision", precision, "KR")
+    check("recall", recall, "R")
+    check("average_precision", average_precision, "K")
+    names = class_labels(names)
+    figure = Figure(figsize=(WIDTH, 5.5))
+    axes = figure.subplots()
+    known = np.flatnonzero(~np.isnan(average_precision))
+    order = known[np.argsort(-average_precision[known], kind="stable")].tolist()
+    shown = order
+    if len(order) > LINES:
+        shown = [*order[: LINES // 2 - 1], *order[1 - LINES // 2 :]]
+        low, high = np.quantile(precision[order], [0.1, 0.9], axis=0)
+        axes.fill_between(recall, low, high, color="0.88", linewidth=0, label="80 % of the classes")
+        title += f"\nthe best and the worst of {len(order)} classes"
+    if order:
+        text = f"{average_precision[order].mean():.3f}  mean of all"
+        mean = precision[order].mean(0)
+        axes.plot(recall, mean, color="black", linewidth=3, label=text, clip_on=False, zorder=2.5)
+    for line, label in enumerate(shown):
+        look: Any = {"color": CLASS_COLOURS[line % len(CLASS_COLOURS)], "linestyle": ("-", "--", "-.")[line % 3]}
+        text = f"{average_precision[label]:.3f}  {names[label]}"
+        axes.plot(recall, precision[label], linewidth=1.6, label=text, clip_on=False, **look)
+    if order:
+        axes.legend(title="average precision", loc="center left", bbox_to_anchor=(1.02, 0.5), alignment="left")
+    if missing := len(names) - len(order):
+        title += f"\n{missing} class{'' if missing == 1 else 'es'} without objects"
+    axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    return figure
+
+
+@styled
+def detection_confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Draws how many objects of each class (row) are detected as each class (column); the last ones are background.
+
+    Args:
+      counts: integers [K + 1, K + 1]; the last row counts boxes where no object is, the last column missed objects.
+      names: names of the classes, [K].
+
+    Raises:
+      ValueError: the shape is wrong.
+    """
+    check("counts", counts, ("K+1", "K+1"))
+    figure = confusion_matrix(counts, [*class_labels(names), "background"])
+    matrix, *others = figure.axes
+    missed, unfounded, found = counts[:-1, -1].sum(), counts[-1, :-1].sum(), np.trace(counts[:-1, :-1])
+    matrix.set_title(
+        f"Of {counts[:-1].sum():,} objects, {found:,} are detected as their class, {missed:,} are missed;\n"
+        f"{unfounded:,} boxes are where no object is"
+    )
+    # Background where nothing is detected cannot be counted.
+    for corner in matrix.texts[-1:]:
+        corner.set(text="–", color="0.7")
+    for bar in (child for axes in others for child in axes.child_axes):
+        bar.set_xlabel("objects or boxes")
+    return figure
+
+
+@styled
+def average_precision_by_class(
+    at_half: np.ndarray, overall: np.ndarray, names: Sequence[str], sizes: Mapping[str, Sequence[float]], title: str
+) -> Figure:
+    """Draws the average precision at an IoU of 0.5 and its mean over 0.5 to 0.95, by class and by size of the object.
+
+    Of more than ``MANY`` classes, the best and the worst are shown.
+
+    Args:
+      at_half: average precision at 0.5, [K]; NaN for a class without objects.
+      overall: mean over thresholds from 0.5 to 0.95, [K].
+      names: of the classes, [K].
+      sizes: by the name of a range of sizes, both values; NaN if no object has such a size. May be empty.
+      title: title of the figure.
+
+    Raises:
+      ValueError: a shape is wrong.
+    """
+    check("at_half", at_half, "K")
+    check("overall", overall, "K")
+    names = class_labels(names)
+    known = np.flatnonzero(~np.isnan(overall))
+    order = known[np.argsort(-overall[known], kind="stable")].tolist()
+    values = np.stack([at_half, overall], axis=-1)
+    rows = [(names[label], *values[label]) for label in order]
+    if len(rows) > MANY:
+        between = order[10:-10]
+        rows = [*rows[:10], (f"mean of {len(between)} others", *values[between].mean(0)), *rows[-10:]]
+    head = f"by class ({len(names) - len(order)} without objects)" if len(order) < len(names) else "by class"
+    groups = {head: rows}
+    if sizes:
+        all_sizes = ("all", *values[order].mean(0)) if order else ("all", np.nan, np.nan)
+        groups["by size"] = [*((name, *pair) for name, pair in sizes.items()), all_sizes]
+    most = max(map(len, groups.values()))
+    figure = Figure(figsize=(WIDTH, max(0.3 * most + 1.6, 3.4)))
+    figure.suptitle(title)
+    panels = figure.subplots(1, len(groups), squeeze=False, width_ratios=[3, 2][: len(groups)])[0]
+    for axes, (head, group) in zip(panels, groups.items(), strict=True):
+        _draw_bars(axes, group)
+        axes.set(title=head, xlabel="average precision", xlim=(0, 1.08), xticks=np.linspace(0, 1, 6))
+        # Bars of both panels are equally high.
+        axes.set_ylim(most - 0.5, -0.5)
+        axes.spines["left"].set_bounds(-0.5, len(group) - 0.5)
+    handles, texts = panels[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw_bars(axes: Axes, rows: Sequence[tuple[str, float, float]]) -> None:
+    """Two bars a row, the second before the first, which is at least as long."""
+    places = range(len(rows))
+    for number, (colour, label) in enumerate(((PALE_BLUE, "at an IoU of 0.5"), (BLUE, "mean at 0.5 to 0.95")), 1):
+        axes.barh(places, np.nan_to_num([row[number] for row in rows]), 0.75, color=colour, label=label)
+    for place, (_, half, mean) in zip(places, rows, strict=True):
+        if np.isnan(half):
+            axes.text(0.01, place, "no objects", va="center", size="small", color="0.4")
+        elif mean > 0.15:
+            axes.text(half + 0.01, place, f"{half:.3f}", va="center", size="small")
+            axes.text(mean - 0.01, place, f"{mean:.3f}", va="center", ha="right", size="small", color="white")
+        else:
+            # No space within the bar.
+            axes.text(half + 0.01, place, f"{mean:.3f}, {half:.3f}", va="center", size="small")
+    axes.set_yticks(places, [row[0] for row in rows])
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)

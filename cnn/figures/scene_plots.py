@@ -1,0 +1,226 @@
+"""Scenes, boxes and objectness -> matplotlib figures, in the style of ``cnn/figures/plots.py``.
+
+The numbers of detections are in ``detection_plots``.
+Boxes are ``x_min, y_min, x_max, y_max`` in pixels; x_max and y_max are the edges after the last pixel.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from cnn.figures.fonts import labels as class_labels
+from cnn.figures.image_plots import PICTURE, TILE_NAME, draw_color_bar, draw_tiles, tiled_figure, write_below
+from cnn.figures.plots import GREEN, VERMILLION, WIDTH, check, styled
+from cnn.text import columns
+
+TRUE: dict[str, Any] = {"edgecolor": GREEN, "linestyle": (0, (4, 2)), "linewidth": 1.3}
+PREDICTED: dict[str, Any] = {"edgecolor": VERMILLION, "linewidth": 1.6}
+"""Dashed and solid, so that no colour is needed to tell them apart."""
+
+IN_A_ROW = 8
+"""Maximum number of mistakes of a kind."""
+
+POINTS = 8
+"""Size of the names at boxes."""
+
+
+@styled
+def scenes(
+    images: np.ndarray,
+    truth: Sequence[tuple[np.ndarray, np.ndarray]],
+    detections: Any,
+    names: Sequence[str],
+    title: str,
+    threshold: float = 0.3,
+) -> Figure:
+    """Draws images with the true boxes, and the predicted ones with their classes and scores.
+
+    Args:
+      images: uint8 [N, H, W, 1] or [N, H, W, 3].
+      truth: of each image, boxes [M, 4] and classes [M].
+      detections: with fields boxes [N, D, 4], scores [N, D] and classes [N, D]; None for the true boxes alone, which
+        are then named.
+      names: of the classes.
+      title: title of the figure.
+      threshold: minimum score of a box that is drawn; also those of score 0, which are padding, are left out.
+
+    Raises:
+      ValueError: a shape is wrong, or the numbers of images differ.
+    """
+    check("images", images, "NHWC")
+    figure, axes = tiled_figure(list(images), title, 4, 0.35, **PICTURE)
+    names = class_labels(names, TILE_NAME)
+    tiles = zip(axes.images, list(axes.patches), images, truth, strict=True)
+    for number, (tile, frame, image, (boxes, classes)) in enumerate(tiles):
+        true = _boxes_in_tile(boxes, image, tile)
+        for box in true:
+            _draw_box(axes, frame, box, **TRUE)
+        caption = f"{len(true) or 'no'} object{'' if len(true) == 1 else 's'}"
+        if detections is None:
+            _name_boxes(axes, frame, true, [names[int(label)] for label in classes], GREEN)
+        else:
+            scores = detections.scores[number]
+            kept = np.flatnonzero((scores > 0) & (scores >= threshold))
+            kept = kept[np.argsort(-scores[kept], kind="stable")]
+            predicted = _boxes_in_tile(detections.boxes[number][kept], image, tile)
+            for box in predicted:
+                _draw_box(axes, frame, box, **PREDICTED)
+            texts = [f"{names[detections.classes[number][index]]} {scores[index]:.2f}" for index in kept]
+            _name_boxes(axes, frame, predicted, texts, VERMILLION)
+            caption += f", {len(kept)} predicted"
+        write_below(axes, tile, caption, color="0.4")
+    boxes = {"true box": TRUE}
+    if detections is not None:
+        boxes[f"predicted box, with class and score, of at least {threshold:g}"] = PREDICTED
+    _draw_legend(figure, boxes)
+    return figure
+
+
+def _draw_legend(figure: Figure, boxes: Mapping[str, dict[str, Any]]) -> None:
+    entries = [Rectangle((0, 0), 1, 1, fill=False, label=label, **look) for label, look in boxes.items()]
+    figure.legend(handles=entries, loc="outside lower center", ncols=2)
+
+
+def _boxes_in_tile(boxes: np.ndarray, image: np.ndarray, tile: Any) -> np.ndarray:
+    """Boxes [N, 4] in pixels of an image, in inches of the axes in which its tile is."""
+    left, right, bottom, top = tile.get_extent()
+    height, width = image.shape[:2]
+    scale = np.array([(right - left) / width, (bottom - top) / height] * 2)
+    return np.asarray(boxes, np.float64).reshape(-1, 4) * scale + (left, top, left, top)
+
+
+def _draw_box(axes: Axes, frame: Any, box: np.ndarray, **look: Any) -> None:
+    left, top, right, bottom = box
+    patch = axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, **look))
+    # A box may end beyond its image, where the next one is.
+    patch.set_clip_path(frame)
+
+
+def _name_boxes(axes: Axes, frame: Any, boxes: np.ndarray, texts: Sequence[str], colour: str) -> None:
+    """Writes a text at each box, within its frame, where it hides the fewest other texts."""
+    left, top, right, bottom = *frame.get_xy(), frame.get_x() + frame.get_width(), frame.get_y() + frame.get_height()
+    taken: list[tuple[float, float, float, float]] = []
+    for (x0, y0, x1, y1), text in zip(boxes, texts, strict=True):
+        # Inches; the mean letter is 0.62 of its size wide.
+        width, height = (0.62 * columns(text) + 0.6) * POINTS / 72, 1.65 * POINTS / 72
+        corners = [(x, y) for y in (y0 - height, y1, y0, y1 - height) for x in (x0, x1 - width)]
+        # Within the frame; of a text that is wider, its beginning.
+        corners = [(max(min(x, right - width), left), max(min(y, bottom - height), top)) for x, y in corners]
+        places = [(x, y, x + width, y + height) for x, y in corners]
+        place = min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+        taken.append(place)
+        box = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": colour, "linewidth": 0.8}
+        written = axes.text(
+            place[0] + 0.2 * POINTS / 72, (place[1] + place[3]) / 2, text, size=POINTS, va="center", bbox=box, zorder=4
+        )
+        written.set(clip_on=True)
+        written.set_clip_path(frame)
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The area that two boxes share."""
+    width, height = (min(one[axis + 2], other[axis + 2]) - max(one[axis], other[axis]) for axis in (0, 1))
+    return max(width, 0) * max(height, 0)
+
+
+@styled
+def objectness(images: np.ndarray, maps: np.ndarray, title: str) -> Figure:
+    """Draws images, and below each how sure the network is that an object is centred there, over the image.
+
+    Args:
+      images: uint8 [N, H, W, 1] or [N, H, W, 3].
+      maps: from 0 to 1, [N, P, Q], one value a cell of the grid.
+      title: title of the figure.
+
+    Raises:
+      ValueError: a shape is wrong, or the numbers differ.
+    """
+    check("images", images, "NHWC")
+    check("maps", maps, "NPQ")
+    per_row = min(len(images), 4)
+    padded = [*images, *[images[0]] * (-len(images) % per_row)]
+    rows = [padded[start : start + per_row] for start in range(0, len(padded), per_row)]
+    figure, axes = tiled_figure([image for row in rows for image in row * 2], title, per_row, 0.1, **PICTURE)
+    scale: dict[str, Any] = {"cmap": "YlOrRd", "vmin": 0, "vmax": 1, "alpha": 0.65}
+    pairs = list(zip(axes.images, list(axes.patches), strict=True))
+    for number in range(len(padded)):
+        row, column = divmod(number, per_row)
+        above, below = (pairs[(2 * row + line) * per_row + column] for line in (0, 1))
+        if number < len(images):
+            axes.imshow(maps[number], extent=below[0].get_extent(), **scale)
+        else:
+            # The place of an image in a row that is not full.
+            for part in (*above, *below):
+                part.set_visible(False)
+    draw_color_bar(figure, axes, axes.images[-1], label="objectness of a cell", extend="neither")
+    return figure
+
+
+@styled
+def mistakes(
+    images: np.ndarray,
+    truth: Sequence[tuple[np.ndarray, np.ndarray]],
+    missed: Sequence[np.ndarray],
+    unfounded: Sequence[np.ndarray],
+    names: Sequence[str],
+    title: str,
+) -> Figure:
+    """Draws the surroundings of objects that were missed, and of boxes where no object is, up to 8 of each.
+
+    Args:
+      images: uint8 [N, H, W, 1] or [N, H, W, 3].
+      truth: of each image, boxes [M, 4] and classes [M].
+      missed: in the order of display, numbers of the images [A], boxes [A, 4], classes [A], and the highest scores of
+        that class for any box there [A], NaN or 0 for none.
+      unfounded: the same of predicted boxes [E], with their scores.
+      names: of the classes.
+      title: title of the figure.
+
+    Raises:
+      ValueError: a shape is wrong.
+    """
+    check("images", images, "NHWC")
+    names = class_labels(names, TILE_NAME)
+    across = WIDTH / IN_A_ROW
+    figure = Figure(figsize=(WIDTH, 2 * (across + 0.85) + 0.7))
+    figure.suptitle(title)
+    rows = ("Missed", missed, TRUE, "best score"), ("Seen where no object is", unfounded, PREDICTED, "score")
+    for axes, (head, (numbers, boxes, classes, scores), look, word) in zip(figure.subplots(2, 1), rows, strict=True):
+        shown = min(len(numbers), IN_A_ROW)
+        axes.set_title(f"{head}: {shown} of {len(numbers):,}" if shown else f"{head}: none", loc="left")
+        axes.set(xlim=(-0.01, WIDTH - 0.09), ylim=(across + 0.45, -0.01), aspect="equal", anchor="W")
+        axes.set_axis_off()
+        if not shown:
+            continue
+        pairs = [_surroundings(images[numbers[index]], boxes[index]) for index in range(shown)]
+        draw_tiles(axes, [crop for crop, _ in pairs], IN_A_ROW, across, 0.45, **PICTURE)
+        tiles = zip(axes.images, list(axes.patches), pairs, strict=True)
+        for index, (tile, frame, (crop, place)) in enumerate(tiles):
+            other = [box for box in truth[numbers[index]][0] if not np.array_equal(box, boxes[index])]
+            for box in other:
+                _draw_box(axes, frame, _boxes_in_tile(box - place, crop, tile)[0], **{**TRUE, "linewidth": 0.8})
+            marked = _boxes_in_tile(boxes[index] - place, crop, tile)[0]
+            _draw_box(axes, frame, marked, **{**look, "linewidth": 2.4})
+            write_below(axes, tile, names[int(classes[index])], color=look["edgecolor"])
+            text = f"{word} {scores[index]:.2f}" if scores[index] > 0 else "no box"
+            write_below(axes, tile, text, 18, color="0.4")
+    _draw_legend(figure, {"true box": TRUE, "predicted box": PREDICTED})
+    return figure
+
+
+def _surroundings(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The square around a box, white outside of the image, and its corner ``x, y, x, y`` in the image."""
+    size = box[2:] - box[:2]
+    side = max(round(2 * float(size.max())), 8)
+    x, y = (
+        int(np.clip(round(float(centre) - side / 2), 0, max(length - side, 0)))
+        for centre, length in zip((box[:2] + box[2:]) / 2, image.shape[1::-1], strict=True)
+    )
+    crop = np.full((side, side, image.shape[2]), 0 if image.shape[2] == 1 else 255, np.uint8)
+    part = image[y : y + side, x : x + side]
+    crop[: part.shape[0], : part.shape[1]] = part
+    return crop, np.array([x, y, x, y])
