@@ -60,7 +60,7 @@ def precision_recall(
         axes.plot(recall, precision[label], linewidth=1.6, label=text, clip_on=False, **look)
     if order:
         axes.legend(title="average precision", loc="center left", bbox_to_anchor=(1.02, 0.5), alignment="left")
-    if missing := len(names) - len(order):
+    if missing := len(precision) - len(order):
         title += f"\n{missing} class{'' if missing == 1 else 'es'} without objects"
     axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     return figure
@@ -121,7 +121,7 @@ def average_precision_by_class(
     if len(rows) > MANY:
         between = order[10:-10]
         rows = [*rows[:10], (f"mean of {len(between)} others", *values[between].mean(0)), *rows[-10:]]
-    head = f"by class ({len(names) - len(order)} without objects)" if len(order) < len(names) else "by class"
+    head = f"by class ({len(overall) - len(order)} without objects)" if len(order) < len(overall) else "by class"
     groups = {head: rows}
     if sizes:
         all_sizes = ("all", *values[order].mean(0)) if order else ("all", np.nan, np.nan)
@@ -132,7 +132,7 @@ def average_precision_by_class(
     panels = figure.subplots(1, len(groups), squeeze=False, width_ratios=[3, 2][: len(groups)])[0]
     for axes, (head, group) in zip(panels, groups.items(), strict=True):
         _draw_bars(axes, group)
-        axes.set(title=head, xlabel="average precision", xlim=(0, 1.08), xticks=np.linspace(0, 1, 6))
+        axes.set(title=head, xlabel="average precision", xlim=(0, 1.12), xticks=np.linspace(0, 1, 6))
         # Bars of both panels are equally high.
         axes.set_ylim(most - 0.5, -0.5)
         axes.spines["left"].set_bounds(-0.5, len(group) - 0.5)
@@ -154,7 +154,7 @@ def _draw_bars(axes: Axes, rows: Sequence[tuple[str, float, float]]) -> None:
             axes.text(mean - 0.01, place, f"{mean:.3f}", va="center", ha="right", size="small", color="white")
         else:
             # No space within the bar.
-            axes.text(half + 0.01, place, f"{mean:.3f}, {half:.3f}", va="center", size="small")
+            axes.text(half + 0.01, place, f"{mean:.3f} / {half:.3f}", va="center", size="small")
     axes.set_yticks(places, [row[0] for row in rows])
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)

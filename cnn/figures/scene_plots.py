@@ -17,9 +17,9 @@ from cnn.figures.image_plots import PICTURE, TILE_NAME, draw_color_bar, draw_til
 from cnn.figures.plots import GREEN, VERMILLION, WIDTH, check, styled
 from cnn.text import columns
 
-TRUE: dict[str, Any] = {"edgecolor": GREEN, "linestyle": (0, (4, 2)), "linewidth": 1.3}
+TRUE: dict[str, Any] = {"edgecolor": GREEN, "linestyle": (0, (4, 2)), "linewidth": 1.3, "zorder": 2}
 PREDICTED: dict[str, Any] = {"edgecolor": VERMILLION, "linewidth": 1.6}
-"""Dashed and solid, so that no colour is needed to tell them apart."""
+"""Dashed above solid, so that equal boxes are both seen, and no colour is needed to tell them apart."""
 
 IN_A_ROW = 8
 """Maximum number of mistakes of a kind."""
@@ -52,7 +52,9 @@ def scenes(
       ValueError: a shape is wrong, or the numbers of images differ.
     """
     check("images", images, "NHWC")
-    figure, axes = tiled_figure(list(images), title, 4, 0.35, **PICTURE)
+    figure, axes = tiled_figure(list(images), title, 4, 0.3, **PICTURE)
+    axes.set_anchor("N")
+    figure.set_figheight(figure.get_figheight() - 0.2)
     names = class_labels(names, TILE_NAME)
     tiles = zip(axes.images, list(axes.patches), images, truth, strict=True)
     for number, (tile, frame, image, (boxes, classes)) in enumerate(tiles):
@@ -71,11 +73,11 @@ def scenes(
                 _draw_box(axes, frame, box, **PREDICTED)
             texts = [f"{names[detections.classes[number][index]]} {scores[index]:.2f}" for index in kept]
             _name_boxes(axes, frame, predicted, texts, VERMILLION)
-            caption += f", {len(kept)} predicted"
+            caption += f", {len(kept) or 'none'} predicted"
         write_below(axes, tile, caption, color="0.4")
     boxes = {"true box": TRUE}
     if detections is not None:
-        boxes[f"predicted box, with class and score, of at least {threshold:g}"] = PREDICTED
+        boxes[f"predicted box, with class and score (at least {threshold:g})"] = PREDICTED
     _draw_legend(figure, boxes)
     return figure
 
@@ -141,11 +143,13 @@ def objectness(images: np.ndarray, maps: np.ndarray, title: str) -> Figure:
     """
     check("images", images, "NHWC")
     check("maps", maps, "NPQ")
+    if len(maps) != len(images):
+        raise ValueError(f"maps must be those of {len(images)} images, not of {len(maps)}")
     per_row = min(len(images), 4)
     padded = [*images, *[images[0]] * (-len(images) % per_row)]
     rows = [padded[start : start + per_row] for start in range(0, len(padded), per_row)]
     figure, axes = tiled_figure([image for row in rows for image in row * 2], title, per_row, 0.1, **PICTURE)
-    scale: dict[str, Any] = {"cmap": "YlOrRd", "vmin": 0, "vmax": 1, "alpha": 0.65}
+    scale: dict[str, Any] = {"cmap": "Reds", "vmin": 0, "vmax": 1, "alpha": 0.65}
     pairs = list(zip(axes.images, list(axes.patches), strict=True))
     for number in range(len(padded)):
         row, column = divmod(number, per_row)
@@ -186,25 +190,27 @@ def mistakes(
     check("images", images, "NHWC")
     names = class_labels(names, TILE_NAME)
     across = WIDTH / IN_A_ROW
-    figure = Figure(figsize=(WIDTH, 2 * (across + 0.85) + 0.7))
-    figure.suptitle(title)
     rows = ("Missed", missed, TRUE, "best score"), ("Seen where no object is", unfounded, PREDICTED, "score")
-    for axes, (head, (numbers, boxes, classes, scores), look, word) in zip(figure.subplots(2, 1), rows, strict=True):
+    heights = [across + 0.75 if len(row[1][0]) else 0.4 for row in rows]
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.7))
+    figure.suptitle(title)
+    panels = figure.subplots(2, 1, height_ratios=heights)
+    for axes, (head, (numbers, boxes, classes, scores), look, word) in zip(panels, rows, strict=True):
         shown = min(len(numbers), IN_A_ROW)
         axes.set_title(f"{head}: {shown} of {len(numbers):,}" if shown else f"{head}: none", loc="left")
-        axes.set(xlim=(-0.01, WIDTH - 0.09), ylim=(across + 0.45, -0.01), aspect="equal", anchor="W")
         axes.set_axis_off()
         if not shown:
             continue
         pairs = [_surroundings(images[numbers[index]], boxes[index]) for index in range(shown)]
         draw_tiles(axes, [crop for crop, _ in pairs], IN_A_ROW, across, 0.45, **PICTURE)
+        axes.set_anchor("W")
         tiles = zip(axes.images, list(axes.patches), pairs, strict=True)
         for index, (tile, frame, (crop, place)) in enumerate(tiles):
             other = [box for box in truth[numbers[index]][0] if not np.array_equal(box, boxes[index])]
             for box in other:
                 _draw_box(axes, frame, _boxes_in_tile(box - place, crop, tile)[0], **{**TRUE, "linewidth": 0.8})
             marked = _boxes_in_tile(boxes[index] - place, crop, tile)[0]
-            _draw_box(axes, frame, marked, **{**look, "linewidth": 2.4})
+            _draw_box(axes, frame, marked, **{**look, "linewidth": 1.9})
             write_below(axes, tile, names[int(classes[index])], color=look["edgecolor"])
             text = f"{word} {scores[index]:.2f}" if scores[index] > 0 else "no box"
             write_below(axes, tile, text, 18, color="0.4")
