@@ -3,7 +3,7 @@
 Scenes with their boxes are in ``scene_plots``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,41 +95,42 @@ def detection_confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 @styled
 def average_precision_by_class(
-    at_half: np.ndarray, overall: np.ndarray, names: Sequence[str], sizes: Mapping[str, Sequence[float]], title: str
+    average_precision: np.ndarray, names: Sequence[str], areas: Sequence[str], title: str
 ) -> Figure:
     """Draws the average precision at an IoU of 0.5 and its mean over 0.5 to 0.95, by class and by size of the object.
 
     Of more than ``MANY`` classes, the best and the worst are shown.
 
     Args:
-      at_half: average precision at 0.5, [K]; NaN for a class without objects.
-      overall: mean over thresholds from 0.5 to 0.95, [K].
+      average_precision: by threshold from 0.5 to 0.95, class and range of sizes, [T, K, A]; NaN for a class without
+        objects of such a size. The first range has all sizes.
       names: of the classes, [K].
-      sizes: by the name of a range of sizes, both values; NaN if no object has such a size. May be empty.
+      areas: names of the ranges, [A].
       title: title of the figure.
 
     Raises:
-      ValueError: a shape is wrong.
+      ValueError: the shape is wrong.
     """
-    check("at_half", at_half, "K")
-    check("overall", overall, "K")
+    check("average_precision", average_precision, "TKA")
     names = class_labels(names)
+    # At 0.5, and the mean, of each class in each range.
+    values = np.stack([average_precision[0], average_precision.mean(0)], axis=-1)
+    overall = values[:, 0, 1]
     known = np.flatnonzero(~np.isnan(overall))
     order = known[np.argsort(-overall[known], kind="stable")].tolist()
-    values = np.stack([at_half, overall], axis=-1)
-    rows = [(names[label], *values[label]) for label in order]
+    rows = [(names[label], *values[label, 0]) for label in order]
     if len(rows) > MANY:
         between = order[10:-10]
-        rows = [*rows[:10], (f"mean of {len(between)} others", *values[between].mean(0)), *rows[-10:]]
+        rows = [*rows[:10], (f"mean of {len(between)} others", *values[between, 0].mean(0)), *rows[-10:]]
     head = f"by class ({len(overall) - len(order)} without objects)" if len(order) < len(overall) else "by class"
-    groups = {head: rows}
-    if sizes:
-        all_sizes = ("all", *values[order].mean(0)) if order else ("all", np.nan, np.nan)
-        groups["by size"] = [*((name, *pair) for name, pair in sizes.items()), all_sizes]
+    groups = {head: rows, "by size": []}
+    for area, name in enumerate(areas):
+        present = values[~np.isnan(values[:, area, 1]), area]
+        groups["by size"].append((name, *(present.mean(0) if len(present) else (np.nan, np.nan))))
     most = max(map(len, groups.values()))
     figure = Figure(figsize=(WIDTH, max(0.3 * most + 1.6, 3.4)))
     figure.suptitle(title)
-    panels = figure.subplots(1, len(groups), squeeze=False, width_ratios=[3, 2][: len(groups)])[0]
+    panels = figure.subplots(1, 2, width_ratios=[3, 2])
     for axes, (head, group) in zip(panels, groups.items(), strict=True):
         _draw_bars(axes, group)
         axes.set(title=head, xlabel="average precision", xlim=(0, 1.12), xticks=np.linspace(0, 1, 6))

@@ -1,7 +1,9 @@
 """Scenes, boxes and objectness -> matplotlib figures, in the style of ``cnn/figures/plots.py``.
 
 The numbers of detections are in ``detection_plots``.
-Boxes are ``x_min, y_min, x_max, y_max`` in pixels; x_max and y_max are the edges after the last pixel.
+Boxes are ``x_min, y_min, x_max, y_max`` in pixels; x_max and y_max are the edges after the last pixel. Truth has
+a row for each true box with its class last, -1 for padding. Detections are any object with the fields ``boxes``
+[N, D, 4], ``scores`` [N, D], the highest first, 0 for padding, and ``classes`` [N, D].
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,9 @@ PREDICTED: dict[str, Any] = {"edgecolor": VERMILLION, "linewidth": 1.6}
 IN_A_ROW = 8
 """Maximum number of mistakes of a kind."""
 
+ACROSS = WIDTH / IN_A_ROW
+"""Inches from one of them to the next."""
+
 POINTS = 8
 """Size of the names at boxes."""
 
@@ -31,7 +36,7 @@ POINTS = 8
 @styled
 def scenes(
     images: np.ndarray,
-    truth: Sequence[tuple[np.ndarray, np.ndarray]],
+    truth: np.ndarray,
     detections: Any,
     names: Sequence[str],
     title: str,
@@ -41,12 +46,11 @@ def scenes(
 
     Args:
       images: uint8 [N, H, W, 1] or [N, H, W, 3].
-      truth: of each image, boxes [M, 4] and classes [M].
-      detections: with fields boxes [N, D, 4], scores [N, D] and classes [N, D]; None for the true boxes alone, which
-        are then named.
+      truth: true boxes and their classes, [N, M, 5]; M may be 0.
+      detections: those of the images; None for the true boxes alone, which are then named.
       names: of the classes.
       title: title of the figure.
-      threshold: minimum score of a box that is drawn; also those of score 0, which are padding, are left out.
+      threshold: minimum score of a box that is drawn.
 
     Raises:
       ValueError: a shape is wrong, or the numbers of images differ.
@@ -57,17 +61,17 @@ def scenes(
     figure.set_figheight(figure.get_figheight() - 0.2)
     names = class_labels(names, TILE_NAME)
     tiles = zip(axes.images, list(axes.patches), images, truth, strict=True)
-    for number, (tile, frame, image, (boxes, classes)) in enumerate(tiles):
-        true = _boxes_in_tile(boxes, image, tile)
+    for number, (tile, frame, image, rows) in enumerate(tiles):
+        rows = _true_rows(rows)
+        true = _boxes_in_tile(rows[:, :4], image, tile)
         for box in true:
             _draw_box(axes, frame, box, **TRUE)
         caption = f"{len(true) or 'no'} object{'' if len(true) == 1 else 's'}"
         if detections is None:
-            _name_boxes(axes, frame, true, [names[int(label)] for label in classes], GREEN)
+            _name_boxes(axes, frame, true, [names[int(label)] for label in rows[:, 4]], GREEN)
         else:
             scores = detections.scores[number]
             kept = np.flatnonzero((scores > 0) & (scores >= threshold))
-            kept = kept[np.argsort(-scores[kept], kind="stable")]
             predicted = _boxes_in_tile(detections.boxes[number][kept], image, tile)
             for box in predicted:
                 _draw_box(axes, frame, box, **PREDICTED)
@@ -85,6 +89,10 @@ def scenes(
 def _draw_legend(figure: Figure, boxes: Mapping[str, dict[str, Any]]) -> None:
     entries = [Rectangle((0, 0), 1, 1, fill=False, label=label, **look) for label, look in boxes.items()]
     figure.legend(handles=entries, loc="outside lower center", ncols=2)
+
+
+def _true_rows(rows: np.ndarray) -> np.ndarray:
+    return rows[rows[:, 4] >= 0]
 
 
 def _boxes_in_tile(boxes: np.ndarray, image: np.ndarray, tile: Any) -> np.ndarray:
@@ -167,20 +175,23 @@ def objectness(images: np.ndarray, maps: np.ndarray, title: str) -> Figure:
 @styled
 def mistakes(
     images: np.ndarray,
-    truth: Sequence[tuple[np.ndarray, np.ndarray]],
-    missed: Sequence[np.ndarray],
-    unfounded: Sequence[np.ndarray],
+    truth: np.ndarray,
+    detections: Any,
+    missed: np.ndarray,
+    unfounded: np.ndarray,
     names: Sequence[str],
     title: str,
 ) -> Figure:
     """Draws the surroundings of objects that were missed, and of boxes where no object is, up to 8 of each.
 
+    Below a missed object is also what is seen there: of the boxes with an IoU of at least 0.5, that of highest score.
+
     Args:
       images: uint8 [N, H, W, 1] or [N, H, W, 3].
-      truth: of each image, boxes [M, 4] and classes [M].
-      missed: in the order of display, numbers of the images [A], boxes [A, 4], classes [A], and the highest scores of
-        that class for any box there [A], NaN or 0 for none.
-      unfounded: the same of predicted boxes [E], with their scores.
+      truth: true boxes and their classes, [N, M, 5].
+      detections: those of the images, with any score.
+      missed: number of the image and row of the truth of each missed object, [A, 2], in the order of display.
+      unfounded: number of the image and index of each detection where no object is, [E, 2].
       names: of the classes.
       title: title of the figure.
 
@@ -189,33 +200,52 @@ def mistakes(
     """
     check("images", images, "NHWC")
     names = class_labels(names, TILE_NAME)
-    across = WIDTH / IN_A_ROW
-    rows = ("Missed", missed, TRUE, "best score"), ("Seen where no object is", unfounded, PREDICTED, "score")
-    heights = [across + 0.75 if len(row[1][0]) else 0.4 for row in rows]
+    lost, found = [], []
+    for number, row in missed[:IN_A_ROW]:
+        box, label = truth[number, row, :4], int(truth[number, row, 4])
+        lost.append((number, box, names[label], _seen_at(box.tolist(), detections, number, names)))
+    for number, index in unfounded[:IN_A_ROW]:
+        label, score = detections.classes[number, index], detections.scores[number, index]
+        found.append((number, detections.boxes[number, index], names[label], f"score {score:.2f}"))
+    rows = ("Missed", missed, lost, TRUE), ("Seen where no object is", unfounded, found, PREDICTED)
+    heights = [ACROSS + 0.75 if entries else 0.4 for _, _, entries, _ in rows]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.7))
     figure.suptitle(title)
-    panels = figure.subplots(2, 1, height_ratios=heights)
-    for axes, (head, (numbers, boxes, classes, scores), look, word) in zip(panels, rows, strict=True):
-        shown = min(len(numbers), IN_A_ROW)
-        axes.set_title(f"{head}: {shown} of {len(numbers):,}" if shown else f"{head}: none", loc="left")
+    for axes, (head, every, entries, look) in zip(figure.subplots(2, 1, height_ratios=heights), rows, strict=True):
+        axes.set_title(f"{head}: {len(entries)} of {len(every):,}" if entries else f"{head}: none", loc="left")
         axes.set_axis_off()
-        if not shown:
-            continue
-        pairs = [_surroundings(images[numbers[index]], boxes[index]) for index in range(shown)]
-        draw_tiles(axes, [crop for crop, _ in pairs], IN_A_ROW, across, 0.45, **PICTURE)
-        axes.set_anchor("W")
-        tiles = zip(axes.images, list(axes.patches), pairs, strict=True)
-        for index, (tile, frame, (crop, place)) in enumerate(tiles):
-            other = [box for box in truth[numbers[index]][0] if not np.array_equal(box, boxes[index])]
-            for box in other:
-                _draw_box(axes, frame, _boxes_in_tile(box - place, crop, tile)[0], **{**TRUE, "linewidth": 0.8})
-            marked = _boxes_in_tile(boxes[index] - place, crop, tile)[0]
-            _draw_box(axes, frame, marked, **{**look, "linewidth": 1.9})
-            write_below(axes, tile, names[int(classes[index])], color=look["edgecolor"])
-            text = f"{word} {scores[index]:.2f}" if scores[index] > 0 else "no box"
-            write_below(axes, tile, text, 18, color="0.4")
+        if entries:
+            _draw_surroundings(axes, images, truth, entries, look)
     _draw_legend(figure, {"true box": TRUE, "predicted box": PREDICTED})
     return figure
+
+
+def _seen_at(box: Sequence[float], detections: Any, number: int, names: Sequence[str]) -> str:
+    """The class and score of the highest score among the boxes of an image with an IoU of at least 0.5."""
+    fields = detections.boxes, detections.scores, detections.classes
+    for other, score, label in zip(*(field[number].tolist() for field in fields), strict=True):
+        shared = _overlap(box, other)
+        areas = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (box, other))
+        if score > 0 and shared >= 0.5 * (areas - shared):
+            return f"as {names[label]} {score:.2f}"
+    return "not seen"
+
+
+def _draw_surroundings(
+    axes: Axes, images: np.ndarray, truth: np.ndarray, entries: Sequence[tuple[Any, ...]], look: dict[str, Any]
+) -> None:
+    """Draws a row of crops with a box, the true ones near it, and two lines of text below each."""
+    pairs = [_surroundings(images[number], box) for number, box, _, _ in entries]
+    draw_tiles(axes, [crop for crop, _ in pairs], IN_A_ROW, ACROSS, 0.45, **PICTURE)
+    axes.set_anchor("W")
+    tiles = zip(axes.images, list(axes.patches), pairs, entries, strict=True)
+    for tile, frame, (crop, place), (number, box, name, line) in tiles:
+        for true in _true_rows(truth[number])[:, :4]:
+            if not np.array_equal(true, box):
+                _draw_box(axes, frame, _boxes_in_tile(true - place, crop, tile)[0], **{**TRUE, "linewidth": 0.8})
+        _draw_box(axes, frame, _boxes_in_tile(box - place, crop, tile)[0], **{**look, "linewidth": 1.9})
+        write_below(axes, tile, name, color=look["edgecolor"])
+        write_below(axes, tile, line, 18, color="0.4", fontsize="small")
 
 
 def _surroundings(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,12 +13,14 @@ RECALL = np.linspace(0, 1, 11)
 PRECISION = np.stack([np.linspace(1, 0.5, 11), np.full(11, np.nan), np.linspace(1, 0.9, 11)])
 AVERAGE = np.array([0.75, np.nan, 0.95])
 COUNTS = np.array([[5, 1, 0, 2], [0, 7, 0, 0], [3, 0, 9, 4], [1, 0, 6, 0]])
-SIZES = {"small": (0.5, 0.3), "large": (np.nan, np.nan)}
+# Two thresholds, three classes, three ranges of sizes.
+BY_SIZE = np.array([[0.75, 0.5, np.nan], [np.nan] * 3, [0.95, 0.7, np.nan]]) * np.array([1, 0.6])[:, None, None]
+AREAS = "all", "small", "large"
 FIGURES = {
     "precision_recall": lambda: detection_plots.precision_recall(PRECISION, RECALL, CLASSES, AVERAGE, "Precision"),
     "detection_confusion": lambda: detection_plots.detection_confusion(COUNTS, CLASSES),
     "average_precision_by_class": lambda: detection_plots.average_precision_by_class(
-        AVERAGE, AVERAGE / 2, CLASSES, SIZES, "Average precision"
+        BY_SIZE, CLASSES, AREAS, "Average precision"
     ),
 }
 
@@ -60,7 +62,7 @@ def test_without_any_object_there_is_no_curve_and_no_bar():
     (axes,) = all_axes(detection_plots.precision_recall(np.full((2, 11), np.nan), RECALL, "ab", absent, "Precision"))
     assert axes.get_title() == "Precision\n2 classes without objects"
     assert not axes.lines and axes.get_legend() is None
-    classes, sizes = all_axes(detection_plots.average_precision_by_class(absent, absent, "ab", SIZES, "AP"))
+    classes, sizes = all_axes(detection_plots.average_precision_by_class(np.full((2, 2, 3), np.nan), "ab", AREAS, "AP"))
     assert classes.get_title() == "by class (2 without objects)"
     assert not classes.patches and texts(sizes)[-1] == "no objects"
 
@@ -93,22 +95,21 @@ def test_bars_show_both_averages_by_class_the_best_first_and_by_size():
     classes, sizes = all_axes(figure)
     assert figure.get_suptitle() == "Average precision"
     assert [classes.get_title(), sizes.get_title()] == ["by class (1 without objects)", "by size"]
-    by_class = [("Ankle boot", 0.95, 0.475), ("T-shirt/top", 0.75, 0.375)]
-    by_size = [("small", 0.5, 0.3), ("large", 0, 0), ("all", 0.85, 0.425)]
+    by_class = [("Ankle boot", 0.95, 0.76), ("T-shirt/top", 0.75, 0.6)]
+    by_size = [("all", 0.85, 0.68), ("small", 0.6, 0.48), ("large", 0, 0)]
     for axes, rows in ((classes, by_class), (sizes, by_size)):
         assert [label.get_text() for label in axes.get_yticklabels()] == [name for name, _, _ in rows]
         halves, overall = axes.containers
         np.testing.assert_allclose([bar.get_width() for bar in halves], [half for _, half, _ in rows])
         np.testing.assert_allclose([bar.get_width() for bar in overall], [mean for _, _, mean in rows])
-    assert texts(classes) == ["0.950", "0.475", "0.750", "0.375"]
-    assert texts(sizes) == ["0.500", "0.300", "no objects", "0.850", "0.425"]
+    assert texts(classes) == ["0.950", "0.760", "0.750", "0.600"]
+    assert texts(sizes) == ["0.850", "0.680", "0.600", "0.480", "no objects"]
 
 
 def test_bars_of_many_classes_are_the_best_ten_the_mean_of_the_others_and_the_worst_ten():
     overall = np.linspace(0.02, 0.9, 200)
-    (axes,) = all_axes(
-        detection_plots.average_precision_by_class(overall + 0.05, overall, ["x" * 40] * 200, {}, "Average precision")
-    )
+    average = np.stack([overall + 0.05, overall - 0.05])[:, :, None]
+    (axes, _) = all_axes(detection_plots.average_precision_by_class(average, ["x" * 40] * 200, ["all"], "AP"))
     widths = [bar.get_width() for bar in axes.containers[1]]
     np.testing.assert_allclose(widths, [*overall[:-11:-1], overall[10:-10].mean(), *overall[9::-1]])
     names = [label.get_text() for label in axes.get_yticklabels()]
@@ -126,8 +127,8 @@ def test_bars_of_many_classes_are_the_best_ten_the_mean_of_the_others_and_the_wo
         ),
         (lambda: detection_plots.detection_confusion(COUNTS[0], CLASSES), r"counts must be \[K\+1,K\+1\]"),
         (
-            lambda: detection_plots.average_precision_by_class(PRECISION, AVERAGE, CLASSES, {}, "title"),
-            r"at_half must be \[K\]",
+            lambda: detection_plots.average_precision_by_class(PRECISION, CLASSES, AREAS, "title"),
+            r"average_precision must be \[T,K,A\]",
         ),
     ],
     ids=["precision", "counts", "average precision"],

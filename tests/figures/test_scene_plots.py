@@ -11,12 +11,11 @@ from cnn.figures import plots, scene_plots
 from tests.figures.examples import CLASSES, GENERATOR, all_axes, shown, texts
 
 GRAY, RGB = (GENERATOR.integers(50, 200, (3, 60, 80, channels), np.uint8) for channels in (1, 3))
-NO_BOXES = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
-TRUTH = [
-    (np.array([[10, 20, 30, 40], [0, 0, 80, 60]], np.float32), np.array([1, 0])),
-    NO_BOXES,
-    (np.array([[70, 50, 80, 60]], np.float32), np.array([2])),
-]
+# Rows of padding may lie anywhere.
+TRUTH = np.full((3, 3, 5), -1, np.float32)
+TRUTH[0, [0, 2]] = [10, 20, 30, 40, 1], [0, 0, 80, 60, 0]
+TRUTH[2, 1] = 70, 50, 80, 60, 2
+NO_TRUTH = np.zeros((5, 0, 5), np.float32)
 
 
 class Detections(NamedTuple):
@@ -31,13 +30,17 @@ DETECTIONS = Detections(
     np.array([[0.9, 0.5], [0, 0], [0.25, 0]], np.float32),
     np.array([[2, 1], [0, 0], [1, 0]], np.int32),
 )
-MISSED = np.array([0, 2]), np.stack([TRUTH[0][0][0], TRUTH[2][0][0]]), np.array([1, 2]), np.array([0.12, np.nan])
-UNFOUNDED = np.array([1]), np.array([[40.0, 20, 50, 30]]), np.array([2]), np.array([0.8])
-NONE = np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0)
+# A box on the first missed object; the one on the second has another place.
+WEAK = Detections(
+    np.array([[[0, 0, 9, 9], [11, 20, 30, 40]], [[40, 20, 50, 30]] * 2, [[60, 40, 75, 55]] * 2], np.float32),
+    np.array([[0.6, 0.12], [0.2, 0.8], [0.1, 0]], np.float32),
+    np.array([[0, 2], [0, 2], [2, 2]], np.int32),
+)
+MISSED, UNFOUNDED, NONE = np.array([[0, 0], [2, 1]]), np.array([[1, 1]]), np.zeros((0, 2), int)
 FIGURES = {
     "scenes": lambda: scene_plots.scenes(GRAY, TRUTH, DETECTIONS, CLASSES, "Scenes"),
     "objectness": lambda: scene_plots.objectness(RGB, np.ones((3, 3, 4)) / 2, "Objectness"),
-    "mistakes": lambda: scene_plots.mistakes(GRAY, TRUTH, MISSED, UNFOUNDED, CLASSES, "Mistakes"),
+    "mistakes": lambda: scene_plots.mistakes(GRAY, TRUTH, WEAK, MISSED, UNFOUNDED, CLASSES, "Mistakes"),
 }
 
 
@@ -66,8 +69,9 @@ def test_scenes_show_true_and_predicted_boxes_at_their_pixels(images):
     (axes,) = all_axes(figure)
     assert axes.get_title() == "Test scenes"
     np.testing.assert_array_equal(shown(axes), images.squeeze())
-    expected = [DETECTIONS.boxes[0], NO_BOXES[0], NO_BOXES[0]]
-    for tile, (boxes, _), predicted in zip(axes.images, TRUTH, expected, strict=True):
+    expected = [TRUTH[0, [0, 2], :4], DETECTIONS.boxes[0]], [[], []], [TRUTH[2, [1], :4], []]
+    for tile, (boxes, predicted) in zip(axes.images, expected, strict=True):
+        boxes, predicted = (np.reshape(one, (-1, 4)) for one in (boxes, predicted))
         np.testing.assert_allclose(boxes_in(axes, tile, 60, 80, scene_plots.TRUE), boxes, atol=1e-4)
         np.testing.assert_allclose(boxes_in(axes, tile, 60, 80, scene_plots.PREDICTED), predicted, atol=1e-4)
     captions = ["2 objects, 2 predicted", "no objects, none predicted", "1 object, none predicted"]
@@ -96,7 +100,7 @@ def test_names_stay_within_their_image_and_beside_each_other(height, width):
     boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (5, 4, 2))], axis=-1).astype(np.float32)
     detections = Detections(boxes, np.linspace(0.9, 0.4, 20, dtype=np.float32).reshape(5, 4), np.zeros((5, 4), int))
     images = np.zeros((5, height, width, 1), np.uint8)
-    figure = scene_plots.scenes(images, [NO_BOXES] * 5, detections, ["W" * 50], "Scenes")
+    figure = scene_plots.scenes(images, NO_TRUTH, detections, ["W" * 50], "Scenes")
     figure.draw_without_rendering()
     (axes,) = all_axes(figure)
     names = [text for text in axes.texts if "0." in text.get_text()]
@@ -117,7 +121,7 @@ def test_names_of_equal_boxes_do_not_hide_each_other():
         np.array([[0.9, 0.8, 0.7, 0.6]], np.float32),
         np.zeros((1, 4), int),
     )
-    figure = scene_plots.scenes(GRAY[:1], [NO_BOXES], detections, CLASSES, "Scenes")
+    figure = scene_plots.scenes(GRAY[:1], NO_TRUTH[:1], detections, CLASSES, "Scenes")
     figure.draw_without_rendering()
     (axes,) = all_axes(figure)
     places = [text.get_window_extent() for text in axes.texts if "0." in text.get_text()]
@@ -147,12 +151,12 @@ def test_objectness_lies_over_the_second_of_two_equal_images(images, count):
 
 @pytest.mark.parametrize("images", [GRAY, RGB], ids=["gray", "rgb"])
 def test_mistakes_show_the_surroundings_of_their_boxes(images):
-    figure = scene_plots.mistakes(images, TRUTH, MISSED, UNFOUNDED, CLASSES, "Mistakes")
+    figure = scene_plots.mistakes(images, TRUTH, WEAK, MISSED, UNFOUNDED, CLASSES, "Mistakes")
     above, below = all_axes(figure)
     assert figure.get_suptitle() == "Mistakes"
     titles = [axes.get_title(loc="left") for axes in (above, below)]
     assert titles == ["Missed: 2 of 2", "Seen where no object is: 1 of 1"]
-    assert texts(above) == ["Trouser", "best score 0.12", "Ankle boot", "no box"]
+    assert texts(above) == ["Trouser", "as Ankle boot 0.12", "Ankle boot", "not seen"]
     assert texts(below) == ["Ankle boot", "score 0.80"]
     crops = [images[0, 10:50, 0:40], images[2, 40:60, 60:80], images[1, 15:35, 35:55]]
     for crop, expected in zip([*shown(above), *shown(below)], crops, strict=True):
@@ -164,10 +168,10 @@ def test_mistakes_show_the_surroundings_of_their_boxes(images):
 
 
 def test_a_box_larger_than_half_of_its_image_has_white_beside_it():
-    box = np.array([[0.0, 10, 80, 50]])
-    missed = np.array([0]), box, np.array([0]), np.array([0.2])
+    truth = np.array([[[0, 10, 80, 50, 0]]], np.float32)
     for images, white in ((GRAY, 0), (RGB, 255)):
-        (axes, _) = all_axes(scene_plots.mistakes(images, [NO_BOXES] * 3, missed, NONE, CLASSES, "Mistakes"))
+        figure = scene_plots.mistakes(images[:1], truth, WEAK, np.array([[0, 0]]), NONE, CLASSES, "Mistakes")
+        (axes, _) = all_axes(figure)
         (crop,) = shown(axes)
         assert crop.shape[:2] == (160, 160)
         np.testing.assert_array_equal(crop[:60, :80], images[0].squeeze())
@@ -175,8 +179,8 @@ def test_a_box_larger_than_half_of_its_image_has_white_beside_it():
 
 
 def test_of_many_mistakes_the_first_are_shown_and_of_none_only_the_title():
-    many = tuple(np.repeat(column[:1], 30, axis=0) for column in UNFOUNDED)
-    above, below = all_axes(scene_plots.mistakes(GRAY, TRUTH, NONE, many, ["x" * 40] * 3, "Mistakes"))
+    many = np.repeat(UNFOUNDED, 30, axis=0)
+    above, below = all_axes(scene_plots.mistakes(GRAY, TRUTH, WEAK, NONE, many, ["x" * 40] * 3, "Mistakes"))
     assert above.get_title(loc="left") == "Missed: none" and not above.images
     assert below.get_title(loc="left") == "Seen where no object is: 8 of 30" and len(below.images) == 8
     assert texts(below)[0] == "xxxxxxx…xxxx"
@@ -185,14 +189,17 @@ def test_of_many_mistakes_the_first_are_shown_and_of_none_only_the_title():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: scene_plots.scenes(GRAY[:0], [], None, CLASSES, "title"), r"images must be \[N,H,W,C\]"),
+        (lambda: scene_plots.scenes(GRAY[:0], TRUTH[:0], None, CLASSES, "title"), r"images must be \[N,H,W,C\]"),
         (lambda: scene_plots.scenes(GRAY, TRUTH[:2], None, CLASSES, "title"), "shorter"),
         (lambda: scene_plots.objectness(GRAY, np.zeros((3, 4)), "title"), r"maps must be \[N,P,Q\]"),
         (
             lambda: scene_plots.objectness(GRAY, np.zeros((2, 4, 4)), "title"),
             "those of 3 images, not of 2",
         ),
-        (lambda: scene_plots.mistakes(GRAY[0], TRUTH, NONE, NONE, CLASSES, "title"), r"images must be \[N,H,W,C\]"),
+        (
+            lambda: scene_plots.mistakes(GRAY[0], TRUTH, WEAK, NONE, NONE, CLASSES, "title"),
+            r"images must be \[N,H,W,C\]",
+        ),
     ],
     ids=["no images", "fewer truths", "maps", "fewer maps", "one image"],
 )
