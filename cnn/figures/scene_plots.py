@@ -97,9 +97,8 @@ def _true_rows(rows: np.ndarray) -> np.ndarray:
 
 def _boxes_in_tile(boxes: np.ndarray, image: np.ndarray, tile: Any) -> np.ndarray:
     """Boxes [N, 4] in pixels of an image, in inches of the axes in which its tile is."""
-    left, right, bottom, top = tile.get_extent()
-    height, width = image.shape[:2]
-    scale = np.array([(right - left) / width, (bottom - top) / height] * 2)
+    left, right, _, top = tile.get_extent()
+    scale = (right - left) / image.shape[1]
     return np.asarray(boxes, np.float64).reshape(-1, 4) * scale + (left, top, left, top)
 
 

@@ -30,9 +30,11 @@ DETECTIONS = Detections(
     np.array([[0.9, 0.5], [0, 0], [0.25, 0]], np.float32),
     np.array([[2, 1], [0, 0], [1, 0]], np.int32),
 )
-# A box on the first missed object; the one on the second has another place.
+# A box on the first missed object, but only beside the second, where padding is.
 WEAK = Detections(
-    np.array([[[0, 0, 9, 9], [11, 20, 30, 40]], [[40, 20, 50, 30]] * 2, [[60, 40, 75, 55]] * 2], np.float32),
+    np.array(
+        [[[0, 0, 9, 9], [11, 20, 30, 40]], [[40, 20, 50, 30]] * 2, [[60, 40, 75, 55], [70, 50, 80, 60]]], np.float32
+    ),
     np.array([[0.6, 0.12], [0.2, 0.8], [0.1, 0]], np.float32),
     np.array([[0, 2], [0, 2], [2, 2]], np.int32),
 )
@@ -115,18 +117,27 @@ def test_names_stay_within_their_image_and_beside_each_other(height, width):
             assert place.x0 >= frame.x0 - 1 and place.y0 >= frame.y0 - 1 and place.y1 <= frame.y1 + 1
 
 
-def test_names_of_equal_boxes_do_not_hide_each_other():
-    detections = Detections(
-        np.tile(np.array([20, 20, 60, 40], np.float32), (1, 4, 1)),
-        np.array([[0.9, 0.8, 0.7, 0.6]], np.float32),
-        np.zeros((1, 4), int),
-    )
+@pytest.mark.parametrize("box", [(20, 20, 60, 40), (0, 0, 80, 60)], ids=["in the middle", "all of the image"])
+def test_names_of_equal_boxes_do_not_hide_each_other(box):
+    boxes = np.tile(np.array(box, np.float32), (1, 4, 1))
+    detections = Detections(boxes, np.array([[0.9, 0.8, 0.7, 0.6]], np.float32), np.zeros((1, 4), int))
     figure = scene_plots.scenes(GRAY[:1], NO_TRUTH[:1], detections, CLASSES, "Scenes")
     figure.draw_without_rendering()
     (axes,) = all_axes(figure)
+    frame = axes.patches[0].get_window_extent()
     places = [text.get_window_extent() for text in axes.texts if "0." in text.get_text()]
     assert len(places) == 4
     assert not any(one.overlaps(other) for number, one in enumerate(places) for other in places[:number])
+    for place in places:
+        assert frame.x0 <= place.x0 and place.x1 <= frame.x1 and frame.y0 <= place.y0 and place.y1 <= frame.y1
+
+
+def test_a_box_is_cut_off_at_the_edge_of_its_image():
+    (axes,) = all_axes(scene_plots.scenes(GRAY, TRUTH, DETECTIONS, CLASSES, "Scenes"))
+    frames, boxes = axes.patches[:3], axes.patches[3:]
+    # Two true and two predicted boxes of the first image, one of the last.
+    for box, frame in zip(boxes, [*[frames[0]] * 4, frames[2]], strict=True):
+        np.testing.assert_allclose(box.get_clip_box().extents, frame.get_window_extent().extents)
 
 
 @pytest.mark.parametrize("images", [GRAY, RGB], ids=["gray", "rgb"])
