@@ -82,8 +82,8 @@ def detection_confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     matrix, *others = figure.axes
     missed, unfounded, found = counts[:-1, -1].sum(), counts[-1, :-1].sum(), np.trace(counts[:-1, :-1])
     matrix.set_title(
-        f"Of {counts[:-1].sum():,} objects, {found:,} are detected as their class, {missed:,} are missed;\n"
-        f"{unfounded:,} boxes are where no object is"
+        f"{found:,} of {counts[:-1].sum():,} objects detected as their class, {missed:,} missed;\n"
+        f"{unfounded:,} seen where no object is"
     )
     # Background where nothing is detected cannot be counted.
     for corner in matrix.texts[-1:]:

@@ -138,7 +138,7 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
 
 @styled
 def objectness(images: np.ndarray, maps: np.ndarray, title: str) -> Figure:
-    """Draws images, and below each how sure the network is that an object is centred there, over the image.
+    """Draws images, and below or beside each how sure the network is that an object is centred there, over the image.
 
     Args:
       images: uint8 [N, H, W, 1] or [N, H, W, 3].
@@ -152,21 +152,23 @@ def objectness(images: np.ndarray, maps: np.ndarray, title: str) -> Figure:
     check("maps", maps, "NPQ")
     if len(maps) != len(images):
         raise ValueError(f"maps must be those of {len(images)} images, not of {len(maps)}")
-    per_row = min(len(images), 4)
-    padded = [*images, *[images[0]] * (-len(images) % per_row)]
-    rows = [padded[start : start + per_row] for start in range(0, len(padded), per_row)]
-    figure, axes = tiled_figure([image for row in rows for image in row * 2], title, per_row, 0.1, **PICTURE)
+    count, columns = len(images), min(len(images), 4)
+    starts = range(0, count, columns)
+    # Number of the image, and whether its map lies over it.
+    places = [(start + column, over) for start in starts for over in (False, True) for column in range(columns)]
+    if count < 3:
+        # Side by side, as a slide is wider than high.
+        places, columns = sorted(places), 2 * count
+    tiles = [images[number % count] for number, _ in places]
+    figure, axes = tiled_figure(tiles, title, columns, 0.1, **PICTURE)
     scale: dict[str, Any] = {"cmap": "Reds", "vmin": 0, "vmax": 1, "alpha": 0.65}
-    pairs = list(zip(axes.images, list(axes.patches), strict=True))
-    for number in range(len(padded)):
-        row, column = divmod(number, per_row)
-        above, below = (pairs[(2 * row + line) * per_row + column] for line in (0, 1))
-        if number < len(images):
-            axes.imshow(maps[number], extent=below[0].get_extent(), **scale)
-        else:
-            # The place of an image in a row that is not full.
-            for part in (*above, *below):
-                part.set_visible(False)
+    for (number, over), tile, frame in zip(places, list(axes.images), list(axes.patches), strict=True):
+        if number >= count:
+            # The last row is not full.
+            tile.set_visible(False)
+            frame.set_visible(False)
+        elif over:
+            axes.imshow(maps[number], extent=tile.get_extent(), **scale)
     draw_color_bar(figure, axes, axes.images[-1], label="objectness of a cell", extend="neither")
     return figure
 

@@ -69,9 +69,7 @@ def test_without_any_object_there_is_no_curve_and_no_bar():
 
 def test_confusion_has_background_last_and_a_dash_where_nothing_can_be_counted():
     (axes,) = all_axes(FIGURES["detection_confusion"]())
-    assert axes.get_title() == (
-        "Of 31 objects, 21 are detected as their class, 6 are missed;\n7 boxes are where no object is"
-    )
+    assert axes.get_title() == ("21 of 31 objects detected as their class, 6 missed;\n7 seen where no object is")
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert [label.get_text() for label in labels] == [*CLASSES, "background"]
     assert texts(axes) == [*map(str, COUNTS.ravel()[:-1]), "–"]
@@ -82,7 +80,7 @@ def test_confusion_of_many_classes_names_the_most_confused():
     counts[200, 200], counts[3, 200], counts[200, 8] = 0, 5, 4
     names = [f"{'a' * 60} number {label}" for label in range(200)]
     matrix, side = all_axes(detection_plots.detection_confusion(counts, names))
-    assert matrix.get_title().startswith("Of 1,405 objects, 1,400 are detected as their class, 5 are missed")
+    assert matrix.get_title().startswith("1,400 of 1,405 objects detected as their class, 5 missed")
     first, second = texts(side)
     assert first.startswith("5  a") and first.endswith("number 3\n   as background")
     assert second.startswith("4  background\n") and second.endswith("number 8")
