@@ -245,7 +245,7 @@ def _fits_field(cls: type, field: str, value: Any) -> bool:
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     for one in kinds:
         origin = typing.get_origin(one)
-        if origin is Literal and isinstance(value, str) and value in typing.get_args(one):
+        if origin is Literal and any(type(value) is type(right) and value == right for right in typing.get_args(one)):
             return True
         plain = tuple if origin is tuple else one
         if isinstance(plain, type) and isinstance(value, float if plain is float else plain):
