@@ -38,6 +38,7 @@ from cnn.models.efficientnet import EfficientNetConfig
 from cnn.models.recurrent import RecurrentConfig
 from cnn.models.resnet import ResNetConfig
 from cnn.models.vit import ViTConfig
+from cnn.models.yolo import YoloConfig
 from cnn.resolution import class_names
 from cnn.runs.checkpoint import load_best
 from cnn.runs.fit import fit
@@ -45,11 +46,11 @@ from cnn.runs.result import Result, load_result
 from cnn.runs.seeds import SeedsResult, fit_seeds
 from cnn.runs.sweeps import sweep
 from cnn.runs.transfer import take_layers
-from cnn.training.border import eval_step, evaluate, predict, train_epoch, train_step, train_steps
+from cnn.training.border import detect, eval_step, evaluate, predict, train_epoch, train_step, train_steps
 from cnn.training.metrics import Metrics
 from cnn.training.state import TrainState, create_state
-from cnn.training.steps import Batch
 from cnn.training.summary import layer_table
+from cnn.training.task import Batch
 
 __all__ = [
     "AlexNetConfig",
@@ -81,8 +82,10 @@ __all__ = [
     "TransferConfig",
     "UserError",
     "ViTConfig",
+    "YoloConfig",
     "class_names",
     "create_state",
+    "detect",
     "eval_step",
     "evaluate",
     "feature_maps",

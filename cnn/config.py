@@ -33,6 +33,7 @@ from cnn.rules import (
     Checked,
     integer,
     require,
+    zero_or,
 )
 
 
@@ -65,6 +66,8 @@ class DataConfig(Checked):
     """CSV file that changes labels or drops images, by their index, before the split; python -m cnn labels makes it."""
     split_seed: Annotated[int, SEED] = 42
     """Seed of the permutation that selects the validation images."""
+    scenes: Annotated[int, zero_or(48, 1024)] = 0
+    """Side in pixels of scenes that the images are composed into, for a detector; 0 for none."""
     device_memory: Annotated[int, integer(0, 2**24)] = 0
     """MiB of the device for the images, of which more are read from disk as needed; 0 for what it has to spare."""
 
@@ -92,11 +95,16 @@ class DataConfig(Checked):
         return self.source is None and self.name in DATASETS or bool(self.image_size and self.channels)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
+    def source_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image of the source."""
         if self.image_size and self.channels:
             return self.image_size[0], self.image_size[-1], self.channels
         return self.published.image_shape
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what the network is given: an image of the source, or a scene of them."""
+        return (self.scenes, self.scenes, self.source_shape[-1]) if self.scenes else self.source_shape
 
     @property
     def val_images(self) -> int:
@@ -232,7 +240,7 @@ class TrainConfig(Checked):
     """Maximum number of epochs."""
     patience: Annotated[int, integer(0)] = 2
     """Stop when the validation loss has not improved for this many epochs."""
-    monitor: Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"] = "val_loss"
+    monitor: Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_map"] = "val_loss"
     """What the best epoch and early stopping are chosen by."""
     seed: Annotated[int, SEED] = 0
     """Seed of the initial parameters, the order of the images, and dropout."""
@@ -304,8 +312,28 @@ class ExperimentConfig:
         for group in dataclasses.fields(self)[1:]:
             value, kinds = getattr(self, group.name), field_types(type(self), group.name)
             require(isinstance(value, kinds), group.name, value, f"a {' or '.join(kind.__name__ for kind in kinds)}")
+        if self.model.task == "detection":
+            self._check_detection()
+        else:
+            require(not self.data.scenes, "data.scenes", self.data.scenes, f"0 with {self.model.family}, a classifier")
+            require(self.train.monitor != "val_map", "train.monitor", "val_map", f"another with {self.model.family}")
         if self.data.is_known:
             self.model.check_images(self.data.image_shape)
+
+    def _check_detection(self) -> None:
+        """Raises ConfigError for what is of classification only."""
+        for group, default in (("augment", AugmentConfig()), ("distill", DistillConfig())):
+            for name, value in dataclasses.asdict(default).items():
+                chosen = getattr(getattr(self, group), name)
+                require(chosen == value, f"{group}.{name}", chosen, f"left out with {self.model.family}, a detector")
+        for name, value, allowed in (
+            ("optim.label_smoothing", self.optim.label_smoothing, 0),
+            ("optim.class_weights", self.optim.class_weights, "none"),
+            ("train.dynamics", self.train.dynamics, False),
+        ):
+            require(value == allowed, name, value, f"{str(allowed).lower()} with {self.model.family}, a detector")
+        monitors = ("val_loss", "val_accuracy", "val_map")
+        require(self.train.monitor in monitors, "train.monitor", self.train.monitor, f"one of {', '.join(monitors)}")
 
 
 def field_types(cls: type, name: str) -> tuple[Any, ...]:

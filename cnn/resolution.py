@@ -46,14 +46,14 @@ def resolve(
 
     Args:
       config: the configuration; what it says stays.
-      image_shape: of the images; by default that of the published data set.
+      image_shape: of the images of the source; by default that of the published data set.
       names: of the classes; by default those of the published data set.
       counts: training images by label.
 
     Raises:
       ConfigError: the names of the classes are more than the model has, or it cannot take such images.
     """
-    height, width, channels = image_shape or config.data.image_shape
+    height, width, channels = image_shape or config.data.source_shape
     names, published = config.data.class_names or names, class_names(config.data)
     classes = config.model.classes or len(names or published)
     # Fewer classes than the published data set of that name: the images are the caller's.

@@ -17,7 +17,7 @@ import cnn
 from cnn.devices.sharding import replicate, unaliased
 from cnn.exchange import exporting
 from cnn.models.convolution import max_pool
-from cnn.training.steps import scale
+from cnn.training.task import scale
 from tests.helpers import NARROW, ROOT, assert_same, narrow
 
 

@@ -12,7 +12,7 @@ class Split(NamedTuple):
     images: np.ndarray
     """uint8 [N,H,W,C], 0 to 255."""
     labels: np.ndarray
-    """int32 [N]."""
+    """int32 [N]; of scenes, x_min, y_min, x_max, y_max in pixels and class, float32 [N, M, 5]; class -1 is padding."""
 
 
 class Splits(NamedTuple):

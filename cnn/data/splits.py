@@ -14,6 +14,7 @@ from cnn.data.cache import load_arrays, prepare
 from cnn.data.labels import Decision, read_decisions, relabel
 from cnn.data.layouts import LAYOUTS, find_layout
 from cnn.data.own_images import load_own_images
+from cnn.data.scenes import check_boxes, with_scenes
 from cnn.errors import ConfigError, DataError
 from cnn.resolution import class_names, resolve, unnamed
 from cnn.rules import FILE, INT32, checked, instance, require
@@ -75,7 +76,8 @@ def load_named(config: DataConfig) -> tuple[DataConfig, Splits]:
     )
     for name, split in zip(Splits._fields, splits, strict=True):
         check_split(split, config.published.image_shape, len(names), name)
-    return dataclasses.replace(config, image_size=size, channels=channels, class_names=names), splits
+    config = dataclasses.replace(config, image_size=size, channels=channels, class_names=names)
+    return config, with_scenes(config, splits)
 
 
 def published_split(config: DataConfig, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +146,7 @@ def _load_own(config: DataConfig) -> tuple[DataConfig, Splits]:
         config, name="images", image_size=(height, width), channels=channels, class_names=names
     )
     train, val = _relabelled(config.labels, own.train, own.val, names)
-    return resolved, Splits(train, val, own.test)
+    return resolved, with_scenes(resolved, Splits(train, val, own.test))
 
 
 def _relabelled(path: str | None, train: Split, val: Split, names: tuple[str, ...]) -> Iterator[Split]:
@@ -198,7 +200,7 @@ def data_digest(splits: Splits) -> str:
     return digest.hexdigest()
 
 
-def check_split(split: Split, image_shape: tuple, classes: int, name: str) -> None:
+def check_split(split: Split, image_shape: tuple, classes: int, name: str, boxes: bool = False) -> None:
     """Checks that a split can be trained or evaluated on.
 
     Args:
@@ -206,6 +208,7 @@ def check_split(split: Split, image_shape: tuple, classes: int, name: str) -> No
       image_shape: height, width and channels that the images must have.
       classes: labels must be from 0 to ``classes - 1``.
       name: name of the split in the message.
+      boxes: whether the labels must be boxes and classes, as of ``check_boxes``.
 
     Raises:
       DataError: images or labels have the wrong shape, dtype or range, or there are none.
@@ -221,12 +224,15 @@ def check_split(split: Split, image_shape: tuple, classes: int, name: str) -> No
         raise DataError(
             f"{name} images are {images.dtype} {list(images.shape)}{extent}, but must be uint8 [{shape}] from 0 to 255"
         )
+    if not len(images):
+        raise DataError(f"{name} has no images, but must have at least 1")
+    if boxes:
+        check_boxes(split, classes, name)
+        return
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
         raise DataError(
             f"{name} labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(images)}], 1 per image"
         )
-    if not len(images):
-        raise DataError(f"{name} has no images, but must have at least 1")
     invalid = np.flatnonzero((labels < 0) | (labels >= classes))
     if invalid.size:
         raise DataError(f"{name} label {invalid[0]} is {labels[invalid[0]]}, but must be from 0 to {classes - 1}")
@@ -259,12 +265,16 @@ def check_splits(config: ExperimentConfig, splits: Splits) -> ExperimentConfig:
     if not isinstance(splits, Splits) or not all(isinstance(split, Split) for split in splits):
         raise DataError(f"splits are {shown(splits)}, but must be a cnn.Splits of three cnn.Split; load_data gives one")
     resolved = config.data.image_size and config.data.channels
-    image_shape = config.data.image_shape if resolved else np.shape(splits.train.images)[1:]
-    named, classes = len(config.data.class_names), config.model.classes
+    image_shape = config.data.source_shape if resolved else np.shape(splits.train.images)[1:]
+    named, classes, side = len(config.data.class_names), config.model.classes, config.data.scenes
     for name, split in splits._asdict().items():
         shape = image_shape if len(image_shape) == 3 and image_shape[2] in (1, 3) else ("H", "W", "1 or 3")
-        check_split(split, shape, max(named, classes) or MAX_CLASSES, name)
-    largest = max(int(np.max(split.labels)) for split in splits)
+        composed = side and name == "train"
+        shape = (side, side, *shape[2:]) if side and not composed else shape
+        boxes = config.model.task == "detection" and not composed
+        check_split(split, shape, max(named, classes) or MAX_CLASSES, name, boxes)
+    # Of boxes, the last column is the class.
+    largest = max(int(np.max(split.labels[..., -1] if split.labels.ndim > 1 else split.labels)) for split in splits)
     names = unnamed(classes or max(largest + 1, 2))
     count, batch_size = len(splits.train.labels), config.optim.batch_size
     if batch_size > count:
@@ -275,5 +285,6 @@ def check_splits(config: ExperimentConfig, splits: Splits) -> ExperimentConfig:
     # Steps are counted in int32.
     require(epochs <= (most := INT32 // -(-count // batch_size)), "train.epochs", epochs, f"at most {most:,} here")
     require(shift <= side, "augment.shift", shift, f"at most {side}, the images' side")
-    counts = np.bincount(splits.train.labels, minlength=max(len(names), named)).tolist()
+    labels = splits.train.labels if splits.train.labels.ndim == 1 else splits.train.labels[..., 4]
+    counts = np.bincount(labels[labels >= 0].astype(int), minlength=max(len(names), named)).tolist()
     return resolve(config, image_shape, names, tuple(counts))

@@ -25,7 +25,8 @@ from cnn.runs.digests import differing_leaves
 from cnn.serialization import from_dict
 from cnn.text import parse_json
 from cnn.training.state import TrainState, abstract_state, create_state
-from cnn.training.steps import apply_model, scale
+from cnn.training.steps import apply_model
+from cnn.training.task import scale
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms of a StableHLO file."""

@@ -11,8 +11,9 @@ from jax import Array
 
 from cnn.models.layers import Attention, queries_keys_values
 from cnn.training.state import TrainState
-from cnn.training.steps import apply_model, check_images, scale
+from cnn.training.steps import apply_model
 from cnn.training.summary import intercept_methods
+from cnn.training.task import check_images, scale
 
 
 @jax.jit
@@ -46,7 +47,7 @@ def received_attention(state: TrainState, images_BxHxWxC: Array | np.ndarray) ->
 
 def _attention(state, images_BxHxWxC, keep):
     """What ``keep`` returns of each attention layer's probabilities, which no layer returns, by name of its block."""
-    check_images(state, images_BxHxWxC)
+    check_images(state.spec, images_BxHxWxC)
     state, kept = state.eval_state, OrderedDict()
 
     def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:

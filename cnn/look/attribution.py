@@ -15,8 +15,9 @@ from cnn.errors import ConfigError
 from cnn.look.features import feature_maps
 from cnn.training.border import predict
 from cnn.training.state import TrainState
-from cnn.training.steps import apply_model, check_images, scale
+from cnn.training.steps import apply_model
 from cnn.training.summary import intercept_methods
+from cnn.training.task import check_images, scale
 
 INTEGRATION_STEPS = 32
 """Steps from black to the image; the paper takes 20 to 300."""
@@ -102,7 +103,7 @@ def _mean_gradient(state, images_BxHxWxC, labels_B, count, noise):
 
     One function, as its program takes seconds to compile.
     """
-    check_images(state, images_BxHxWxC)
+    check_images(state.spec, images_BxHxWxC)
     inputs_BxHxWxC, key = scale(images_BxHxWxC), jax.random.key(NOISE_SEED)
     extremes = (extreme(inputs_BxHxWxC, (1, 2, 3), keepdims=True) for extreme in (jnp.max, jnp.min))
     deviation_Bx1x1x1 = noise * jnp.subtract(*extremes)

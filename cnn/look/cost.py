@@ -22,7 +22,8 @@ from cnn.runs import outputs
 from cnn.runs.teachers import load_teachers
 from cnn.text import reason
 from cnn.training.state import TrainState, create_state
-from cnn.training.steps import Batch, train_epoch, train_step
+from cnn.training.steps import train_epoch, train_step
+from cnn.training.task import Batch
 
 IDLE = (
     *("log.", "mesh.", "transfer.", "data.val_fraction", "data.split_seed", "augment.test_time"),

@@ -12,7 +12,7 @@ from jax import Array, lax
 from cnn.look.batches import by_batches
 from cnn.training.border import Jitted, call_padded, is_on_host, power_of_two
 from cnn.training.state import TrainState
-from cnn.training.steps import check_images, scale
+from cnn.training.task import check_images, scale
 
 
 def _layers(module, method_name: str) -> bool:
@@ -36,7 +36,7 @@ def _feature_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[
 
 def _logits_and_maps(state: TrainState, images: Array | np.ndarray) -> tuple[Array, OrderedDict[str, Array]]:
     """The logits [B, K], and every layer's output as of ``_feature_maps``."""
-    check_images(state, images)
+    check_images(state.spec, images)
     state = state.eval_state
     captured: Any = state.spec.model.apply(
         {"params": state.params, "batch_stats": state.batch_stats},
@@ -58,7 +58,7 @@ def _as_float32(outputs: Array) -> Array:
 
 
 def _padded_maps(state: TrainState, images: Array | np.ndarray) -> OrderedDict[str, Array]:
-    check_images(state, images)
+    check_images(state.spec, images)
     if not is_on_host(state, images):
         return _feature_maps(state, images)
     return call_padded(_feature_maps, state, images, power_of_two(len(images)))

@@ -21,6 +21,8 @@ class Family(Checked):
     """Type in which the layers compute; parameters, optimizer and loss are always float32."""
 
     group = "model"
+    task = "classification"
+    """What the network learns, by its name in ``cnn/training/tasks.py``."""
     smallest_side = 1
     """Pixels that the shorter side of an image must have, so that pooling leaves one."""
 
@@ -30,7 +32,7 @@ class Family(Checked):
         object.__setattr__(self, "family", family_name(type(self)))
 
     def module(self) -> nn.Module:
-        """Returns the network: images [B, H, W, C] from 0 to 1 -> logits [B, K]."""
+        """Returns the network: images [B, H, W, C] from 0 to 1 -> logits [B, K], or what its task takes."""
         raise NotImplementedError
 
     def check_images(self, image_shape: tuple[int, int, int]) -> None:

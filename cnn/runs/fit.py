@@ -21,7 +21,7 @@ from cnn.rules import FILE, FUNCTION, checked, instance
 from cnn.runs import claim, derived, rundir, streaming
 from cnn.runs.checkpoint import check_best, check_longer, load_best_of, load_latest, open_checkpoints, save
 from cnn.runs.divergence import diverged, first_divergence, is_finite
-from cnn.runs.monitor import class_scores
+from cnn.runs.monitor import scores
 from cnn.runs.progress import (
     Progress,
     add_seconds,
@@ -218,7 +218,7 @@ def _train_epochs(
             _check_finite(run, train, checkpoints, state, progress)
             epoch = len(progress.history) + 1
             row = epoch_row(config, epoch_steps, epoch, progress.metrics, val_metrics, progress.spent)
-            row |= class_scores(config.train.monitor, state, splits.val)
+            row |= scores(config.train.monitor, state, splits.val)
             add_seconds(run.seconds, progress.spent)
             progress = next_epoch(progress, row, config.train.monitor)
             run.check_lock()

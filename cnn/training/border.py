@@ -6,7 +6,7 @@ the host to a power of two, beyond a batch to a batch times a power of two; of t
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,10 @@ from cnn.devices.sharding import unaliased
 from cnn.errors import ConfigError, DataError, UserError
 from cnn.rules import INT32
 from cnn.text import shown
-from cnn.training import steps
+from cnn.training import detecting, steps
 from cnn.training.metrics import Metrics, merge, zero_metrics
 from cnn.training.state import TrainState
+from cnn.training.task import Batch, check_images
 
 
 class Jitted:
@@ -96,19 +97,14 @@ def check_data(state: TrainState, data: Any) -> None:
 
     JAX converts integers to int32, by which a label can become that of another class, and sums a mask of numbers.
     """
-    labels_N, mask_N, classes = data.labels, getattr(data, "mask", None), cast(Any, state.spec.model).config.classes
+    labels_N, mask_N = data.labels, getattr(data, "mask", None)
     if not hasattr(labels_N, "dtype"):
         raise DataError(f"labels are a {type(labels_N).__name__}, but must be an array, integers [N]")
     steps.check_input(state, data)
-    if mask_N is not None and (getattr(mask_N, "dtype", None) != np.bool_ or np.shape(mask_N) != labels_N.shape):
-        raise DataError(f"mask is {shown(mask_N)}, but must be an array, bool {list(labels_N.shape)}")
+    if mask_N is not None and (getattr(mask_N, "dtype", None) != np.bool_ or np.shape(mask_N) != labels_N.shape[:1]):
+        raise DataError(f"mask is {shown(mask_N)}, but must be an array, bool {list(labels_N.shape[:1])}")
     if isinstance(labels_N, np.ndarray):
-        # Of the images that count.
-        wrong_N = (labels_N < 0) | (labels_N >= classes)
-        wrong_N = wrong_N & mask_N if isinstance(mask_N, np.ndarray) else wrong_N
-        if wrong_N.any():
-            index = wrong_N.argmax()
-            raise DataError(f"label {index} is {labels_N[index]}, but must be from 0 to {classes - 1}")
+        state.spec.task.check_labels(state.spec, labels_N, mask_N)
 
 
 def power_of_two(count: int) -> int:
@@ -148,7 +144,7 @@ def call_padded(function: Callable[..., Any], state: TrainState, images_NxHxWxC:
 def _predict_batches(state: TrainState, images_MxHxWxC: Array, batches: Array, *, batch_size: int) -> Array:
     """The probabilities [M, K] of the first batches; of the others, those of zero logits."""
     images = images_MxHxWxC.reshape(-1, batch_size, *images_MxHxWxC.shape[1:])
-    logits_of = partial(steps.batch_logits, state.eval_state)
+    logits_of = partial(steps.batch_outputs, state.eval_state)
     classes = jax.eval_shape(logits_of, images[0]).shape[-1]
     logits = jnp.zeros((*images.shape[:2], classes))
     logits = lax.fori_loop(0, batches, lambda i, logits: logits.at[i].set(logits_of(images[i])), logits)
@@ -166,13 +162,21 @@ def _evaluate_batches(state: TrainState, split: Split, count: Array, *, batch_si
 
 
 def _predict(state: TrainState, images: Any, *, batch_size: int = 128) -> Any:
-    steps.check_images(state, images)
+    check_images(state.spec, images)
     if not is_on_host(state, images):
         return steps.predict(state, images, batch_size=batch_size)
     function = partial(steps.predict, batch_size=batch_size)
     if len(images) > batch_size:
         batches = np.int32(-(-len(images) // batch_size))
         function = partial(_predict_batches, batches=batches, batch_size=batch_size)
+    return call_padded(function, state, images, padded_size(len(images), batch_size))
+
+
+def _detect(state: TrainState, images: Any, *, batch_size: int = 128) -> Any:
+    check_images(state.spec, images)
+    if not is_on_host(state, images):
+        return detecting.detect(state, images, batch_size=batch_size)
+    function = partial(detecting.detect, batch_size=batch_size)
     return call_padded(function, state, images, padded_size(len(images), batch_size))
 
 
@@ -183,7 +187,7 @@ def _evaluate(state: TrainState, split: Split, *, batch_size: int = 128) -> Any:
     count, size = len(split.labels), padded_size(len(split.labels), batch_size)
     images, labels = (pad(array, size) for array in split)
     if count <= batch_size:
-        return steps.eval_step(state, steps.Batch(images, labels, np.arange(size) < count))
+        return steps.eval_step(state, Batch(images, labels, np.arange(size) < count))
     return _evaluate_batches(state, Split(images, labels), np.int32(count), batch_size=batch_size)
 
 
@@ -195,7 +199,8 @@ def _check_steps(metrics: Any, split: Any, steps: Any, **batch_size: Any) -> Non
         raise ConfigError(f"steps is {shown(steps)}, but must be an integer of at least 0")
 
 
-train_step, eval_step = (Jitted(function, data=steps.Batch) for function in (steps.train_step, steps.eval_step))
+train_step, eval_step = (Jitted(function, data=Batch) for function in (steps.train_step, steps.eval_step))
 train_epoch = Jitted(steps.train_epoch, data=Split)
 train_steps = Jitted(steps.train_steps, data=Split, check=_check_steps)
 evaluate, predict = Jitted(steps.evaluate, _evaluate, Split), Jitted(steps.predict, _predict)
+detect = Jitted(detecting.detect, _detect)

@@ -1,6 +1,7 @@
 """Training dynamics: how probable each training image's label is as the image is trained on, epoch by epoch."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ def zero_dynamics(images: int, batch_size: int) -> dict[str, Array]:
     return {"probability": jnp.zeros(shape), "margin": jnp.zeros(shape)}
 
 
-def record(dynamics: dict[str, Array], step: Array, logits_BxK: Array, labels_B: Array) -> dict[str, Array]:
+def record(dynamics: dict[str, Array], step: Array, logits_BxK: Array, targets: Any) -> dict[str, Array]:
     """Returns the dynamics with a batch's: its labels' probabilities, and their logits less the highest other one.
 
     S. Swayamdipta et al., Dataset Cartography, arXiv:2009.10795, section 2, has the probabilities; G. Pleiss et al.,
@@ -26,11 +27,11 @@ def record(dynamics: dict[str, Array], step: Array, logits_BxK: Array, labels_B:
       dynamics: of the epoch, by step, each float32 [S, B]; {} keeps nothing.
       step: steps taken, int32.
       logits_BxK: before the step's update, of augmented images with dropout.
-      labels_B: integers.
+      targets: of classification; their labels are used.
     """
     if not dynamics:
         return dynamics
-    is_label_BxK = jax.nn.one_hot(labels_B, logits_BxK.shape[-1], dtype=bool)
+    is_label_BxK = jax.nn.one_hot(targets.labels, logits_BxK.shape[-1], dtype=bool)
     label_B = jnp.where(is_label_BxK, logits_BxK, 0).sum(-1)
     values = {
         "probability": jnp.exp(label_B - jax.nn.logsumexp(logits_BxK, -1)),

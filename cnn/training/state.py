@@ -20,6 +20,8 @@ from cnn.resolution import resolve
 from cnn.rules import checked, instance, instances, integer, optional
 from cnn.training.dynamics import zero_dynamics
 from cnn.training.optim import class_weights, make_optimizer, total_steps
+from cnn.training.task import Task
+from cnn.training.tasks import TASKS
 
 
 class Stream(IntEnum):
@@ -39,6 +41,7 @@ def stream_key(key: Array, stream: Stream, index: int | Array = 0) -> Array:
 class Spec(NamedTuple):
     """The static part of a state: hashable, known when a step is compiled, the same in every step."""
 
+    task: Task
     model: nn.Module
     optimizer: optax.GradientTransformation
     image_shape: tuple[int, int, int]
@@ -86,6 +89,7 @@ def make_spec(config: ExperimentConfig, train_images: int | None = None, mesh: M
     # A constant rate does not depend on the number of steps, so another number of epochs compiles nothing.
     steps = 0 if config.optim.schedule == "constant" else total_steps(config, train_images)
     return Spec(
+        task=TASKS[config.model.task],
         model=config.model.module(),
         optimizer=make_optimizer(config.optim, steps, config.train.nan_policy == "skip"),
         image_shape=config.data.image_shape,

@@ -5,7 +5,7 @@ The public functions check their input when they are traced, which costs no run 
 
 import math
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,59 +15,26 @@ from jax import Array, lax
 
 from cnn.data.splits import Split
 from cnn.devices.sharding import shard_batch, shard_features
-from cnn.errors import ConfigError, DataError
-from cnn.training.augment import augment, tta_views
+from cnn.errors import ConfigError, UserError
+from cnn.training.augment import tta_views
 from cnn.training.distill import distilled
 from cnn.training.dynamics import record
 from cnn.training.metrics import Metrics, batch_metrics, merge, zero_metrics
-from cnn.training.optim import keep_if_finite, loss_targets, nan_unless_finite
+from cnn.training.optim import keep_if_finite, nan_unless_finite
 from cnn.training.state import Stream, TrainState, stream_key
-
-
-class Batch(NamedTuple):
-    """A batch of images; those whose ``mask`` is False are padding and are ignored."""
-
-    images: Array | np.ndarray
-    """uint8 [B, H, W, C]."""
-    labels: Array | np.ndarray
-    """Integers [B]."""
-    mask: Array | np.ndarray | None = None
-    """bool [B]; None means all True."""
-
+from cnn.training.task import Batch, check_images, scale
 
 # Input
 
 
-def check_images(state: TrainState, images_NxHxWxC: Array | np.ndarray) -> None:
-    """Raises DataError unless the images are uint8 and have the shape that the state was made for."""
-    images, expected = images_NxHxWxC, ", ".join(map(str, state.spec.image_shape))
-    if not hasattr(images, "dtype"):
-        raise DataError(f"images are a {type(images).__name__}, but must be an array, uint8 [N, {expected}]")
-    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[1:] != state.spec.image_shape:
-        raise DataError(
-            f"images are {images.dtype} {list(images.shape)}, but must be uint8 [N, {expected}] from 0 to 255"
-        )
-
-
 def check_input(state: TrainState, data: Batch | Split, batch_size: int = 1) -> None:
-    """Raises DataError unless there are uint8 images with an integer label each, ConfigError for an empty batch."""
-    images, labels = data[:2]
-    check_images(state, images)
-    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != images.shape[:1] or not len(images):
-        raise DataError(
-            f"labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(images)}], 1 per image, "
-            "for at least one image"
-        )
+    """Raises DataError unless the images and labels are what the state's task takes, ConfigError for an empty batch."""
+    state.spec.task.check(state.spec, data.images, data.labels)
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}, but must be an integer of at least 1")
 
 
 # Loss
-
-
-def scale(images_BxHxWxC: Array | np.ndarray) -> Array:
-    """Returns uint8 images as float32 from 0 to 1."""
-    return jnp.asarray(images_BxHxWxC, jnp.float32) / 255
 
 
 def apply_model(
@@ -79,7 +46,7 @@ def apply_model(
     mask_B: Array | None = None,
     dropout_key: Array | None = None,
 ) -> tuple[Array, dict]:
-    """Returns the float32 logits [B, K] of scaled images, and the batch statistics after them.
+    """Returns the float32 outputs of scaled images, such as logits [B, K], and the batch statistics after them.
 
     With ``train``, dropout is active and BatchNorm uses batch statistics, ignoring images whose mask is False.
     """
@@ -93,55 +60,37 @@ def apply_model(
         mutable=["batch_stats"] if train else [],
         **mask,
     )
-    logits_BxK, updated = outputs
-    return logits_BxK, updated.get("batch_stats", state.batch_stats)
+    outputs_BxX, updated = outputs
+    return outputs_BxX, updated.get("batch_stats", state.batch_stats)
 
 
 def train_loss(params: dict, state: TrainState, batch: Batch) -> tuple[Array, tuple[Metrics, dict, dict]]:
     """Returns the loss that training minimizes, and the batch's metrics, batch statistics and dynamics after it.
 
-    That is the mean cross-entropy in nats of augmented images and smoothed targets, with dropout and any teachers.
+    That is the task's mean loss of augmented images, with dropout and any teachers.
     """
+    task, spec = state.spec.task, state.spec
     dropout_key = stream_key(state.key, Stream.DROPOUT, state.step)
-    inputs_BxHxWxC, targets_BxK, labels_B, mask_B = _arrays(state, batch)
     augment_key = stream_key(state.key, Stream.AUGMENT, state.step)
-    inputs_BxHxWxC, targets_BxK = augment(augment_key, inputs_BxHxWxC, targets_BxK, state.spec.augment)
-    targets_BxK = loss_targets(targets_BxK, state.spec.optim.label_smoothing, state.spec.class_weights)
     # After augmentation, so that it draws the same for an image on any number of devices, and mixes in no padding.
-    inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(
-        (inputs_BxHxWxC, targets_BxK, labels_B, mask_B), state.spec.mesh
-    )
-    logits_BxK, batch_stats = apply_model(
+    inputs_BxHxWxC, targets, mask_B = shard_batch(task.train_inputs(augment_key, batch, spec), spec.mesh)
+    outputs_BxX, batch_stats = apply_model(
         state, params, inputs_BxHxWxC, train=True, mask_B=mask_B, dropout_key=dropout_key
     )
-    losses_B = _losses(logits_BxK, targets_BxK, labels_B)
+    losses_B = task.losses(outputs_BxX, targets)
     if state.teachers:
         teachers_TxBxK = jnp.stack([apply_model(one, one.params, inputs_BxHxWxC)[0] for one in state.teachers])
-        losses_B = distilled(losses_B, logits_BxK, teachers_TxBxK, state.spec.distill)
-    metrics = batch_metrics(logits_BxK, losses_B, labels_B, mask_B)
-    return metrics.loss, (metrics, batch_stats, record(state.dynamics, state.step, logits_BxK, labels_B))
+        losses_B = distilled(losses_B, outputs_BxX, teachers_TxBxK, spec.distill)
+    metrics = task.metrics(outputs_BxX, losses_B, targets, mask_B)
+    return metrics.loss, (metrics, batch_stats, record(state.dynamics, state.step, outputs_BxX, targets))
 
 
 def eval_metrics(state: TrainState, batch: Batch) -> Metrics:
     """Returns the metrics of a batch without augmentation and dropout, with the EMA of the parameters if enabled."""
-    state = state.eval_state
-    inputs_BxHxWxC, targets_BxK, labels_B, mask_B = shard_batch(_arrays(state, batch), state.spec.mesh)
-    logits_BxK, _ = apply_model(state, state.params, inputs_BxHxWxC, mask_B=mask_B)
-    return batch_metrics(logits_BxK, _losses(logits_BxK, targets_BxK, labels_B), labels_B, mask_B)
-
-
-def _arrays(state: TrainState, batch: Batch) -> tuple[Array, Array, Array, Array]:
-    """The inputs [B, H, W, C], one-hot targets [B, K], labels [B] and mask [B] of a batch."""
-    mask_B = jnp.ones(batch.labels.shape, bool) if batch.mask is None else jnp.asarray(batch.mask)
-    inputs_BxHxWxC, labels_B = scale(batch.images), jnp.asarray(batch.labels)
-    classes = cast(Any, state.spec.model).config.classes
-    return inputs_BxHxWxC, jax.nn.one_hot(labels_B, classes, dtype=jnp.float32), labels_B, mask_B
-
-
-def _losses(logits_BxK: Array, targets_BxK: Array, labels_B: Array) -> Array:
-    """The cross-entropies [B], NaN for a label out of range: indexing would clamp or wrap it to a wrong class."""
-    losses_B = optax.softmax_cross_entropy(logits_BxK, targets_BxK)
-    return jnp.where((labels_B >= 0) & (labels_B < logits_BxK.shape[-1]), losses_B, jnp.nan)
+    state, task, spec = state.eval_state, state.spec.task, state.spec
+    inputs_BxHxWxC, targets, mask_B = shard_batch(task.eval_inputs(batch, spec), spec.mesh)
+    outputs_BxX, _ = apply_model(state, state.params, inputs_BxHxWxC, mask_B=mask_B)
+    return task.metrics(outputs_BxX, task.losses(outputs_BxX, targets), targets, mask_B)
 
 
 # Step
@@ -276,28 +225,30 @@ def metrics_from(state: TrainState, split: Split, start: Array, count: int | Arr
     return eval_metrics(state, Batch(images, labels, first + jnp.arange(batch_size) >= start))
 
 
-def batch_logits(state: TrainState, images_BxHxWxC: Array) -> Array:
-    """Returns the logits [B, K] of a batch; the state is one that ``eval_state`` gives."""
+def batch_outputs(state: TrainState, images_BxHxWxC: Array) -> Array:
+    """Returns the outputs of a batch, such as logits [B, K]; the state is one that ``eval_state`` gives."""
     batch_size = len(images_BxHxWxC)
     return apply_model(state, state.params, scale(shard_batch(images_BxHxWxC, state.spec.mesh)))[0][:batch_size]
 
 
-def _logits(state, images_NxHxWxC, batch_size):
-    """The logits [N, K] of all images, computed batch by batch."""
+def image_outputs(state, images_NxHxWxC, batch_size):
+    """The outputs of all images, such as logits [N, K], computed batch by batch."""
     images, state = jnp.asarray(images_NxHxWxC), state.eval_state
     count = len(images)
     batch_size = min(batch_size, max(count, 1))
 
     padded = jnp.pad(images, ((0, -count % batch_size), *[(0, 0)] * (images.ndim - 1)))
-    logits = lax.map(partial(batch_logits, state), padded.reshape(-1, batch_size, *images.shape[1:]))
-    return logits.reshape(-1, logits.shape[-1])[:count]
+    outputs = lax.map(partial(batch_outputs, state), padded.reshape(-1, batch_size, *images.shape[1:]))
+    return outputs.reshape(-1, *outputs.shape[2:])[:count]
 
 
 @partial(jax.jit, static_argnames="batch_size")
 def predict(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 128) -> Array:
     """Returns the class probabilities [N, K], float32, of uint8 images [N, H, W, C]; each row sums to 1."""
-    check_images(state, images)
-    return jax.nn.softmax(_logits(state, images, batch_size))
+    check_images(state.spec, images)
+    if state.spec.task.name != "classification":
+        raise UserError(f"the network's task is {state.spec.task.name}; cnn.detect gives what it finds")
+    return jax.nn.softmax(image_outputs(state, images, batch_size))
 
 
 @jax.jit
@@ -305,7 +256,7 @@ def evaluate_views(state: TrainState, split: Split) -> Metrics:
     """Returns the metrics of test-time augmentation: the mean of the probabilities of each image and its variants."""
     check_input(state, split)
     views_VxNxHxWxC = tta_views(jnp.asarray(split.images), state.spec.augment)
-    logits_VxNxK = lax.map(lambda images_NxHxWxC: _logits(state, images_NxHxWxC, 128), views_VxNxHxWxC)
+    logits_VxNxK = lax.map(lambda images_NxHxWxC: image_outputs(state, images_NxHxWxC, 128), views_VxNxHxWxC)
     # The logarithm of the mean, which stays finite where a probability underflows.
     log_mean_NxK = jax.nn.logsumexp(jax.nn.log_softmax(logits_VxNxK), axis=0) - math.log(len(views_VxNxHxWxC))
     losses_N = optax.softmax_cross_entropy_with_integer_labels(log_mean_NxK, split.labels)

@@ -10,7 +10,8 @@ from jax import Array, lax
 from cnn.data.splits import Split
 from cnn.training.metrics import Metrics, merge
 from cnn.training.state import TrainState
-from cnn.training.steps import Batch, metrics_from, run_steps
+from cnn.training.steps import metrics_from, run_steps
+from cnn.training.task import Batch
 
 
 @partial(jax.jit, donate_argnums=(0, 1), static_argnames="count")

@@ -12,7 +12,8 @@ import optax
 from jax import Array, lax, random
 
 from cnn.training.state import TrainState
-from cnn.training.steps import apply_model, check_images, scale
+from cnn.training.steps import apply_model
+from cnn.training.task import check_images, scale
 
 STEPS = 10
 """Of PGD: each is 2.5 epsilon / STEPS long, so that every corner of the ball can be reached from any start in it."""
@@ -42,7 +43,7 @@ def fgsm(
       labels_B: the true classes, integers.
       epsilon: maximum change of a pixel, of the range from 0 to 1.
     """
-    check_images(state, images_BxHxWxC)
+    check_images(state.spec, images_BxHxWxC)
     state, inputs_BxHxWxC = state.eval_state, scale(images_BxHxWxC)
     return jnp.clip(inputs_BxHxWxC + epsilon * jnp.sign(_gradients(state, inputs_BxHxWxC, labels_B)), 0, 1)
 
@@ -70,7 +71,7 @@ def pgd(
       key: of the random start.
       steps: number of steps, each 2.5 epsilon / steps long.
     """
-    check_images(state, images_BxHxWxC)
+    check_images(state.spec, images_BxHxWxC)
     state, inputs_BxHxWxC = state.eval_state, scale(images_BxHxWxC)
     low, high = jnp.maximum(inputs_BxHxWxC - epsilon, 0), jnp.minimum(inputs_BxHxWxC + epsilon, 1)
 

@@ -11,7 +11,8 @@ import pytest
 import cnn
 from cnn.exchange.importing import load_weights
 from cnn.exchange.onnx_graph import make_graph
-from cnn.training.steps import apply_model, scale
+from cnn.training.steps import apply_model
+from cnn.training.task import scale
 from tests.files.make_recurrent_fixture import FEATURES
 from tests.helpers import ROOT
 

@@ -148,7 +148,9 @@ def test_surplus_lines_of_kernels_are_replaced(tmp_path):
     assert [kernel.item() for kernel in derived.read_kernels(tmp_path).values()] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("lines", ["", '{"epoch": 0}', "[]", '{"epoch": 0, "kernels": [1]}', '{"epoch": 0, "ker', "\xff"])
+@pytest.mark.parametrize(
+    "lines", ["", '{"epoch": 0}', "[]", '{"epoch": 0, "kernels": [1]}', '{"epoch": 0, "ker', "\xff"]
+)
 def test_a_damaged_kernels_file_is_one_line_and_verify_names_it(finished, tmp_path, lines):
     run_dir = shutil.copytree(finished[0], tmp_path / "run")
     assert verification.verify(run_dir)["kernels.jsonl"] == ""

@@ -12,7 +12,7 @@ import cnn
 from cnn.data.splits import data_digest
 from cnn.runs import fit as loop
 from cnn.runs import streaming
-from cnn.runs.monitor import class_scores
+from cnn.runs.monitor import scores
 from tests.helpers import Interrupted, assert_same, interrupt_after, shrink, without_times
 
 
@@ -81,7 +81,7 @@ def test_scores_of_classes_are_summed_over_windows(config, images, tmp_path, mon
     state = cnn.create_state(config)
     assert len(list(streaming.evaluation_windows(images.val))) == 2
     placed = jax.tree.map(jnp.asarray, images.val)
-    assert class_scores("val_macro_f1", state, images.val) == class_scores("val_macro_f1", state, placed)
+    assert scores("val_macro_f1", state, images.val) == scores("val_macro_f1", state, placed)
     assert_same(streaming.evaluate_split(state, images.val), streaming.evaluate_split(state, placed))
 
 

@@ -15,7 +15,8 @@ from cnn.training import augment
 from cnn.training.augment import tta_views
 from cnn.training.optim import learning_rate_schedule
 from cnn.training.state import Stream, stream_key
-from cnn.training.steps import apply_model, evaluate_views, scale, train_loss
+from cnn.training.steps import apply_model, evaluate_views, train_loss
+from cnn.training.task import scale
 from tests.helpers import NARROW, assert_same, narrow
 
 KEY = 3

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import cnn
+from cnn.training.classification import Targets
 from cnn.training.dynamics import by_image, record, zero_dynamics
 from cnn.training.metrics import zero_metrics
 from cnn.training.state import create_state
@@ -24,7 +25,7 @@ def observing() -> cnn.ExperimentConfig:
 
 def test_a_batch_is_kept_in_the_row_of_its_step():
     logits_BxK = jnp.array([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0]])
-    kept = record(zero_dynamics(6, 2), jnp.int32(4), logits_BxK, jnp.array([0, 2]))
+    kept = record(zero_dynamics(6, 2), jnp.int32(4), logits_BxK, Targets(logits_BxK, jnp.array([0, 2])))
     np.testing.assert_allclose(kept["margin"], [[0, 0], [1, -3], [0, 0]])
     probabilities_BxK = np.asarray(jax.nn.softmax(logits_BxK))
     np.testing.assert_allclose(kept["probability"][1], [probabilities_BxK[0, 0], probabilities_BxK[1, 2]], rtol=1e-6)

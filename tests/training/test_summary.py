@@ -6,8 +6,9 @@ import pytest
 
 import cnn
 from cnn.training.state import abstract_state
-from cnn.training.steps import apply_model, scale
+from cnn.training.steps import apply_model
 from cnn.training.summary import first_convolution, format_table, last_hidden_layer
+from cnn.training.task import scale
 
 
 def test_layer_table_equals_keras_summary_of_the_chapters_model(full_config):

@@ -1,0 +1,1 @@
+"""Objects in scenes: composing, boxes, suppression, loss, average precision. Imports what is below, from rules on."""

@@ -1,0 +1,31 @@
+"""What a detector finds in images."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from cnn.detection.boxes import Detections, suppress
+from cnn.detection.loss import cell_scores
+from cnn.errors import UserError
+from cnn.training.state import TrainState
+from cnn.training.steps import image_outputs
+from cnn.training.task import check_images
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def detect(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 128) -> Detections:
+    """Returns what a detector finds in uint8 images [N, H, W, C]: boxes in pixels [N, D, 4], scores and classes [N, D].
+
+    Raises:
+      UserError: the state is that of a classifier.
+    """
+    if state.spec.task.name != "detection":
+        raise UserError(f"the network's task is {state.spec.task.name}; cnn.predict gives its probabilities")
+    check_images(state.spec, images)
+    boxes_NxGx4, scores_NxGxK = cell_scores(image_outputs(state, images, batch_size))
+    height, width, _ = state.spec.image_shape
+    # Within the image, and in its pixels.
+    return suppress(jnp.clip(boxes_NxGx4, 0, 1) * jnp.array([width, height, width, height]), scores_NxGxK)
