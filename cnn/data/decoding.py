@@ -42,6 +42,8 @@ class Decoded(NamedTuple):
     """Of the pixels in the file, uint8 [N, 32]; equal for a grey image and one in three equal channels."""
     sources: np.ndarray
     """Of the pixels before they were resized, uint8 [N, 32]."""
+    sizes: np.ndarray
+    """Height and width before they were resized, int32 [N, 2]."""
     labels: list[str | int]
     splits: list[str | None]
     notes: list[str]
@@ -52,6 +54,7 @@ class _Pixels(NamedTuple):
     pixels: np.ndarray
     digest: bytes
     source: bytes
+    size: tuple[int, ...]
 
 
 def decode_all(file: Path, source: Source, image_size: tuple[int, ...], channels: int, resize: Resize) -> Decoded:
@@ -68,7 +71,7 @@ def decode_all(file: Path, source: Source, image_size: tuple[int, ...], channels
       DataError: the source is damaged, no image can be decoded, or the images have different sizes.
     """
     first, depths, digests, sources = None, bytearray(), bytearray(), bytearray()
-    labels, splits, unreadable = [], [], []
+    labels, splits, unreadable, sizes = [], [], [], []
     decode = functools.partial(_decode, image_size=image_size, channels=channels, resize=resize)
     with open(file, "wb") as out, warnings.catch_warnings(), _progress(source.total) as advance:
         # Pillow warns where an error is raised here; threads share the warning filters.
@@ -89,6 +92,7 @@ def decode_all(file: Path, source: Source, image_size: tuple[int, ...], channels
             depths.append(result.pixels.shape[2])
             digests += result.digest
             sources += result.source
+            sizes.append(result.size)
             labels.append(item.label)
             splits.append(item.split)
     if not first and not unreadable:
@@ -102,7 +106,7 @@ def decode_all(file: Path, source: Source, image_size: tuple[int, ...], channels
     shape = *first[0], max(depths)
     channels_of, *digests_of = (np.frombuffer(content, np.uint8) for content in (depths, digests, sources))
     of_pixels, of_sources = (rows.reshape(-1, 32) for rows in digests_of)
-    return Decoded(file, shape, channels_of, of_pixels, of_sources, labels, splits, notes)
+    return Decoded(file, shape, channels_of, of_pixels, of_sources, np.array(sizes, np.int32), labels, splits, notes)
 
 
 def write_rows(file: Path, decoded: Decoded, rows: np.ndarray) -> None:
@@ -154,7 +158,7 @@ def _decode(item: Item, image_size: tuple[int, ...], channels: int, resize: Resi
             pixels, _ = fit_image(image, shape, False, resize)
             digest = _digest(source)
             same = pixels.size == source.size and pixels.shape[:2] == source.shape[:2]
-            return _Pixels(pixels, digest if same else _digest(pixels), digest)
+            return _Pixels(pixels, digest if same else _digest(pixels), digest, source.shape[:2])
     except DataError as error:
         return error
 

@@ -46,7 +46,7 @@ def class_folders(layout: Layout) -> Source:
             left_out[UNCLASSED if is_image(name) else NOT_IMAGES].append(name)
         for label in folders:
             start = len(files)
-            files += _walk(layout.root, str(part.relative_to(layout.root) / label), left_out)
+            files += walk_images(layout.root, str(part.relative_to(layout.root) / label), left_out)
             if len(files) == start:
                 raise DataError(f"{part / label} has no {FORMATS} file; put images of its class into it, or remove it")
             classes.append((split, label, len(files)))
@@ -71,8 +71,12 @@ def class_folders(layout: Layout) -> Source:
     return Source(files, items, len(files), dict(left_out))
 
 
-def _walk(root: Path, folder: str, left_out: dict[str, list[str]]) -> Iterator[str]:
-    """Yields the names of a folder's images at any depth, relative to the root, in order; notes what is left out."""
+def walk_images(root: Path, folder: str, left_out: dict[str, list[str]]) -> Iterator[str]:
+    """Yields the names of a folder's images at any depth, relative to the root, in order; notes what is left out.
+
+    Raises:
+      DataError: a folder cannot be listed, or a symbolic link leads back.
+    """
     # Each folder with those that it lies in, by which a symbolic link that leads back to one of them is found.
     waiting = [(folder, frozenset[tuple[int, int]]())]
     while waiting:

@@ -32,7 +32,7 @@ FILE_COLUMNS = ("file", "file_name", "filename", "filepath", "path", "image")
 LABEL_COLUMNS = ("label", "labels", "class")
 PIXEL_COLUMN = re.compile(r"(pixel|px|p)?_?\d+|\d+x\d+")
 
-Kind = Literal["class folders", "CSV of files", "CSV of pixels", "npz", "parquet"]
+Kind = Literal["class folders", "CSV of files", "CSV of pixels", "npz", "parquet", "COCO", "YOLO"]
 
 
 class Layout(NamedTuple):
@@ -89,13 +89,13 @@ def find_layout(path: str | os.PathLike) -> Layout | None:
         return None
     if parts := _split_folders(path, folders):
         return Layout("class folders", path, parts)
-    if parts := _data_files(path, files, ".parquet"):
+    if parts := data_files(path, files, ".parquet"):
         return Layout("parquet", path, parts)
-    if "data" in folders and (parts := _data_files(path / "data", list_folder(path / "data")[1], ".parquet")):
+    if "data" in folders and (parts := data_files(path / "data", list_folder(path / "data")[1], ".parquet")):
         return Layout("parquet", path, parts)
     # Beside class folders, only the tables of a set of splits are more than a note.
     with_folders = len(folders) > 1 and not any("train" in name.lower() for name in files if name.endswith(".csv"))
-    tables = () if with_folders else _data_files(path, files, ".csv")
+    tables = () if with_folders else data_files(path, files, ".csv")
     if tables and (tables[0][0] or len(tables) == 1 and len(folders) < 2):
         kinds: dict[Kind, Path] = {csv_kind(file): file for _, file in tables}
         if len(kinds) > 1:
@@ -120,9 +120,13 @@ def _split_folders(path: Path, folders: Sequence[str]) -> tuple[tuple[str, Path]
     return tuple((split, path / names[0]) for split, names in by_split.items())
 
 
-def _data_files(folder: Path, files: Sequence[str], suffix: str) -> tuple[tuple[str | None, Path], ...]:
-    """The files with a suffix: those whose names have a split if there are any, else all."""
-    parts = [(_split_of(Path(name).stem), folder / name) for name in files if name.lower().endswith(suffix)]
+def data_files(folder: Path, files: Sequence[str], suffix: str) -> tuple[tuple[str | None, Path], ...]:
+    """Returns the files with a suffix: those whose names have a split if there are any, else all.
+
+    Raises:
+      DataError: there are splits, but no training images.
+    """
+    parts = [(split_of(Path(name).stem), folder / name) for name in files if name.lower().endswith(suffix)]
     given = [(split, file) for split, file in parts if split]
     if given and "train" not in dict(given):
         raise DataError(f"{folder}: {listed(file.name for _, file in given)}, but no file named train")
@@ -138,7 +142,8 @@ def files_of_no_split(layout: Layout) -> list[str]:
     return [name for name in list_folder(folder)[1] if name.lower().endswith(suffix.lower()) and name not in used]
 
 
-def _split_of(stem: str) -> str | None:
+def split_of(stem: str) -> str | None:
+    """Returns the split of which a name has a word, digits ignored; None without one, or with those of several."""
     found = {SPLIT_NAMES[word] for word in re.split("[^a-z]+", stem.lower()) if word in SPLIT_NAMES}
     return found.pop() if len(found) == 1 else None
 

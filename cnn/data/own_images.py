@@ -1,40 +1,23 @@
-"""Own images: decoded, resized, cached and split. A second run reads the cache, unless a file has changed."""
+"""Own images: decoded, resized, cached and split."""
 
-import hashlib
+import functools
 import itertools
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cnn.data import folders, tables
-from cnn.data.arrays import Split
-from cnn.data.cache import cache_directory, publish, working_directory
-from cnn.data.decoding import decode_all, in_threads, write_rows
+from cnn.data.decoding import Decoded, decode_all, write_rows
 from cnn.data.image_files import Resize
 from cnn.data.layouts import LAYOUTS, Layout, Source, files_of_no_split, find_layout
-from cnn.data.stratify import (
-    TEST,
-    TRAIN,
-    VAL,
-    check_classes,
-    draw_splits,
-    group_equal,
-    labels_of_groups,
-    number_classes,
-)
+from cnn.data.source_cache import SPLITS, Options, OwnImages, load_source
+from cnn.data.stratify import TRAIN, check_classes, draw_splits, group_equal, labels_of_groups, number_classes
 from cnn.errors import DataError
-from cnn.text import listed, printable, read_json, reason, regular_digest, shown
-
-VERSION = 1
-"""Part of the key: raised when the same files would give other arrays."""
-
-SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
+from cnn.text import listed, shown
 
 SOURCES: dict[str, Callable[[Layout], Source]] = {
     "class folders": folders.class_folders,
@@ -43,31 +26,6 @@ SOURCES: dict[str, Callable[[Layout], Source]] = {
     "npz": tables.npz_arrays,
     "parquet": tables.parquet_rows,
 }
-
-_METADATA = "metadata.json"
-_FILES = [f"{split}_{field}.npy" for split in SPLITS for field in Split._fields]
-
-
-class OwnImages(NamedTuple):
-    """Images from the user's files, memory-mapped from the cache."""
-
-    train: Split
-    val: Split
-    test: Split
-    class_names: tuple[str, ...]
-    digest: str
-    """Hex SHA-256 of the names and the bytes of all files."""
-
-
-class Options(NamedTuple):
-    """All that determines the arrays, besides the files."""
-
-    image_size: tuple[int, ...]
-    channels: int
-    resize: Resize
-    val_fraction: float
-    test_fraction: float
-    split_seed: int
 
 
 def load_own_images(
@@ -99,133 +57,11 @@ def load_own_images(
       DataError: the path has no layout, images or labels cannot be used, or the cache cannot be written.
     """
     options = Options(tuple(image_size), channels, resize, val_fraction, test_fraction, split_seed)
-    if channels not in (0, 1, 3):
-        raise DataError(
-            f"--data.channels is {channels}, but must be 0 (as they are), 1 (grey) or 3 (colour) for images"
-        )
     if not (layout := find_layout(path)):
         raise DataError(f"{path} holds no images; give {LAYOUTS}")
     source = SOURCES[layout.kind](layout)
-    # Before an error for which it may be the reason.
-    for kind, names in {**source.left_out, "of no split": files_of_no_split(layout)}.items():
-        if names:
-            first = ", ".join(map(printable, names[:3])) + ", ..." * (len(names) > 3)
-            warn(f"left out, {kind}: {len(names):,} ({first})")
-    home = cache_directory("images")
-    state = _files_state(layout, source.files)
-    seen = home / "files" / state
-    known = _read_digest(seen)
-    digest = known or _files_digest(layout, source.files)
-    # With the size and channels that were found, which a run asks for by its configuration.
-    shape = _read_shape(home / "shapes" / _key(digest, options))
-    key = _key(digest, options, shape)
-    cached = _read_entry(home / key, key, warn)
-    if not cached:
-        with working_directory(home) as work:
-            try:
-                metadata = _fill(work, layout, source, options)
-            except KeyboardInterrupt:
-                warn("interrupted; nothing is cached, and the same command starts again")
-                raise
-            if _files_state(layout, source.files) != state:
-                raise DataError(f"{path}: a file changed while it was read; start again when all are written")
-            shape = np.load(work / _FILES[0], mmap_mode="r").shape[1:]
-            key, asked = _key(digest, options, shape), _key(digest, options)
-            hashes = {name: _file_digest(work / name) for name in _FILES}
-            metadata |= {"key": key, "digest": digest, "source": printable(layout.root), "sha256": hashes}
-            (work / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-            (work / asked).write_text(json.dumps(shape), encoding="ascii")
-            publish(work, home / key, [*_FILES, _METADATA])
-            publish(work, home / "shapes", [asked])
-        cached = _read_entry(home / key, key, warn)
-    if not cached:
-        raise DataError(f"{home} loses what is written; set XDG_CACHE_HOME to another disk")
-    images, notes = cached
-    if not known:
-        with working_directory(home) as work:
-            (work / state).write_text(digest, encoding="ascii")
-            publish(work, seen.parent, [state])
-    for line in notes:
-        warn(line)
-    return images
-
-
-# The files
-
-
-def _files_state(layout: Layout, files: Sequence[str]) -> str:
-    """The digest of the names, sizes and times of the files: it is another one after any change."""
-    digest = hashlib.sha256(json.dumps([layout.kind, os.fsencode(layout.root).hex(), _parts(layout)]).encode())
-    for name in files:
-        try:
-            status = os.stat(os.path.join(layout.root, name))
-            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-        except (OSError, ValueError) as error:
-            state = reason(error)
-        digest.update(os.fsencode(name) + f"\0{state}\0".encode())
-    return digest.hexdigest()
-
-
-def _parts(layout: Layout) -> list[tuple[str | None, str]]:
-    return [(split, printable(path.relative_to(layout.root))) for split, path in layout.parts]
-
-
-def _files_digest(layout: Layout, files: Sequence[str]) -> str:
-    """The digest of the names and the bytes of the files."""
-    digest = hashlib.sha256(json.dumps([layout.kind, _parts(layout)]).encode())
-    for name, content in in_threads(lambda name: _file_digest(os.path.join(layout.root, name)), files):
-        digest.update(os.fsencode(name) + f"\0{content}\0".encode())
-    return digest.hexdigest()
-
-
-def _file_digest(path: str | os.PathLike) -> str:
-    """The hex SHA-256 of a regular file's bytes; why it has none, for another one."""
-    try:
-        return regular_digest(path)
-    except (OSError, ValueError) as error:
-        return reason(error)
-
-
-def _key(digest: str, options: Options, shape: Sequence[int] = ()) -> str:
-    """The name of the cached arrays of files of a digest, whose images have a shape [H, W, C] if it is known."""
-    if shape:
-        options = options._replace(image_size=tuple(shape[:2]), channels=shape[2])
-    return hashlib.sha256(json.dumps([VERSION, digest, options]).encode()).hexdigest()
-
-
-def _read_shape(path: Path) -> tuple[int, ...]:
-    with suppress(OSError, ValueError, TypeError):
-        height, width, channels = map(int, read_json(path))
-        return height, width, channels
-    return ()
-
-
-def _read_digest(path: Path) -> str | None:
-    with suppress(OSError, ValueError):
-        text = path.read_text(encoding="ascii")
-        return text if len(text) == 64 else None
-
-
-# The cache
-
-
-def _read_entry(entry: Path, key: str, warn: Callable[[str], None]) -> tuple[OwnImages, list[str]] | None:
-    """Returns cached images, verified, and the lines on them; None, with a line, if they are damaged."""
-    if not os.path.exists(entry / _METADATA):
-        return None
-    try:
-        metadata = read_json(entry / _METADATA)
-        if metadata["key"] != key:
-            raise ValueError("it was made from other files")
-        for name in _FILES:
-            if _file_digest(entry / name) != metadata["sha256"][name]:
-                raise ValueError(f"{name} differs from what was written")
-        arrays = [np.lib.format.open_memmap(entry / name, mode="r") for name in _FILES]
-        train, val, test = (Split(*pair) for pair in zip(arrays[::2], arrays[1::2], strict=True))
-        return OwnImages(train, val, test, tuple(metadata["class_names"]), metadata["digest"]), metadata["notes"]
-    except Exception as error:  # On damaged bytes NumPy's header parser raises almost any type.
-        warn(f"the cache {entry} is damaged ({reason(error)}); it is rebuilt")
-        return None
+    source = source._replace(left_out={**source.left_out, "of no split": files_of_no_split(layout)})
+    return load_source(layout, source, options, _fill, warn)
 
 
 def _fill(work: Path, layout: Layout, source: Source, options: Options) -> dict[str, Any]:
@@ -233,29 +69,77 @@ def _fill(work: Path, layout: Layout, source: Source, options: Options) -> dict[
     decoded = decode_all(work / "decoded", source, options.image_size, options.channels, options.resize)
     names, labels = number_classes(decoded.labels, source.class_names)
     group_of = group_equal(decoded.digests)
+    codes = draw_codes(layout, decoded, labels, options, functools.partial(check_classes, names))
+    # In the order of their content: the same whatever the layout and the names. Equal images are ordered by class.
+    order = np.lexsort([labels, group_of])
+    notes = [*decoded.notes, *equal_lines(names, group_of, labels, codes)]
+    notes += write_splits(work, layout, decoded, names, labels, order, codes)
+    return {"class_names": names, "notes": notes}
+
+
+def draw_codes(
+    layout: Layout,
+    decoded: Decoded,
+    labels: np.ndarray,
+    options: Options,
+    check: Callable[[np.ndarray, np.ndarray, int], None],
+) -> np.ndarray:
+    """Returns the split of each image, int8 [N]: the one that its file gives, else as drawn by ``draw_splits``.
+
+    Args:
+      layout: where the files are.
+      decoded: the images.
+      labels: class by which the splits are drawn, integers [N].
+      options: fractions and seed of the splits.
+      check: called with the groups of equal images and the labels of those from which splits are drawn, and the number
+        of these splits.
+    """
     given = {split for split, _ in layout.parts} | set(decoded.splits)
     val = 0.0 if "val" in given else options.val_fraction
     test = 0.0 if "test" in given else options.test_fraction
     codes = np.array([SPLITS[split or "train"] for split in decoded.splits], np.int8)
     pool = np.flatnonzero(codes == TRAIN)
-    check_classes(names, group_of[pool], labels[pool], 1 + (val > 0) + (test > 0))
+    check(group_equal(decoded.digests)[pool], labels[pool], 1 + (val > 0) + (test > 0))
     codes[pool] = draw_splits(decoded.digests[pool], labels[pool], val, test, options.split_seed, decoded.sources[pool])
-    # In the order of their content: the same whatever the layout and the names. Equal images are ordered by class.
-    order = np.lexsort([labels, group_of])
-    notes = [*decoded.notes, *_equal_lines(names, group_of, labels, codes)]
+    return codes
+
+
+def write_splits(
+    work: Path,
+    layout: Layout,
+    decoded: Decoded,
+    names: Sequence[str],
+    labels: np.ndarray,
+    order: np.ndarray,
+    codes: np.ndarray,
+) -> Iterator[str]:
+    """Writes the arrays of all splits into a directory; yields lines on classes that a split lacks.
+
+    Args:
+      work: the directory.
+      layout: where the files are.
+      decoded: the images.
+      names: names of the classes.
+      labels: int32 [N], or float32 [N, M, 5] of boxes, whose last column is the class, and -1 in a row of padding.
+      order: indices of the images, in the order in which they are written.
+      codes: as of ``draw_codes``.
+
+    Raises:
+      DataError: a split has no image.
+    """
     for split, code in SPLITS.items():
         rows = order[codes[order] == code]
         if not len(rows):
             raise DataError(f"{layout.root}: no {split} image can be read")
         write_rows(work / f"{split}_images.npy", decoded, rows)
         np.save(work / f"{split}_labels.npy", labels[rows], allow_pickle=False)
-        missing = np.setdiff1d(np.arange(len(names)), labels[rows])
+        classes = labels[rows] if labels.ndim == 1 else labels[rows, :, 4]
+        missing = np.setdiff1d(np.arange(len(names)), classes)
         if missing.size:
-            notes.append(f"the {split} images lack {len(missing)} classes: {listed(names[label] for label in missing)}")
-    return {"class_names": names, "notes": notes}
+            yield f"the {split} images lack {len(missing)} classes: {listed(names[label] for label in missing)}"
 
 
-def _equal_lines(names: Sequence[str], group_of: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> Iterator[str]:
+def equal_lines(names: Sequence[str], group_of: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> Iterator[str]:
     """Yields lines on images that occur more than once."""
     sizes = np.bincount(group_of)
     if count := int(sizes[sizes > 1].sum()):

@@ -30,16 +30,26 @@ def number_classes(labels: Sequence[str | int], names: Sequence[str] = ()) -> tu
     distinct: Sequence[Any] = range(len(names)) if names else sorted(set(labels))
     index: dict[str | int, int] = {label: position for position, label in enumerate(distinct)}
     written = names or [label if isinstance(label, str) else f"class {label}" for label in distinct]
-    named = tuple(printable(name) for name in written)
+    named = check_names(written)
+    if len(named) < 2:
+        raise DataError(f"there is only one class, {listed(map(shown, named))}, but at least 2 are needed")
+    return named, np.fromiter((index[label] for label in labels), np.int32, len(labels))
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of classes, unprintable characters escaped.
+
+    Raises:
+      DataError: two differ in case or spaces only.
+    """
+    named = tuple(printable(name) for name in names)
     same: dict[str, str] = {}
     for name in named:
         key = " ".join(unicodedata.normalize("NFC", name).casefold().split())
         if key in same:
             raise DataError(f"two classes are named {shown(same[key])} and {shown(name)}; rename one, or merge them")
         same[key] = name
-    if len(named) < 2:
-        raise DataError(f"there is only one class, {listed(map(shown, named))}, but at least 2 are needed")
-    return named, np.fromiter((index[label] for label in labels), np.int32, len(labels))
+    return named
 
 
 def draw_splits(
