@@ -136,7 +136,8 @@ def write_splits(
         classes = labels[rows] if labels.ndim == 1 else labels[rows, :, 4]
         missing = np.setdiff1d(np.arange(len(names)), classes)
         if missing.size:
-            yield f"the {split} images lack {len(missing)} classes: {listed(names[label] for label in missing)}"
+            lacking = listed(names[label] for label in missing.astype(int))
+            yield f"the {split} images lack {len(missing)} classes: {lacking}"
 
 
 def equal_lines(names: Sequence[str], group_of: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> Iterator[str]:

@@ -1,0 +1,118 @@
+"""Boxes in text files as YOLO's: a line an object, with class, centre and size as fractions of the image."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cnn.data.box_formats import Boxed, check_class_names, make_boxed, read_text
+from cnn.data.folders import HIDDEN, NOT_IMAGES, walk_images
+from cnn.data.image_files import FORMATS
+from cnn.data.layouts import Layout
+from cnn.errors import DataError
+from cnn.text import reason, shown
+
+NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
+"""The files that give the names of the classes; the first that exists is read."""
+
+MAX_BYTES = 2**20
+"""Maximum size of a file of boxes or of names."""
+
+MARGIN = 1e-3
+"""How far a coordinate may be below 0 or above 1, which rounding explains; a box is clipped to its image."""
+
+
+def yolo_boxes(layout: Layout) -> Boxed:
+    """Returns the images in folders, and the boxes in the text files beside them; without one, an image has no objects.
+
+    Raises:
+      DataError: there are no names or images, no image of a folder has a text file, or a line of one cannot be used.
+    """
+    names_file, names = _read_names(layout.root)
+    files, images, rows = [names_file], [], []
+    left_out: dict[str, list[str]] = {HIDDEN: [], NOT_IMAGES: []}
+    for split, folder in layout.parts:
+        found = list(walk_images(layout.root, os.path.relpath(folder, layout.root), left_out))
+        labels = [_labels_of(name) for name in found]
+        have = [os.path.lexists(layout.root / label) for label in labels]
+        if not found:
+            raise DataError(f"{folder} has no {FORMATS} file; put images into it, or remove it")
+        if not any(have):
+            raise DataError(
+                f"{folder}: none of {len(found):,} images has a text file of boxes; {labels[0]} would be the first, or "
+                "remove the folder"
+            )
+        for name, label, is_there in zip(found, labels, have, strict=True):
+            images.append((name, split))
+            rows.append(_read_lines(layout.root / label, len(names)) if is_there else [])
+        files += [label for label, is_there in zip(labels, have, strict=True) if is_there]
+    return make_boxed(layout, names, files, images, rows, [None] * len(images), left_out)
+
+
+def _labels_of(name: str) -> str:
+    """The text file of an image: in labels/ as the image is in images/, the last of these names in its path."""
+    before, _, after = f"/{name}".rpartition("/images/")
+    return f"{before}/labels/{os.path.splitext(after)[0]}.txt".removeprefix("/")
+
+
+def _read_lines(path: Path, classes: int) -> list[tuple[float, ...]]:
+    """The corners and the class of each object in a text file of boxes."""
+    rows = []
+    for number, line in enumerate(read_text(path, MAX_BYTES).splitlines(), start=1):
+        if not (fields := line.split()):
+            continue
+        where = f"{path}, line {number}"
+        try:
+            label, *values = map(float, fields)
+        except ValueError:
+            raise DataError(f"{where} is {shown(line)}, but must have numbers: class, x, y, width, height") from None
+        if label not in range(classes):
+            raise DataError(f"{where}: the class is {shown(fields[0])}, but must be from 0 to {classes - 1}")
+        # A polygon is an object of a segmentation; its box is the one around it.
+        polygon = len(values) >= 6 and len(values) % 2 == 0
+        if not (polygon or len(values) == 4) or not all(-MARGIN <= one <= 1 + MARGIN for one in values):
+            raise DataError(
+                f"{where} is {shown(line)}, but must have the class, and x and y of the centre, width and height as "
+                "fractions of the image, from 0 to 1"
+            )
+        if polygon:
+            corners = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+        else:
+            x, y, width, height = values
+            corners = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        x_min, y_min, x_max, y_max = (min(max(corner, 0.0), 1.0) for corner in corners)
+        if not (x_min < x_max and y_min < y_max):
+            raise DataError(f"{where} is {shown(line)}, but width and height must be above 0, inside of the image")
+        rows.append((x_min, y_min, x_max, y_max, label))
+    return rows
+
+
+def _read_names(root: Path) -> tuple[str, tuple[str, ...]]:
+    """The file with the names of the classes, and the names."""
+    file = next((name for name in NAMES_FILES if os.path.lexists(root / name)), None)
+    if not file:
+        raise DataError(
+            f"{root} has no names of classes; give data.yaml with names:, or classes.txt with a name a line"
+        )
+    path = root / file
+    if file.endswith(".txt"):
+        # A line that is skipped would give all names after it another class.
+        return file, check_class_names(path, read_text(path, MAX_BYTES).rstrip().splitlines())
+    names = read_text(path, MAX_BYTES, _parse_names)
+    return file, check_class_names(path, names)
+
+
+def _parse_names(text: str) -> list[Any]:
+    """The names in a YAML file: a list, or a dict by number."""
+    import yaml
+
+    try:
+        # All scalars are strings, so that a class may be named no, 1 or null; and nothing else is ever constructed.
+        content = yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"not YAML ({reason(error)})") from None
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, dict) and set(names) == {str(label) for label in range(len(names))}:
+        names = [names[str(label)] for label in range(len(names))]
+    if not isinstance(names, list):
+        raise ValueError("names: must be a list of names, or a dict of names by number from 0 on")
+    return names
