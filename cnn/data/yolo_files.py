@@ -14,8 +14,14 @@ from cnn.text import reason, shown
 NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
 """The files that give the names of the classes; the first that exists is read."""
 
-MAX_BYTES = 2**20
-"""Maximum size of a file of boxes or of names."""
+MAX_BYTES = 2**22
+"""Maximum size of a file of boxes."""
+
+MAX_NAMES_BYTES = 2**18
+"""Maximum size of a file of names: PyYAML reads some 100 KB in a second."""
+
+MAX_LISTS = 100
+"""Maximum number of lists and dicts in a YAML file."""
 
 MARGIN = 1e-3
 """How far a coordinate may be below 0 or above 1, which rounding explains; a box is clipped to its image."""
@@ -96,8 +102,8 @@ def _read_names(root: Path) -> tuple[str, tuple[str, ...]]:
     path = root / file
     if file.endswith(".txt"):
         # A line that is skipped would give all names after it another class.
-        return file, check_class_names(path, read_text(path, MAX_BYTES).rstrip().splitlines())
-    names = read_text(path, MAX_BYTES, _parse_names)
+        return file, check_class_names(path, read_text(path, MAX_NAMES_BYTES).rstrip().splitlines())
+    names = read_text(path, MAX_NAMES_BYTES, _parse_names)
     return file, check_class_names(path, names)
 
 
@@ -105,6 +111,9 @@ def _parse_names(text: str) -> list[Any]:
     """The names in a YAML file: a list, or a dict by number."""
     import yaml
 
+    # PyYAML's time is quadratic in the depth.
+    if text.count("[") + text.count("{") > MAX_LISTS:
+        raise ValueError(f"more than {MAX_LISTS} lists and dicts in brackets")
     try:
         # All scalars are strings, so that a class may be named no, 1 or null; and nothing else is ever constructed.
         content = yaml.load(text, Loader=yaml.BaseLoader)
