@@ -7,7 +7,7 @@ import math
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from typing import Any
@@ -125,14 +125,18 @@ def regular_digest(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """Returns the value of a JSON text: UTF-8, finite numbers of 64 bits, at most ``MAX_DEPTH`` levels, no surrogates.
+
+    Args:
+      text: the text.
+      object_hook: returns what stands for each object, before it is checked.
 
     Raises:
       ValueError: the text is not such JSON; the message is the reason alone, on one line.
     """
     try:
-        value = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+        value = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text, object_hook=object_hook)
     except RecursionError:
         raise ValueError(f"JSON of more than {MAX_DEPTH} levels") from None
     except ValueError:

@@ -18,7 +18,7 @@ from cnn.data.layouts import Layout, Source, data_files, list_folder, split_of
 from cnn.data.own_images import draw_codes, equal_lines, write_splits
 from cnn.data.source_cache import Options, OwnImages, load_source
 from cnn.data.stratify import TRAIN, group_equal
-from cnn.data.yolo_files import yolo_boxes
+from cnn.data.yolo_files import NAMES_FILES, yolo_boxes
 from cnn.errors import DataError
 
 BOX_LAYOUTS = (
@@ -55,7 +55,7 @@ def _find(path: str | os.PathLike) -> Layout | None:
     folders, files, _ = list_folder(root)
     if parts := _coco_parts(root, folders):
         return Layout("COCO", root, parts)
-    if parts := _yolo_parts(root, folders):
+    if parts := _yolo_parts(root, folders, files):
         return Layout("YOLO", root, parts)
     if parts := _json_beside_images(root, folders, files):
         return Layout("COCO", root, parts)
@@ -77,13 +77,14 @@ def _coco_parts(root: Path, folders: Sequence[str]) -> Parts:
     return _with_train(root, [name for name in named if os.path.lexists(root / name / ROBOFLOW)], ROBOFLOW)
 
 
-def _yolo_parts(root: Path, folders: Sequence[str]) -> Parts:
+def _yolo_parts(root: Path, folders: Sequence[str], files: Sequence[str]) -> Parts:
     """Folders of images that have folders of text files beside them."""
     if {"images", "labels"} <= set(folders):
         inner = list_folder(root / "images")[0]
         places = ["labels", *(f"labels/{name}" for name in list_folder(root / "labels")[0])]
-        # Two classes may have these names.
-        if not any(name.endswith(".txt") for place in places for name in list_folder(root / place)[1]):
+        texts = (name for place in places for name in list_folder(root / place)[1] if name.endswith(".txt"))
+        if not set(NAMES_FILES) & set(files) and not any(texts):
+            # Two classes may have these names.
             return ()
         return _with_train(root / "images", inner) or ((None, root / "images"),)
     named = [name for name in folders if split_of(name)]
@@ -184,7 +185,7 @@ def _place_all(boxed: Boxed, decoded: Decoded, resize: Resize) -> tuple[np.ndarr
             )
         placed.append(place_boxes(boxes * [size[1], size[0], size[1], size[0], 1], size, decoded.shape[:2], resize))
         left_out += len(boxes) - len(placed[-1])
-    labels = np.zeros((len(placed), max(1, *map(len, placed)), 5), np.float32)
+    labels = np.zeros((len(placed), max(map(len, placed)), 5), np.float32)
     labels[..., 4] = -1
     for rows, boxes in zip(labels, placed, strict=True):
         rows[: len(boxes)] = boxes

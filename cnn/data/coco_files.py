@@ -1,5 +1,6 @@
 """Boxes in COCO's JSON files: T.-Y. Lin et al., arXiv:1405.0312, and cocodataset.org/#format-data."""
 
+import functools
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -69,8 +70,14 @@ def coco_boxes(layout: Layout) -> Boxed:
 
 
 def _read_file(split: str | None, path: Path) -> _File:
-    content = read_text(path, MAX_BYTES, parse_json)
+    content = read_text(path, MAX_BYTES, functools.partial(parse_json, object_hook=_without_outline))
     return _File(split, path, *(_records(path, content, kind) for kind in ("images", "annotations", "categories")))
+
+
+def _without_outline(value: dict[str, Any]) -> dict[str, Any]:
+    """An object of a file without the outline of its pixels, which is most of the file and its memory."""
+    value.pop("segmentation", None)
+    return value
 
 
 def _records(path: Path, content: Any, kind: str) -> Records:

@@ -117,8 +117,11 @@ def _parse_names(text: str) -> list[Any]:
     try:
         # All scalars are strings, so that a class may be named no, 1 or null; and nothing else is ever constructed.
         content = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"not YAML{line}: {error.problem}") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"not YAML ({reason(error)})") from None
+        raise ValueError(f"not YAML: {reason(error)}") from None
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict) and set(names) == {str(label) for label in range(len(names))}:
         names = [names[str(label)] for label in range(len(names))]

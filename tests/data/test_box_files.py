@@ -36,6 +36,22 @@ def beside_images(root):
     shutil.rmtree(root / "annotations")
 
 
+def by_split_beside_images(root):
+    """train.json, val.json and test.json beside images/."""
+    (root / "images").mkdir()
+    for file in (root / "annotations").iterdir():
+        part = file.stem.removeprefix("instances_")
+        file.rename(root / f"{part}.json")
+        (root / part).rename(root / "images" / part)
+    (root / "annotations").rmdir()
+
+
+def cvat(root):
+    """One file in annotations/, and images/."""
+    (root / "annotations" / "instances_train.json").rename(root / "annotations" / "instances_default.json")
+    (root / "train").rename(root / "images")
+
+
 def roboflow_coco(root):
     for file in (root / "annotations").iterdir():
         part = file.stem.removeprefix("instances_")
@@ -76,12 +92,14 @@ LAYOUTS = {
     "COCO": (write_coco, lambda root: None, "COCO"),
     "COCO, years": (write_coco, years, "COCO"),
     "COCO, Roboflow": (write_coco, roboflow_coco, "COCO"),
+    "COCO, CVAT": (write_coco, cvat, "COCO"),
     "COCO beside images": (write_coco, beside_images, "COCO"),
+    "COCO by split beside images": (write_coco, by_split_beside_images, "COCO"),
     "YOLO": (write_yolo, lambda root: None, "YOLO"),
     "YOLO, Roboflow": (write_yolo, roboflow_yolo, "YOLO"),
     "YOLO, flat": (write_yolo, flat, "YOLO"),
 }
-ONE_PART = ("COCO beside images", "YOLO, flat")
+ONE_PART = ("COCO, CVAT", "COCO beside images", "YOLO, flat")
 
 
 def same(split, written):
@@ -146,12 +164,9 @@ def digest(path, *args, **options):
 
 
 def test_splits_are_drawn_by_content_whatever_the_names_of_files(tmp_path, yolo):
-    for name in ("images/train/3.png", "labels/train/3.txt"):
-        shutil.copytree(yolo, tmp_path / "other", dirs_exist_ok=True)
-        (tmp_path / "other" / name).rename((tmp_path / "other" / name).with_stem("zebra"))
-        (tmp_path / "other" / name).unlink(missing_ok=True)
+    shutil.copytree(yolo, tmp_path / "other")
     for file in list((tmp_path / "other").glob("*/train/3.*")):
-        file.unlink()
+        file.rename(file.with_stem("zebra"))
     assert digest(yolo) == digest(tmp_path / "other")
     assert digest(yolo) != digest(yolo, split_seed=7)
     own, _ = load(yolo, val_fraction=0.5, test_fraction=0.4)
@@ -159,12 +174,12 @@ def test_splits_are_drawn_by_content_whatever_the_names_of_files(tmp_path, yolo)
 
 
 def test_the_split_is_the_same_at_every_size(yolo):
-    def whites(size):
-        own, _ = load(yolo, size, resize="stretch")
-        return [sorted((rows[:, 4] >= 0).sum() for rows in split.labels) for split in own[:3]], own
-
-    small, large = whites((20, 30))[0], whites((40, 60))[0]
-    assert small == large
+    small, large = (load(yolo, size)[0] for size in ((20, 30), (40, 60)))
+    for one, other in zip(small[:3], large[:3], strict=True):
+        # Images are in the order of their content, which differs.
+        boxes = sorted(objects(rows) for rows in one.labels)
+        doubled = sorted(objects(rows * [0.5, 0.5, 0.5, 0.5, 1]) for rows in other.labels)
+        assert boxes == doubled
 
 
 def test_copies_share_a_split(yolo):
@@ -314,12 +329,10 @@ def test_coordinates_over_the_edge_by_rounding_are_clipped(coco, yolo):
 
 def test_a_polygon_is_read_as_the_box_around_it(yolo):
     plain = digest(yolo)
-    before = {path: path.read_bytes() for path in yolo.glob("labels/train/*")}
     (yolo / "labels" / "train" / "0.txt").write_text("1 0.25 0.5 0.5 0.25 0.75 0.5\n")
     with_polygon = digest(yolo)
     (yolo / "labels" / "train" / "0.txt").write_text("1 0.5 0.375 0.5 0.25\n")
     assert digest(yolo) == with_polygon != plain
-    assert before
 
 
 YAML = {
@@ -382,6 +395,21 @@ def test_hidden_files_and_links_are_treated_as_in_class_folders(yolo, tmp_path):
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="leads back"):
         load(yolo)
+
+
+def test_images_at_any_depth_have_their_text_files_at_the_same(yolo):
+    plain = digest(yolo)
+    for folder, suffix in (("images", "png"), ("labels", "txt")):
+        (yolo / folder / "train" / "camera 1" / "day").mkdir(parents=True)
+        file = yolo / folder / "train" / f"0.{suffix}"
+        file.rename(file.parent / "camera 1" / "day" / file.name)
+    assert digest(yolo) == plain
+    # The last of these names in the path, as Ultralytics reads it.
+    (yolo / "images" / "train" / "images").mkdir()
+    (yolo / "images" / "train" / "labels").mkdir()
+    (yolo / "images" / "train" / "2.png").rename(yolo / "images" / "train" / "images" / "2.png")
+    (yolo / "labels" / "train" / "2.txt").rename(yolo / "images" / "train" / "labels" / "2.txt")
+    assert digest(yolo) == plain
 
 
 def test_a_damaged_image_is_left_out_with_its_boxes(yolo, coco):
@@ -523,7 +551,7 @@ def test_a_picture_that_is_stored_rotated_needs_boxes_of_it_upright(coco):
 def test_files_with_other_categories_are_refused(tmp_path):
     write_coco(scenes(4), NAMES, tmp_path)
     write_coco(scenes(4, 1), NAMES[::-1], tmp_path, "val")
-    refused(tmp_path, "instances_val.json: the categories differ from those of instances_train.json|categories differ")
+    refused(tmp_path, "the categories differ from those of instances_train.json; give both the same")
 
 
 BAD_LINES = {
@@ -593,9 +621,30 @@ def test_what_is_missing_is_named_with_its_hint(yolo, tmp_path):
         yolo, "none of 1 images has a text file of boxes; labels/val/a.txt would be the first, or remove the folder"
     )
     shutil.rmtree(yolo / "images" / "val")
-    for file in list((yolo / "images" / "train").iterdir())[2:]:
-        file.unlink()
-    refused(yolo, "2 different training images, but at least 3 are needed|none of 2|no training image")
+    for index in range(2, 10):
+        (yolo / "images" / "train" / f"{index}.png").unlink()
+    refused(yolo, "2 different training images, but at least 3 are needed; add images")
+
+
+ODD = (None, True, -1, 0, 0.5, 1e308, 2**62, "", "x", [], {}, [[]], [1, 2, 3, {}], {"id": 1})
+
+
+@pytest.mark.parametrize("kind", ["images", "annotations", "categories"])
+def test_any_value_in_any_field_is_read_or_refused_in_one_line(coco, kind, monkeypatch):
+    monkeypatch.setattr(box_files, "load_source", lambda *arguments: None)
+    file = coco(lambda content: None) / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    refusals = 0
+    for field in (*content[kind][0], "area"):
+        for value in ODD:
+            first, *others = content[kind]
+            file.write_text(json.dumps({**content, kind: [{**first, field: value}, *others]}))
+            try:
+                load(file.parents[1])
+            except DataError as error:
+                refusals += 1
+                assert "\n" not in str(error)
+    assert refusals > 25
 
 
 @pytest.mark.parametrize("name", ["labels/train/0.txt", "data.yaml", "images/train/0.png"])
