@@ -20,7 +20,7 @@ import cnn
 from benchmarks.protocol import CHAPTER, images_per_second, mean_seconds, memory, serve, versions
 from benchmarks.weights import CHECKED_IMAGES, drawn
 from cnn.cli import enable_compilation_cache, enable_onednn_bfloat16, load_experiment
-from cnn.training.steps import batch_logits
+from cnn.training.steps import batch_outputs
 
 
 def main(precision: str) -> None:
@@ -105,7 +105,7 @@ def main(precision: str) -> None:
         trees: dict[str, Any] = {name: drawn(flatten(getattr(state, name))) for name in ("params", "batch_stats")}
         np.savez(weights, **trees["params"], **trees["batch_stats"])
         state = state.replace(**{name: unflatten_dict(arrays, sep="/") for name, arrays in trees.items()})
-        outputs = jax.jit(batch_logits)(state, splits().test.images[:CHECKED_IMAGES])
+        outputs = jax.jit(batch_outputs)(state, splits().test.images[:CHECKED_IMAGES])
         return {"parameters": sum(array.size for array in trees["params"].values()), "logits": outputs.tolist()}
 
     serve(

@@ -56,8 +56,8 @@ def check_boxes(split: Split, classes: int, name: str) -> None:
     labels, (count, height, width, _) = np.asarray(split.labels), split.images.shape
     if labels.dtype != np.float32 or labels.ndim != 3 or labels.shape[::2] != (count, 5) or not labels.size:
         raise DataError(
-            f"{name} labels are {labels.dtype} {list(labels.shape)}, but must be float32 [{count}, M, 5]: x_min, "
-            "y_min, x_max, y_max in pixels, and class"
+            f"{name} labels are {labels.dtype} {list(labels.shape)}, but a detector needs boxes, float32 "
+            f"[{count}, M, 5]; --data.scenes 96 composes images into scenes with boxes"
         )
     invalid = ~np.isin(labels[..., 4], np.arange(-1, classes))
     if invalid.any():

@@ -10,6 +10,7 @@ import numpy as np
 
 from cnn.config import DataConfig, ExperimentConfig
 from cnn.data.arrays import Split, Splits, release
+from cnn.data.box_files import find_box_layout, load_boxes
 from cnn.data.cache import load_arrays, prepare
 from cnn.data.labels import Decision, read_decisions, relabel
 from cnn.data.layouts import LAYOUTS, find_layout
@@ -126,11 +127,14 @@ def is_own(config: DataConfig) -> bool:
     if config.name == "images":
         require(config.source is not None, "data.source", config.source, f"{LAYOUTS}, with --data.name images")
         return True
-    return config.source is not None and find_layout(config.source) is not None
+    # Boxes first: folders of images with boxes would be those of classes.
+    return config.source is not None and any(find(config.source) is not None for find in (find_box_layout, find_layout))
 
 
 def _load_own(config: DataConfig) -> tuple[DataConfig, Splits]:
-    own = load_own_images(
+    boxed = find_box_layout(str(config.source)) is not None
+    load_source = load_boxes if boxed else load_own_images
+    own = load_source(
         str(config.source),
         config.image_size,
         config.channels,
@@ -145,6 +149,10 @@ def _load_own(config: DataConfig) -> tuple[DataConfig, Splits]:
     resolved = dataclasses.replace(
         config, name="images", image_size=(height, width), channels=channels, class_names=names
     )
+    if boxed:
+        require(config.labels is None, "data.labels", config.labels, "left out with boxes")
+        require(not config.scenes, "data.scenes", config.scenes, "0 with boxes")
+        return resolved, Splits(own.train, own.val, own.test)
     train, val = _relabelled(config.labels, own.train, own.val, names)
     return resolved, with_scenes(resolved, Splits(train, val, own.test))
 
@@ -230,9 +238,8 @@ def check_split(split: Split, image_shape: tuple, classes: int, name: str, boxes
         check_boxes(split, classes, name)
         return
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
-        raise DataError(
-            f"{name} labels are {labels.dtype} {list(labels.shape)}, but must be integers [{len(images)}], 1 per image"
-        )
+        kind = "boxes, which need a detector" if labels.ndim == 3 else f"{labels.dtype} {list(labels.shape)}"
+        raise DataError(f"{name} labels are {kind}, but must be integers [{len(images)}], 1 per image")
     invalid = np.flatnonzero((labels < 0) | (labels >= classes))
     if invalid.size:
         raise DataError(f"{name} label {invalid[0]} is {labels[invalid[0]]}, but must be from 0 to {classes - 1}")

@@ -16,7 +16,7 @@ from jax import Array
 from cnn.detection.boxes import centres
 from cnn.models.family import Family
 from cnn.models.layers import Add, BatchNorm, Conv
-from cnn.rules import integer, integers
+from cnn.rules import integer, integers, zero_or
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class YoloConfig(Family):
     family = "yolo"
     task = "detection"
 
+    classes: Annotated[int, zero_or(1, 65_536)] = 0
+    """Number of classes; 0 for that of the data."""
     blocks: Annotated[tuple[int, ...], integers(0, 200, 1, 8)] = (0, 2, 2)
     """Residual blocks of each stage, after the convolution that halves the image size."""
     features: Annotated[int, integer(1, 512)] = 24
