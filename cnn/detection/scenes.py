@@ -22,6 +22,9 @@ CLUTTER = 8
 DARK = 16
 """Pixels below this grey level are not the object's own: the images are light on black."""
 
+NOISE = 24
+"""Grey levels that noise adds or takes away at most."""
+
 _UNITS = 16
 """Weights of an interpolation, in units of 1/16 each; sums of products of two and a pixel are exact in float32."""
 
@@ -69,9 +72,9 @@ def _background(key: Array, side: int, channels: int) -> Array:
 def _scene(key: Array, images_NxHxWxC: Array, labels_N: Array, count: Any, side: int) -> tuple[Array, Array]:
     objects_key, background_key, noise_key = jax.random.split(key, 3)
     height, width, channels = images_NxHxWxC.shape[1:]
-    limits = jnp.array([count, SIDES[1] + 1 - SIDES[0], 2**20, 2**20, 2, 24 * (OBJECTS + 1)])
+    limits = jnp.array([count, SIDES[1] + 1 - SIDES[0], 2**20, 2**20, 2, NOISE * (OBJECTS + 1)])
     index_M, size_M, y_M, x_M, flip_M, drawn_M = _integers(objects_key, (OBJECTS, 6), limits).T
-    size_M, (number, strength) = size_M + SIDES[0], divmod(drawn_M[0], 24)
+    size_M, (number, strength) = size_M + SIDES[0], divmod(drawn_M[0], NOISE)
     top_M, left_M = ((place_M * (side + 1 - size_M)) >> 20 for place_M in (y_M, x_M))
     rows_MxPxH = _resizing(size_M, top_M, jnp.zeros(OBJECTS, bool), height, side)
     columns_MxPxW = _resizing(size_M, left_M, flip_M == 1, width, side)
