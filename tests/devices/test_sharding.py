@@ -46,6 +46,10 @@ def test_augmentation_batch_statistics_and_ema_match_one_device(results):
     assert results["normalized 4"] == pytest.approx(results["normalized 1"], rel=1e-4)
 
 
+def test_a_detector_of_composed_scenes_matches_one_device(results):
+    assert results["detector 2"] == pytest.approx(results["detector 1"], rel=1e-4)
+
+
 @pytest.mark.parametrize("mesh", MESHES)
 def test_evaluation_counts_match_exactly(results, mesh):
     one, many = results["1 x 1"], results[mesh]

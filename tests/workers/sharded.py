@@ -70,6 +70,20 @@ def normalized(data: int, small: cnn.Splits) -> list[float]:
     return [float(metrics.loss), *map(float, variances)]
 
 
+def detector(data: int, small: cnn.Splits) -> list[float]:
+    """Scenes are composed for the entire batch, before it is sharded."""
+    config = cnn.ExperimentConfig(
+        data=cnn.DataConfig(scenes=48),
+        model=cnn.YoloConfig(blocks=(0, 1, 0), features=4),
+        optim=cnn.OptimConfig(name="sgd", learning_rate=1e-4, batch_size=50),
+        mesh=MeshConfig(data),
+    )
+    mesh = cnn.make_mesh(config.mesh)
+    state = cnn.create_state(config, 330, mesh)
+    state, metrics = cnn.train_epoch(state, sharding.replicate(small, mesh).train, batch_size=50)
+    return [float(metrics.loss), *map(float, state.params["box"]["bias"])]
+
+
 def resumed(first: tuple[int, int], second: tuple[int, int], small: cnn.Splits) -> dict[str, Any]:
     """A run that is interrupted on one mesh and resumes on another, and its checkpoint."""
     with tempfile.TemporaryDirectory() as run_dir:
@@ -98,6 +112,7 @@ def main() -> None:
     small = shrink(real, 330, 131, 131)
     results: dict[str, Any] = {f"{data} x {model}": on_mesh(mesh_config(data, model), small) for data, model in MESHES}
     results |= {f"normalized {data}": normalized(data, small) for data in (1, 4)}
+    results |= {f"detector {data}": detector(data, small) for data in (1, 2)}
     results["resumed"] = [resumed(first, second, small) for first, second in RESUMED]
     # A hundred steps, over which float32's rounding errors grow.
     longer = shrink(real, 3_199, 131, 110)
