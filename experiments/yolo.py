@@ -1,17 +1,20 @@
-"""A detector of the garments in scenes, which are composed from the training images as it learns.
+"""A detector that finds the garments in scenes, which each step composes of training images.
 
-``python -m experiments.yolo``: not measured yet.
+Command:        python -m experiments.yolo
+Parameters:     227,903
+Not measured yet: its 18 epochs are planned for 45 minutes on two cores.
 """
 
-from cnn import DataConfig, ExperimentConfig, OptimConfig, TrainConfig, YoloConfig
+from cnn.config import DataConfig, ExperimentConfig, OptimConfig, TrainConfig
+from cnn.models.yolo import YoloConfig
 from cnn.run import main
 
 CONFIG = ExperimentConfig(
     name="yolo",
     data=DataConfig(scenes=96),
-    model=YoloConfig(),
-    optim=OptimConfig(learning_rate=2e-3, schedule="warmup_cosine", average_decay=0.999, batch_size=32),
-    train=TrainConfig(epochs=10, patience=10, monitor="val_map"),
+    model=YoloConfig(dtype="bfloat16"),
+    optim=OptimConfig(learning_rate=2e-3, schedule="warmup_cosine", average_decay=0.999),
+    train=TrainConfig(epochs=18, patience=18, monitor="val_map"),
 )
 
 if __name__ == "__main__":

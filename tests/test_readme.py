@@ -85,7 +85,7 @@ def test_commands_options_and_paths_in_the_pages_exist(capsys):
     assert len(paths) >= 40 and not [path for path in paths if not (ROOT / path).is_file()]
     options = {name.replace(".no_", ".") for name in re.findall(r"--((?:[a-z]+)\.[a-z_0-9]+)", text)}
     # Of the example, and of a rung.
-    known = set(config_fields(fashion_cnn.CONFIG)) | {"model.features", "model.cell"}
+    known = set(config_fields(fashion_cnn.CONFIG)) | {"model.features", "model.blocks", "model.cell"}
     assert len(options) >= 15 and options <= known, options - known
 
 

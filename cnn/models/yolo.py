@@ -28,9 +28,9 @@ class YoloConfig(Family):
 
     classes: Annotated[int, zero_or(1, 65_536)] = 0
     """Number of classes; 0 for that of the data."""
-    blocks: Annotated[tuple[int, ...], integers(0, 200, 1, 8)] = (0, 2, 2)
+    blocks: Annotated[tuple[int, ...], integers(0, 200, 1, 8)] = (0, 1, 2)
     """Residual blocks of each stage, after the convolution that halves the image size."""
-    features: Annotated[int, integer(1, 512)] = 24
+    features: Annotated[int, integer(1, 512)] = 16
     """Kernels of each convolution in the first stage."""
 
     @property
