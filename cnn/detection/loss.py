@@ -76,5 +76,6 @@ def is_right(outputs_BxRxCxO: Array, assigned: Assigned) -> Array:
 
 def cell_scores(outputs_BxRxCxO: Array) -> tuple[Array, Array]:
     """Returns the boxes [B, G, 4] of all cells, and their objectness times the probability of each class, [B, G, K]."""
-    outputs = outputs_BxRxCxO.reshape(len(outputs_BxRxCxO), -1, outputs_BxRxCxO.shape[-1])
+    batch, rows, columns, channels = outputs_BxRxCxO.shape
+    outputs = outputs_BxRxCxO.reshape(batch, rows * columns, channels)
     return outputs[..., :4], jax.nn.sigmoid(outputs[..., 4:5]) * jax.nn.softmax(outputs[..., 5:])

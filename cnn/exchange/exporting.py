@@ -15,7 +15,9 @@ from jax import Array
 from jax.export import export, symbolic_shape
 
 from cnn.config import ExperimentConfig
+from cnn.detection.boxes import suppress
 from cnn.errors import RunDirError, UserError, first_cause, import_extra
+from cnn.exchange.onnx_detection import every_cell
 from cnn.exchange.onnx_graph import make_graph
 from cnn.exchange.tensor_file import read_tensors, write_tensors
 from cnn.rules import FILE, checked, instance, optional
@@ -24,7 +26,8 @@ from cnn.runs.checkpoint import load_best
 from cnn.runs.digests import differing_leaves
 from cnn.serialization import from_dict
 from cnn.text import parse_json
-from cnn.training.state import TrainState, abstract_state, create_state
+from cnn.training.detecting import pixel_boxes
+from cnn.training.state import Spec, TrainState, abstract_state, create_state
 from cnn.training.steps import apply_model
 from cnn.training.task import scale
 
@@ -52,16 +55,37 @@ def to_safetensors(state: TrainState, config: ExperimentConfig, result: dict[str
     return write_tensors({name: np.asarray(leaf) for name, leaf in _leaves(state).items()}, metadata)
 
 
-def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
+def _probabilities(logits_BxK: Array, spec: Spec) -> Array:
+    return jax.nn.softmax(logits_BxK)
+
+
+def _detections(outputs_BxRxCxO: Array, spec: Spec) -> dict[str, Array]:
+    return suppress(*pixel_boxes(outputs_BxRxCxO, spec))._asdict()
+
+
+def _cells(outputs_BxRxCxO: Array, spec: Spec) -> dict[str, Array]:
+    return dict(zip(("boxes", "scores"), pixel_boxes(outputs_BxRxCxO, spec), strict=True))
+
+
+_HEADS = {"classification": _probabilities, "detection": _detections}
+"""By task, what a StableHLO file gives of a network's outputs."""
+
+
+def to_stablehlo(state: TrainState, config: ExperimentConfig, suppression: bool = True) -> bytes:
     """Returns ``cnn.predict`` with its weights, serialized by ``jax.export``, for cpu, cuda and tpu.
 
-    The loaded function maps images, uint8 [B, H, W, C] for any B, to probabilities, float32 [B, K].
+    The loaded function maps images, uint8 [B, H, W, C] for any B, to probabilities, float32 [B, K]; or a detector's, as
+    ``cnn.detect``, to a dictionary of ``boxes``, ``scores`` and ``classes``, or without suppression, to each cell's
+    ``boxes`` [B, G, 4] and ``scores`` [B, G, K].
     """
     state = state.eval_state
+    head = _HEADS[state.spec.task.name] if suppression else _cells
 
-    def probabilities(images: Array) -> Array:
-        return jax.nn.softmax(apply_model(state, state.params, scale(images))[0])
+    def network(images: Array) -> Any:
+        return head(apply_model(state, state.params, scale(images))[0], state.spec)
 
+    # The name is in the file: outputs.py knows files of this kind by it.
+    network.__name__ = "probabilities" if head is _probabilities else "detections"
     shape = symbolic_shape(", ".join(["B", *map(str, config.data.image_shape)]))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
     # Without the source locations of the operations, which would name directories of this machine.
@@ -69,18 +93,21 @@ def to_stablehlo(state: TrainState, config: ExperimentConfig) -> bytes:
     limit = getattr(jax.config, name)
     jax.config.update(name, 0)
     try:
-        return bytes(export(jax.jit(probabilities), platforms=PLATFORMS)(images).serialize())
+        return bytes(export(jax.jit(network), platforms=PLATFORMS)(images).serialize())
     finally:
         jax.config.update(name, limit)
 
 
-def to_onnx(state: TrainState, config: ExperimentConfig) -> bytes:
+def to_onnx(state: TrainState, config: ExperimentConfig, suppression: bool = True) -> bytes:
     """Returns ``cnn.predict`` with its weights as an ONNX file; ``cnn.exchange.onnx_graph.make_graph`` describes it.
+
+    A detector's gives ``boxes``, ``scores`` and ``classes`` as ``cnn.detect``; or without suppression, each cell's
+    ``boxes`` [B, G, 4] and ``scores`` [B, G, K].
 
     Raises:
       UserError: as in ``make_graph``.
     """
-    return make_graph(state, config).SerializeToString()
+    return make_graph(state, config, head=None if suppression else every_cell).SerializeToString()
 
 
 class Format(NamedTuple):
@@ -88,7 +115,8 @@ class Format(NamedTuple):
 
     package: str | None
     """The package it needs besides JAX."""
-    write: Callable[[TrainState, ExperimentConfig], bytes]
+    write: Callable[..., bytes]
+    """Of a state and its configuration; where it holds the network too, also of ``suppression``."""
 
 
 FormatName = Literal["safetensors", "stablehlo", "onnx"]
@@ -100,13 +128,14 @@ FORMATS: dict[FormatName, Format] = {
 }
 
 
-def export_run(run_dir: Path, format: FormatName, output: Path | None = None) -> Path:
+def export_run(run_dir: Path, format: FormatName, output: Path | None = None, suppression: bool = True) -> Path:
     """Writes the best network of a run to a file, and returns its path.
 
     Args:
       run_dir: directory of the run.
       format: format of the file.
       output: path of the file; None for ``export/model.<format>`` in the run directory.
+      suppression: of a detector as stablehlo or onnx, whether boxes that overlap are suppressed in the file.
 
     Raises:
       UserError: there is no such run, a package is missing, or the file cannot be written.
@@ -117,6 +146,8 @@ def export_run(run_dir: Path, format: FormatName, output: Path | None = None) ->
         import_extra(package)
     if format == "safetensors":
         write = partial(to_safetensors, result=result_numbers(run_dir))
+    elif not suppression:
+        write = partial(write, suppression=False)
     path = check_export(run_dir, f"model.{format}", format, output)
     write_export(path, write(*load_best(run_dir)))
     return path

@@ -115,6 +115,15 @@ class Add(nn.Module):
         return _activated(outputs + shortcut, self.activation, outputs.dtype)
 
 
+class Concatenate(nn.Module):
+    """The channels of several inputs, one after another."""
+
+    @nn.compact
+    def __call__(self, *inputs_BxX: Array) -> Array:
+        """Returns [B, ..., the sum of the channels]."""
+        return jnp.concatenate(inputs_BxX, -1)
+
+
 class GlobalAveragePool(nn.Module):
     """The mean of each channel over all pixels, or of each feature over all tokens."""
 

@@ -15,7 +15,7 @@ from jax import Array
 
 from cnn.detection.boxes import centres
 from cnn.models.family import Family
-from cnn.models.layers import Add, BatchNorm, Conv
+from cnn.models.layers import Add, BatchNorm, Concatenate, Conv
 from cnn.rules import integer, integers, zero_or
 
 
@@ -92,4 +92,4 @@ class Yolo(nn.Module):
 
         boxes = Boxes(name="boxes")(cells(4, "box"))
         logits = [cells(1, "objectness").astype("float32"), cells(config.classes, "classes").astype("float32")]
-        return jnp.concatenate([boxes, *logits], -1)
+        return Concatenate(name="cells")(boxes, *logits)

@@ -27,8 +27,8 @@ _ENDS = 4096
 class _Kind(NamedTuple):
     """A kind of output."""
 
-    mark: bytes
-    """In every file of this kind, and hardly in any other."""
+    mark: bytes | tuple[bytes, ...]
+    """In every file of this kind, and hardly in any other; of several, one of them."""
     place: str
     """Where a run keeps it: a file or directory in the run's directory, if it has one."""
     example: str
@@ -61,7 +61,7 @@ _KINDS: dict[Kind, _Kind] = {
     "robustness": _Kind(b'\n  "mean_corruption_error": ', ROBUSTNESS, ROBUSTNESS),
     "unknown": _Kind(b'\n  "best_score": "', UNKNOWN, UNKNOWN),
     "safetensors": _Kind(b'{"__metadata__":{"config":"{', rundir.EXPORT, "model.safetensors"),
-    "stablehlo": _Kind(b"\r\0\0\0probabilities\0", rundir.EXPORT, "model.stablehlo"),
+    "stablehlo": _Kind((b"\r\0\0\0probabilities\0", b"\n\0\0\0detections\0"), rundir.EXPORT, "model.stablehlo"),
     "labels": _Kind(b'{\n  "out_of_sample_accuracy": ', "", "labels.json"),
     "onnx": _Kind(b"\x12\x0bfashion-cnn", rundir.EXPORT, "model.onnx"),
     "int8": _Kind(b'{\n  "quantization": "int8', rundir.EXPORT, "model.json"),
@@ -156,11 +156,12 @@ def _place_problem(path: Path, kind: Kind, run_dirs: Sequence[Path]) -> str:
     return ""
 
 
-def _has_mark(path: Path, mark: bytes) -> bool:
+def _has_mark(path: Path, mark: bytes | tuple[bytes, ...]) -> bool:
     with open(path, "rb") as file:
         first = file.read(_ENDS)
         file.seek(max(0, os.fstat(file.fileno()).st_size - _ENDS))
-        return mark in first or mark in file.read(_ENDS)
+        ends = first, file.read(_ENDS)
+    return any(one in end for one in ((mark,) if isinstance(mark, bytes) else mark) for end in ends)
 
 
 def check_directory(

@@ -10,7 +10,7 @@ from jax import Array
 from cnn.detection.boxes import Detections, suppress
 from cnn.detection.loss import cell_scores
 from cnn.errors import UserError
-from cnn.training.state import TrainState
+from cnn.training.state import Spec, TrainState
 from cnn.training.steps import image_outputs
 from cnn.training.task import check_images
 
@@ -25,7 +25,11 @@ def detect(state: TrainState, images: Array | np.ndarray, *, batch_size: int = 1
     if state.spec.task.name != "detection":
         raise UserError(f"the network's task is {state.spec.task.name}; cnn.predict gives its probabilities")
     check_images(state.spec, images)
-    boxes_NxGx4, scores_NxGxK = cell_scores(image_outputs(state, images, batch_size))
-    height, width, _ = state.spec.image_shape
-    # Within the image, and in its pixels.
-    return suppress(jnp.clip(boxes_NxGx4, 0, 1) * jnp.array([width, height, width, height]), scores_NxGxK)
+    return suppress(*pixel_boxes(image_outputs(state, images, batch_size), state.spec))
+
+
+def pixel_boxes(outputs_BxRxCxO: Array, spec: Spec) -> tuple[Array, Array]:
+    """Returns the boxes [B, G, 4] of all cells, in pixels and within the image, and their scores [B, G, K]."""
+    boxes_BxGx4, scores_BxGxK = cell_scores(outputs_BxRxCxO)
+    height, width, _ = spec.image_shape
+    return jnp.clip(boxes_BxGx4, 0, 1) * jnp.array([width, height, width, height]), scores_BxGxK

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from cnn.config import ExperimentConfig
-from cnn.exchange.onnx_graph import Add, Output, Traced, Value, make_graph
+from cnn.exchange.onnx_graph import Traced, make_graph
+from cnn.exchange.onnx_layers import Add, Output, Value
 from cnn.models import layers
 from cnn.models.recurrent import Recurrent
 from cnn.training.state import TrainState
