@@ -217,6 +217,7 @@ def export(
     /,
     format: Literal[FormatName, "web"],
     int8: bool = False,
+    suppression: bool = True,
     runtime: Path | None = None,
     output: Path | None = None,
     experiment: str | None = None,
@@ -225,15 +226,23 @@ def export(
 
     Args:
         run_dir: Directory of the run.
-        format: safetensors holds the weights, and a model card is written beside it; stablehlo and onnx hold the
-            network too, from pixels to probabilities; web is a folder with a page to play with, for any web server.
+        format: safetensors holds the weights, and of a classifier a model card is written beside it; stablehlo and onnx
+            hold the network too, from pixels to probabilities, or to the boxes of a detector; web is a folder with a
+            page to play with, for any web server.
         int8: Of onnx, with integers of 8 bits; prints, and writes beside it, what they cost in accuracy, size and time.
+        suppression: Of a detector as onnx or stablehlo, keep the best of boxes of a class that overlap, as cnn.detect
+            does; with --no-suppression, the file gives every cell's box, and its score for each class.
         runtime: Of web, directory with onnxruntime-web of npm. Default: fetched once by npm, into the cache.
         output: The file, or of web the folder. Default: export/model.FORMAT in the run's directory,
-            export/model-int8.onnx, or export/web.
+            export/model-int8.onnx, export/model-cells.FORMAT, or export/web.
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
     import_family(experiment)
+    if not suppression and format not in ("onnx", "stablehlo"):
+        raise ConfigError(
+            f"--no-suppression has an effect only with --format onnx or stablehlo; name one, not {format}, or leave it "
+            "out"
+        )
     if format == "web":
         if int8:
             raise ConfigError("--int8 has an effect only with --format onnx; name that, not web, or leave it out")
@@ -246,7 +255,7 @@ def export(
         raise ConfigError(f"--runtime has an effect only with --format web; name that, not {format}, or leave it out")
     from cnn.trust.exports import export_files
 
-    for text in export_files(run_dir, format, int8, output, warn):
+    for text in export_files(run_dir, format, int8, output, warn, suppression):
         print(text, flush=True)
 
 

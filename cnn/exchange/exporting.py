@@ -134,7 +134,7 @@ def export_run(run_dir: Path, format: FormatName, output: Path | None = None, su
     Args:
       run_dir: directory of the run.
       format: format of the file.
-      output: path of the file; None for ``export/model.<format>`` in the run directory.
+      output: path of the file; None for ``export/model.<format>`` in the run directory, or ``model-cells.<format>``.
       suppression: of a detector as stablehlo or onnx, whether boxes that overlap are suppressed in the file.
 
     Raises:
@@ -148,7 +148,7 @@ def export_run(run_dir: Path, format: FormatName, output: Path | None = None, su
         write = partial(to_safetensors, result=result_numbers(run_dir))
     elif not suppression:
         write = partial(write, suppression=False)
-    path = check_export(run_dir, f"model.{format}", format, output)
+    path = check_export(run_dir, f"model{'' if suppression else '-cells'}.{format}", format, output)
     write_export(path, write(*load_best(run_dir)))
     return path
 

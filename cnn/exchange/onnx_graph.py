@@ -76,8 +76,9 @@ def make_graph(
     """Returns the network as an ``onnx.ModelProto`` that maps images to probabilities, or to what a detector finds.
 
     Its input ``images`` is uint8 [B, H, W, C] for any B, its output ``probabilities`` float32 [B, K], as in
-    ``cnn.predict``; a detector's are ``boxes``, ``scores`` and ``classes``, as in ``cnn.detect``. It computes in float32, for a bfloat16 model too. It declares the lowest opset that has all of its
-    operators, with the lowest IR version of it. Its metadata has ``name`` and, as JSON, ``class_names``.
+    ``cnn.predict``; a detector's are ``boxes``, ``scores`` and ``classes``, as in ``cnn.detect``. It computes in
+    float32, for a bfloat16 model too. It declares the lowest opset that has all of its operators, with the lowest IR
+    version of it. Its metadata has ``name`` and, as JSON, ``class_names``.
 
     Args:
       state: a state; its EMA is exported if it is kept.

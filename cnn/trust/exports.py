@@ -23,9 +23,16 @@ FILES = {"safetensors": "model.safetensors", "onnx": int8.FILE}
 
 
 def export_files(
-    run_dir: Path, format: FormatName, in_8_bits: bool, output: Path | None, warn: Callable[[str], None]
+    run_dir: Path,
+    format: FormatName,
+    in_8_bits: bool,
+    output: Path | None,
+    warn: Callable[[str], None],
+    suppression: bool = True,
 ) -> Iterator[str]:
     """Writes the best network of a run to a file, and its card; yields what to print: paths, and what 8 bits cost.
+
+    A detector has no card, which tells of accuracy by class.
 
     Args:
       run_dir: directory of the run.
@@ -33,6 +40,7 @@ def export_files(
       in_8_bits: of onnx, whether with integers of 8 bits.
       output: path of the file; None for one in ``export/`` of the run directory.
       warn: called with a line if the card lacks a result.
+      suppression: of a detector as stablehlo or onnx, whether boxes that overlap are suppressed in the file.
 
     Raises:
       UserError: there is no such run, an option has no effect, a package is missing, or a file cannot be written.
@@ -40,12 +48,18 @@ def export_files(
     """
     if in_8_bits and format != "onnx":
         raise ConfigError(f"--int8 has an effect only with --format onnx; name that, not {format}, or leave it out")
-    card = card_path(run_dir, output) if in_8_bits or format == "safetensors" else None
+    is_detector = rundir.read_description(run_dir)["config"].model.task == "detection"
+    if not suppression and not is_detector:
+        raise ConfigError(f"--no-suppression has an effect only on a detector; leave it out for {run_dir}")
+    if in_8_bits and is_detector:
+        raise ConfigError(f"--int8 is for classifiers, but the network of {run_dir} is a detector; leave it out")
+    has_card = in_8_bits or (format == "safetensors" and not is_detector)
+    card = card_path(run_dir, output) if has_card else None
     if in_8_bits:
         path, values = int8.export_int8(run_dir, output)
         yield f"{path}\n{int8.format_comparison(values)}"
     else:
-        path = export_run(run_dir, format, output)
+        path = export_run(run_dir, format, output, suppression)
         yield str(path)
     if card:
         write_card(run_dir, card, {format: path.name} if output else None, warn=warn)

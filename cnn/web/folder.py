@@ -13,7 +13,7 @@ from cnn.errors import ConfigError, RunDirError, import_extra
 from cnn.runs import outputs, rundir
 from cnn.text import printable, read_json
 from cnn.trust.exports import card_text
-from cnn.web.contents import FACTS, NETWORK, contents, read_network
+from cnn.web.contents import FACTS, NETWORK, contents, read_network, require_classifier
 from cnn.web.runtime import find_runtime
 
 STALE_SECONDS = 600
@@ -40,11 +40,11 @@ def export_web(
       warn: called with a line if the run's card gives no result.
 
     Raises:
-      UserError: there is no such run, a package is missing, or the folder cannot be written.
+      UserError: there is no such run, it is a detector's, a package is missing, or the folder cannot be written.
       DamagedError: the checkpoint is damaged.
     """
     import_extra("onnx")
-    rundir.read_description(run_dir)
+    require_classifier(run_dir)
     folder = check_folder(run_dir, output)
     runtime_files = find_runtime(runtime, say)
     files = contents(read_network(run_dir, say), runtime_files, card_text(run_dir, {"onnx": NETWORK}, warn=warn))

@@ -16,10 +16,9 @@ from urllib.parse import unquote, urlsplit
 from cnn.errors import ConfigError, Stopped, import_extra
 from cnn.exchange.exporting import PRETRAINED
 from cnn.rules import integer, require
-from cnn.runs import rundir
 from cnn.text import reason
 from cnn.trust.exports import card_text
-from cnn.web.contents import CARD, NETWORK, contents, read_network
+from cnn.web.contents import CARD, NETWORK, contents, read_network, require_classifier
 from cnn.web.folder import size
 from cnn.web.runtime import find_runtime
 
@@ -151,7 +150,7 @@ def play(
       show: called with the line that has the address.
 
     Raises:
-      UserError: there is no such run, a package is missing, or the port cannot be used.
+      UserError: there is no such run, it is a detector's, a package is missing, or the port cannot be used.
       DamagedError: the checkpoint is damaged.
       KeyboardInterrupt: at SIGINT, or at SIGTERM as Stopped.
     """
@@ -159,7 +158,7 @@ def play(
     require(ports.holds(port), "port", port, ports.allowed)
     import_extra("onnx")
     if run_dir is not None:
-        rundir.read_description(run_dir)
+        require_classifier(run_dir)
     with _stoppable(say), PageServer(port) as server:
         runtime_files = find_runtime(runtime, say)
         say("preparing the page")

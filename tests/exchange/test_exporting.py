@@ -156,6 +156,7 @@ def run_dir(tmp_path, monkeypatch) -> Path:
     """A run directory whose best network has random weights; no card is written."""
     config = cnn.ExperimentConfig(model=NARROW)
     monkeypatch.setattr("cnn.exchange.exporting.load_best", lambda run_dir: (random_state(config), config))
+    monkeypatch.setattr("cnn.runs.rundir.read_description", lambda run_dir: {"config": config})
     monkeypatch.setattr("cnn.trust.exports.write_card", lambda *arguments, **named: None)
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
@@ -180,6 +181,17 @@ def test_the_examples_of_the_documentation_run(run_dir, tmp_path, monkeypatch):
     for block in re.findall(r"```python\n(.*?)```", (DOCS / "exporting.md").read_text(), flags=re.DOTALL):
         exec(block, names)
     np.testing.assert_allclose(names["probabilities"], cnn.predict(names["state"], names["images"]), atol=1e-4)
+
+
+def test_the_suppression_of_a_classifier_or_of_weights_alone_is_refused(run_dir):
+    for format, message in (
+        ("onnx", "--no-suppression has an effect only on a detector; leave it out"),
+        ("safetensors", "--no-suppression has an effect only with --format onnx or stablehlo; name one, not safetens"),
+        ("web", "--no-suppression has an effect only with --format onnx or stablehlo; name one, not web"),
+    ):
+        with pytest.raises(cnn.ConfigError, match=message):
+            main(["export", str(run_dir), "--format", format, "--no-suppression"])
+    assert list(run_dir.iterdir()) == []
 
 
 def test_an_unwritable_path_is_one_line_and_leaves_no_file(run_dir, tmp_path, monkeypatch):

@@ -110,6 +110,31 @@ def test_an_activation_without_nodes_is_named():
         graph.make_graph(random_state(config), config)
 
 
+class Branches(nn.Module):
+    config: Any
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        maps = [layers.Conv(2, (size, size), name=f"conv{size}")(images) for size in (1, 3)]
+        joined = layers.GlobalAveragePool(name="pool")(layers.Concatenate(name="maps")(*maps))
+        halves = [Dense(5, activation=None, name=name)(joined) for name in ("first", "second")]
+        return layers.Concatenate(name="logits")(*halves)
+
+
+@dataclass(frozen=True)
+class BranchesConfig(Family):
+    def module(self):
+        return Branches(self)
+
+
+def test_branches_are_joined_by_their_channels():
+    config = cnn.ExperimentConfig(model=BranchesConfig(classes=10))
+    state = random_state(config)
+    session = onnxruntime.InferenceSession(graph.make_graph(state, config).SerializeToString())
+    probabilities: Any = session.run(None, {"images": images(3)})[0]
+    np.testing.assert_allclose(probabilities, cnn.predict(state, images(3)), atol=1e-5)
+
+
 def test_the_metadata_has_the_name_and_the_class_names():
     config = cnn.ExperimentConfig(name="mine", model=cnn.DenseConfig(features=(), classes=11))
     session = onnxruntime.InferenceSession(graph.make_graph(random_state(config), config).SerializeToString())
