@@ -53,7 +53,7 @@ ladder: data ## the numbers of docs/ladder.md; some hours on two cores, and it g
 	.venv/bin/python -m benchmarks.draw
 	.venv/bin/python -m benchmarks.readme
 
-tutorial: data ## docs/tutorial/tutorial.ipynb, made of the .py beside it and run; some minutes on two cores
+tutorial: data ## docs/tutorial/*.ipynb, made of the .py beside them and run; some minutes on two cores
 	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tutorial]'
 	rm -rf docs/tutorial/runs
 	.venv/bin/python docs/tutorial/build.py

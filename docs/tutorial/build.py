@@ -1,5 +1,6 @@
-"""python docs/tutorial/build.py: makes tutorial.ipynb of tutorial.py, and runs it. Needs the extra "tutorial"."""
+"""python docs/tutorial/build.py: makes a notebook of each .py beside it, and runs it. Needs the extra "tutorial"."""
 
+import sys
 from pathlib import Path
 
 import jupytext
@@ -8,10 +9,12 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 
-notebook = jupytext.read(HERE / "tutorial.py")
-for number, cell in enumerate(notebook.cells):
-    # Otherwise, they are drawn at random each time.
-    cell.id = f"cell-{number}"
-options = {"record_timing": False, "coalesce_streams": True, "timeout": None}
-NotebookClient(notebook, resources={"metadata": {"path": str(HERE)}}, **options).execute()
-nbformat.write(notebook, HERE / "tutorial.ipynb")
+OPTIONS = {"record_timing": False, "coalesce_streams": True, "timeout": None}
+
+for name in sys.argv[1:] or ("tutorial", "next"):
+    notebook = jupytext.read(HERE / f"{name}.py")
+    for number, cell in enumerate(notebook.cells):
+        # Otherwise, they are drawn at random each time.
+        cell.id = f"cell-{number}"
+    NotebookClient(notebook, resources={"metadata": {"path": str(HERE)}}, **OPTIONS).execute()
+    nbformat.write(notebook, HERE / f"{name}.ipynb")

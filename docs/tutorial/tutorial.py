@@ -427,5 +427,6 @@ image_plots.feature_maps(np.asarray(maps["conv2"][0]), "What the 64 kernels of c
 # * `python -m cnn look runs/tutorial --layer conv2 --image my.png` draws any layer's feature maps of your own picture,
 #   and the regions that support its predicted class.
 # * `python -m cnn evaluate runs/tutorial` reports which classes are confused, and whether confidence is calibrated.
+# * [The next notebook](next.ipynb) reads images row by row (순환 신경망) and finds garments in scenes (객체 인식).
 # * Change one thing and see: `cnn.ExperimentConfig(model=cnn.ModelConfig(dropout_rate=0.2))`, in another directory. The
 #   README shows how to write an experiment and how to compare several.

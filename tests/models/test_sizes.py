@@ -20,6 +20,7 @@ FAMILIES = {
     "efficientnet": cnn.EfficientNetConfig(features=(16, 24, 40), blocks=1),
     "vit": cnn.ViTConfig(blocks=1),
     "recurrent": cnn.RecurrentConfig(features=8),
+    "yolo": cnn.YoloConfig(blocks=(1,), features=4),
 }
 SIZES = [(8, 8, 1), (13, 11, 3), (28, 28, 1), (32, 32, 3), (96, 96, 3), (8, 96, 3)]
 
@@ -40,13 +41,14 @@ def test_every_shipped_family_is_here():
 @pytest.mark.parametrize("model", FAMILIES.values(), ids=FAMILIES)
 def test_a_family_traces_a_gradient_and_has_no_empty_layer(model, shape):
     state = abstract_state(_config(model, shape), 100)
-    batch = cnn.Batch(np.zeros((4, *shape), np.uint8), np.zeros(4, np.int32))
+    labels, outputs = (np.zeros((4, 2, 5), np.float32), 5 + 3) if model.task == "detection" else (np.zeros(4, int), 3)
+    batch = cnn.Batch(np.zeros((4, *shape), np.uint8), labels)
     gradients, _ = jax.eval_shape(jax.grad(train_loss, has_aux=True), state.params, state, batch)
     assert jax.tree.map(lambda leaf: leaf.shape, gradients) == jax.tree.map(lambda leaf: leaf.shape, state.params)
     rows = cnn.layer_table(state)
     sizes = [size for row in rows for size in (*row.input_shape[1:], *row.output_shape[1:])]
     assert sizes and all(isinstance(size, int) and size > 0 for size in sizes)
-    assert rows[-1].output_shape == (None, 3)
+    assert rows[-1].output_shape[-1] == outputs
 
 
 @pytest.mark.parametrize(
