@@ -123,11 +123,11 @@ def read_image(
 def reading(config: DataConfig, invert: bool | None = None) -> dict[str, Any]:
     """Returns the arguments of ``read_image`` with which a file is read as the images of a data set were.
 
-    Published images are light on dark, which an image's border decides; one's own are taken as they are.
+    Published images are light on dark, which an image's border decides; one's own, and scenes, are taken as they are.
     """
     if config.name == "images":
         return {"shape": config.image_shape, "invert": bool(invert), "resize": config.resize}
-    return {"shape": config.image_shape, "invert": invert}
+    return {"shape": config.image_shape, "invert": bool(invert) if config.scenes else invert}
 
 
 def decode_image(

@@ -43,6 +43,17 @@ BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 # Width of a figure in inches, that of a slide.
 WIDTH = 11.0
 
+PANELS = {
+    name: [(f"train_{name}", "training", "o-", BLUE), (f"val_{name}", "validation", "s-", VERMILLION)]
+    for name in ("loss", "accuracy")
+} | {
+    "mean average precision": [
+        ("val_map", "validation, IoU 0.5 to 0.95", "s-", VERMILLION),
+        ("val_map_50", "validation, IoU 0.5", "^-", GREEN),
+    ]
+}
+"""Panels of the learning curves: key in a row, label, line and colour of each curve."""
+
 MANY = 25
 """Classes of which a figure has no space for each name and number."""
 
@@ -55,10 +66,11 @@ def check(name: str, array: np.ndarray, axes: Sequence[str]) -> None:
 
 @styled
 def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
-    """Draws loss and accuracy by epoch, with their values at the best epoch.
+    """Draws loss and accuracy by epoch, and mean average precision if there is one; with values at the best epoch.
 
     Args:
-      history: a row per epoch with epoch, starting from 1, train_loss, train_accuracy, val_loss and val_accuracy.
+      history: a row per epoch with epoch, starting from 1, train_loss, train_accuracy, val_loss and val_accuracy; of a
+        detector with val_map and val_map_50, too.
       best_epoch: the epoch with the kept parameters.
 
     Raises:
@@ -68,17 +80,17 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Fi
     if best_epoch not in epochs:
         raise ValueError(f"best_epoch is {best_epoch}, but must be an epoch of the history: {epochs}")
     best = history[epochs.index(best_epoch)]
+    panels = [panel for panel in PANELS.items() if any(key in best for key, *_ in panel[1])]
     figure = Figure(figsize=(WIDTH, 5))
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for key, split, look in (("train", "training", "o-"), ("val", "validation", "s-")):
-            key, colour = f"{key}_{name}", BLUE if key == "train" else VERMILLION
+    for axes, (name, curves) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for key, label, look, colour in curves:
             values = [row[key] for row in history]
-            axes.plot(epochs, values, look, color=colour, markersize=4, label=f"{split}: {best[key]:.4f}")
+            axes.plot(epochs, values, look, color=colour, markersize=4, label=f"{label}: {best[key]:.4f}")
         axes.axvline(best_epoch, color=GREY, linestyle="--", zorder=1)
         title = f"At the best epoch, {best_epoch} (dashed)"
-        axes.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+        axes.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2 if len(panels) < 3 else 1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set(title=f"{name.capitalize()} by epoch", xlabel="epoch", ylabel=name)
+        axes.set(title=f"{name[0].upper()}{name[1:]} by epoch", xlabel="epoch", ylabel=name)
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     return figure
 

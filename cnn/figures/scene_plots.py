@@ -23,6 +23,9 @@ TRUE: dict[str, Any] = {"edgecolor": GREEN, "linestyle": (0, (4, 2)), "linewidth
 PREDICTED: dict[str, Any] = {"edgecolor": VERMILLION, "linewidth": 1.6}
 """Dashed above solid, so that equal boxes are both seen, and no colour is needed to tell them apart."""
 
+LOWEST = 0.3
+"""Score of a detection below which its box is not drawn."""
+
 IN_A_ROW = 8
 """Maximum number of mistakes of a kind."""
 
@@ -36,17 +39,17 @@ POINTS = 8
 @styled
 def scenes(
     images: np.ndarray,
-    truth: np.ndarray,
+    truth: np.ndarray | None,
     detections: Any,
     names: Sequence[str],
     title: str,
-    threshold: float = 0.3,
+    threshold: float = LOWEST,
 ) -> Figure:
     """Draws images with the true boxes, and the predicted ones with their classes and scores.
 
     Args:
       images: uint8 [N, H, W, 1] or [N, H, W, 3].
-      truth: true boxes and their classes, [N, M, 5]; M may be 0.
+      truth: true boxes and their classes, [N, M, 5]; M may be 0. None for the predicted boxes alone.
       detections: those of the images; None for the true boxes alone, which are then named.
       names: of the classes.
       title: title of the figure.
@@ -60,13 +63,14 @@ def scenes(
     axes.set_anchor("N")
     figure.set_figheight(figure.get_figheight() - 0.2)
     names = class_labels(names, TILE_NAME)
-    tiles = zip(axes.images, list(axes.patches), images, truth, strict=True)
+    true_rows = np.zeros((len(images), 0, 5)) if truth is None else truth
+    tiles = zip(axes.images, list(axes.patches), images, true_rows, strict=True)
     for number, (tile, frame, image, rows) in enumerate(tiles):
         rows = _true_rows(rows)
         true = _boxes_in_tile(rows[:, :4], image, tile)
         for box in true:
             _draw_box(axes, frame, box, **TRUE)
-        caption = f"{len(true) or 'no'} object{'' if len(true) == 1 else 's'}"
+        captions = [] if truth is None else [f"{len(true) or 'no'} object{'' if len(true) == 1 else 's'}"]
         if detections is None:
             _name_boxes(axes, frame, true, [names[int(label)] for label in rows[:, 4]], GREEN)
         else:
@@ -77,9 +81,9 @@ def scenes(
                 _draw_box(axes, frame, box, **PREDICTED)
             texts = [f"{names[detections.classes[number][index]]} {scores[index]:.2f}" for index in kept]
             _name_boxes(axes, frame, predicted, texts, VERMILLION)
-            caption += f", {len(kept) or 'none'} predicted"
-        write_below(axes, tile, caption, color="0.4")
-    boxes = {"true box": TRUE}
+            captions.append(f"{len(kept) or 'none'} predicted")
+        write_below(axes, tile, ", ".join(captions), color="0.4")
+    boxes = {} if truth is None else {"true box": TRUE}
     if detections is not None:
         boxes[f"predicted box, with class and score (at least {threshold:g})"] = PREDICTED
     _draw_legend(figure, boxes)

@@ -1,11 +1,12 @@
 """A layer of a run's best network for one image -> figures/look_*.png: its output, what explains it, its kernels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnn.config import ExperimentConfig
 from cnn.data.image_files import read_image, reading
 from cnn.errors import ConfigError
 from cnn.figures import explanation_plots, image_plots, kernel_plots, plots
@@ -15,6 +16,8 @@ from cnn.look.features import feature_maps
 from cnn.look.neighbours import neighbours_figure
 from cnn.look.reading import reading_figure
 from cnn.look.run_figures import figures_directory, initial_state, layer_kernel, layer_maps, write_figures
+from cnn.look.scene_figures import image_figures
+from cnn.look.subject import subject
 from cnn.models.recurrent import RecurrentConfig
 from cnn.models.vit import ViTConfig
 from cnn.resolution import model_class_names
@@ -73,19 +76,48 @@ def attention_figure(state: TrainState, image: np.ndarray, model: ViTConfig, sub
     return explanation_plots.attention(image, maps, model.patch_size, title)
 
 
+def _class_figures(
+    state: TrainState, config: ExperimentConfig, image: np.ndarray, subject: str, layer: str, run_dir: Path | None
+) -> dict[str, Callable[[], "Figure"]]:
+    """What draws the explanations of the class that an image [H, W, C] gets, and its neighbours in a run's images."""
+    names, model = model_class_names(config), config.model
+    probabilities = np.asarray(predict(state, image[None]))[0]
+    label = int(probabilities.argmax())
+    cam_layer = layer if len(next(row.output_shape for row in layer_table(state) if row.name == layer)) == 4 else None
+    explained = explain(state, image[None], np.array([label]), cam_layer)
+    title = f"{subject}: predicted as {shortened(names[label], 40)}, probability {probabilities[label]:.3f}"
+    drawings = {f"look_{layer}_attribution": lambda: explanations_figure(image, explained, 0, cam_layer, title)}
+    if isinstance(model, ViTConfig):
+        drawings["look_attention"] = lambda: attention_figure(state, image, model, subject)
+    if isinstance(model, RecurrentConfig):
+        drawings["look_reading"] = lambda: reading_figure(state, image, names, subject)
+    return drawings | (neighbours_figure(run_dir, config, state, image, layer, subject) if run_dir else {})
+
+
+def _scene_figures(state: TrainState, config: ExperimentConfig, image: np.ndarray, subject: str, *_: Any):
+    return image_figures(state, config, image, subject)
+
+
+TASK_FIGURES: dict[str, Callable[..., dict[str, Callable[[], "Figure"]]]] = {
+    "classification": _class_figures,
+    "detection": _scene_figures,
+}
+"""By task, the function of state, experiment, image, what that is called, layer, and the run of a file's image."""
+
+
 def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path | None = None) -> list[Path]:
     """Draws the output of a layer of a run's best network for an image, what explains the class, and its kernels.
 
     Args:
       run_dir: directory of the run.
       layer: its name; None for the last one that has pixels, or the last hidden one if none has.
-      file: an image file, as of ``read_image``; None for the first training image.
+      file: an image file, as of ``read_image``; None for the first training image, or of a detector a test scene.
       output: directory for the figures; None for the run's.
 
     Returns:
       The paths: maps, attribution, of a vision transformer the attention, of a file the training images that are
-      nearest to it in the layer's outputs, if they are there, and for a layer with a kernel its kernels and weights,
-      trained and untrained.
+      nearest to it in the layer's outputs, if they are there; of a detector, the boxes and objectness instead; and for
+      a layer with a kernel its kernels and weights, trained and untrained.
 
     Raises:
       UserError: there is no such run, layer or file, or the figures cannot be written.
@@ -97,26 +129,13 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     if layer not in (all_names := [row.name for row in layers]):
         raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(all_names)}")
     if file is None:
-        image, description = load_images(run_dir).train.images[0], "the first training image"
+        image, description = subject(config.model.task, load_images(run_dir))
     else:
         image, description = read_image(file, **reading(config.data)), printable(file.name)
+    maps, title = feature_maps(state, image[None]), description if file else description.capitalize()
     names = model_class_names(config)
-    probabilities = np.asarray(predict(state, image[None]))[0]
-    label, maps = int(probabilities.argmax()), feature_maps(state, image[None])
-    cam_layer = layer if maps[layer].ndim == 4 else None
-    explained = explain(state, image[None], np.array([label]), cam_layer)
-    subject = description if file else description.capitalize()
-    title = f"{subject}: predicted as {shortened(names[label], 40)}, probability {probabilities[label]:.3f}"
-    drawings = {
-        f"look_{layer}_maps": lambda: layer_figure(maps, layer, description, names),
-        f"look_{layer}_attribution": lambda: explanations_figure(image, explained, 0, cam_layer, title),
-    }
-    if isinstance(model := config.model, ViTConfig):
-        drawings["look_attention"] = lambda: attention_figure(state, image, model, subject)
-    if isinstance(config.model, RecurrentConfig):
-        drawings["look_reading"] = lambda: reading_figure(state, image, names, subject)
-    if file is not None:
-        drawings |= neighbours_figure(run_dir, config, state, image, layer, description)
+    drawings = {f"look_{layer}_maps": lambda: layer_figure(maps, layer, description, names)}
+    drawings |= TASK_FIGURES[config.model.task](state, config, image, title, layer, run_dir if file else None)
     if "kernel" in state.params.get(layer, {}):
         initial, origin = initial_state(config)
         untrained, trained = (layer_kernel(one, layers, layer) for one in (initial, state))

@@ -10,16 +10,17 @@ from cnn.config import ExperimentConfig
 from cnn.data.splits import Split, Splits
 from cnn.errors import DamagedError, RunDirError, UserError
 from cnn.figures import dynamics_plots, image_plots, kernel_plots, plots
+from cnn.look import scene_figures
 from cnn.look.dynamics import Dynamics, exemplars, run_dynamics
 from cnn.look.features import feature_maps
 from cnn.look.reading import reading_figure
+from cnn.look.subject import subject
 from cnn.models import layers as shipped_layers
 from cnn.models.recurrent import RecurrentConfig
 from cnn.resolution import korean_names, model_class_names
 from cnn.runs import derived, outputs, rundir
 from cnn.runs.result import Result, load_images
 from cnn.runs.transfer import apply_transfer
-from cnn.text import shortened
 from cnn.training.border import predict
 from cnn.training.state import TrainState, create_state
 from cnn.training.summary import LayerRow, flattened_pixels, layer_table
@@ -33,7 +34,7 @@ OUTPUT_HINT = "fix that, or name another directory with --output"
 FIGURES = (
     *("learning_curves.png", "sample.png", "model.png", "weights_histogram.png", "first_image.png"),
     *("kernels_*.png", "feature_maps_*.png", "probabilities.png", "dynamics.png"),
-    "reading.png",
+    *("reading.png", "scenes.png", "objectness.png"),
 )
 """Patterns of the names of a run's figures."""
 
@@ -123,12 +124,9 @@ def figures(
       kernels: as ``derived.read_kernels`` returns them; their figure is left out without them.
       dynamics: of the training images; their map is left out without them.
     """
-    names = model_class_names(config)
-    korean = korean_names(config.data)
-    train, test = splits.train, splits.test
-    layers = layer_table(result.state)
-    maps = feature_maps(result.state, train.images[:1])
-    description = f"the first training image ({shortened(names[train.labels[0]], 40)})"
+    names, layers = model_class_names(config), layer_table(result.state)
+    image, description = subject(config.model.task, splits, names)
+    maps = feature_maps(result.state, image[None])
 
     def draw_maps(layer):
         return lambda: image_plots.feature_maps(layer_maps(maps, layer), f"Feature maps of {layer} for {description}")
@@ -137,12 +135,23 @@ def figures(
     curves = {"learning_curves": lambda: plots.learning_curves(result.history, result.summary["best_epoch"])}
     return {
         **(curves if result.history else {}),
-        **({"dynamics": lambda: _cartography(dynamics, train, names)} if dynamics else {}),
-        "sample": lambda: image_plots.sample(train.images[:20], train.labels[:20], names, korean),
+        **TASK_FIGURES[config.model.task](config, result, splits, dynamics),
         "model": lambda: plots.model_diagram(layers),
         **_kernel_figures(config, result, layers, kernels),
-        "first_image": lambda: image_plots.image(train.images[0], f"{description[0].upper()}{description[1:]}"),
         **{f"feature_maps_{layer.name}": draw_maps(layer.name) for layer in layers if _has_maps(layer)},
+    }
+
+
+def _class_figures(
+    config: ExperimentConfig, result: Result, splits: Splits, dynamics: Dynamics | None
+) -> dict[str, Callable[[], "Figure"]]:
+    """What draws the figures of a classifier's run besides those of any network."""
+    names, (train, _, test) = model_class_names(config), splits
+    image, description = subject("classification", splits, names)
+    return {
+        **({"dynamics": lambda: _cartography(dynamics, train, names)} if dynamics else {}),
+        "sample": lambda: image_plots.sample(train.images[:20], train.labels[:20], names, korean_names(config.data)),
+        "first_image": lambda: image_plots.image(image, f"{description[0].upper()}{description[1:]}"),
         **(
             {"reading": lambda: reading_figure(result.state, test.images[0], names, "The first test image")}
             if isinstance(config.model, RecurrentConfig)
@@ -154,9 +163,17 @@ def figures(
     }
 
 
+TASK_FIGURES: dict[str, Callable[..., dict[str, Callable[[], "Figure"]]]] = {
+    "classification": _class_figures,
+    "detection": scene_figures.run_figures,
+}
+"""By task, the function of experiment, result, images and training dynamics."""
+
+
 def _has_maps(layer: LayerRow) -> bool:
-    """Whether a layer's maps are drawn with the run's figures: a convolution, or a block of one's own with pixels."""
-    return layer.kind == "Conv" or (not hasattr(shipped_layers, layer.kind) and len(layer.output_shape) == 4)
+    """Whether a layer's maps are drawn with the run's figures: a convolution, or a block with parameters and pixels."""
+    is_block = layer.parameters > 0 and not hasattr(shipped_layers, layer.kind)
+    return layer.kind == "Conv" or (is_block and len(layer.output_shape) == 4)
 
 
 def _kernel_figures(

@@ -22,6 +22,7 @@ from cnn.devices.processes import is_primary
 from cnn.devices.sharding import on_one_device
 from cnn.errors import ConfigError, first_cause, install_command
 from cnn.look.features import feature_maps
+from cnn.look.subject import subject
 from cnn.runs import rundir
 from cnn.runs.files import replacing
 from cnn.serialization import config_fields
@@ -42,7 +43,7 @@ class Epoch(NamedTuple):
     weights: dict[str, np.ndarray]
     """The parameters used in evaluation, as "conv1/kernel"; {} without a state."""
     images: dict[str, bytes]
-    """PNG files: the kernels of the first convolution, and its feature maps for the first training image."""
+    """PNG files: the kernels of the first convolution, and its feature maps for an image."""
 
 
 class Tracker(NamedTuple):
@@ -107,10 +108,11 @@ def tracked(
 
     @cache
     def first_image():
-        return (load_data(config.data) if splits is None else splits).train.images[:1].copy()
+        image, description = subject(config.model.task, load_data(config.data) if splits is None else splits)
+        return image[None].copy(), description
 
     def write(row, state):
-        tracker.write(config, run_dir, _epoch(row, state, first_image()))
+        tracker.write(config, run_dir, _epoch(row, state, *first_image()))
 
     def track(row, state):
         nonlocal started
@@ -128,17 +130,19 @@ def tracked(
             guarded(tracker.end, run_dir, finished)
 
 
-def _epoch(row: dict[str, Any], state: TrainState | None, image_1xHxWxC: np.ndarray) -> Epoch:
-    """Returns what the tracker receives, from a row, the state after the epoch and an image, uint8 [1, H, W, C]."""
+def _epoch(row: dict[str, Any], state: TrainState | None, image_1xHxWxC: np.ndarray, description: str) -> Epoch:
+    """Returns what the tracker receives, from a row, the state after the epoch, an image and what that is called."""
     grouped = {f"{split}_{name}": f"{name}/{split}" for split in ("train", "val") for name in ("loss", "accuracy")}
     metrics = {grouped.get(name, name): float(value) for name, value in row.items() if name != "epoch"}
     if state is None:
         return Epoch(row["epoch"], metrics, {}, {})
     weights: Any = flatten_dict(jax.device_get(state.params), sep="/")
-    return Epoch(row["epoch"], metrics, weights, _images(state, image_1xHxWxC, f"after epoch {row['epoch']}"))
+    return Epoch(
+        row["epoch"], metrics, weights, _images(state, image_1xHxWxC, description, f"after epoch {row['epoch']}")
+    )
 
 
-def _images(state: TrainState, image_1xHxWxC: np.ndarray, when: str) -> dict[str, bytes]:
+def _images(state: TrainState, image_1xHxWxC: np.ndarray, description: str, when: str) -> dict[str, bytes]:
     """Draws the kernels and feature maps of the first convolution, if the network has one."""
     from cnn.figures import image_plots, kernel_plots
 
@@ -149,7 +153,7 @@ def _images(state: TrainState, image_1xHxWxC: np.ndarray, when: str) -> dict[str
     figures = {
         f"kernels/{first}": kernel_plots.kernels(np.asarray(kernels), f"Kernels of {first}, {when}"),
         f"maps/{first}": image_plots.feature_maps(
-            np.asarray(maps), f"Feature maps of {first} for the first training image, {when}"
+            np.asarray(maps), f"Feature maps of {first} for {description}, {when}"
         ),
     }
     images = {}
