@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -183,7 +183,8 @@ def _draw(config: ExperimentConfig, run_dir: Path, result: Any, splits: Splits |
     draw_figures(run_dir, config, result, splits)
     # The run has released its directory, and another may have taken its place meanwhile.
     if rundir.read_result(run_dir) == result.summary:
-        keep_reference(run_dir, result.state, splits)
+        if config.model.task == "classification":
+            keep_reference(run_dir, result.state, splits)
         seconds = {**result.summary["seconds"], "figures": time.perf_counter() - start}
         # If it is killed before there is a new one, the same command writes it.
         with contextlib.suppress(OSError):
@@ -228,10 +229,12 @@ def device_name(devices: Any) -> str:
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """Returns an epoch's numbers on a line that fits into 80 columns."""
+    score = f"accuracy {row['train_accuracy']:.4f} (val {row['val_accuracy']:.4f})"
+    if "val_map" in row:
+        score = f"val mAP {row['val_map']:.4f} (IoU 0.5 {row['val_map_50']:.4f})"
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
-        f"loss {row['train_loss']:.4f} (val {row['val_loss']:.4f})  "
-        f"accuracy {row['train_accuracy']:.4f} (val {row['val_accuracy']:.4f})  {row['seconds']:.1f} s"
+        f"loss {row['train_loss']:.4f} (val {row['val_loss']:.4f})  {score}  {row['seconds']:.1f} s"
     )
 
 
@@ -259,19 +262,26 @@ def progress(epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def result_table(summary: dict[str, Any]) -> str:
     """Returns the result of a run as a small table."""
-    rule = "-" * 34
     sets = {"val": "validation", "test": "test", "tta_test": "test, TTA"}
-    numbers = "".join(
-        f"{title:12}{summary[f'{name}_loss']:>10.4f}{summary[f'{name}_accuracy']:>12.4f}\n"
-        for name, title in sets.items()
-        if f"{name}_loss" in summary
-    )
+    heads = {"loss": "loss", "accuracy": "accuracy", "map": "mAP", "map_50": "mAP 0.5"}
+    heads = {name: head for name, head in heads.items() if any(f"{key}_{name}" in summary for key in sets)}
+    widths = [10, *[12] * (len(heads) - 1)]
+    rule = "-" * (12 + sum(widths))
+
+    def line(title: str, cells: Iterable[str]) -> str:
+        return f"{title:12}{''.join(f'{cell:>{width}}' for cell, width in zip(cells, widths, strict=True))}".rstrip()
+
+    def cells(name: str) -> list[str]:
+        values = [summary.get(f"{name}_{head}") for head in heads]
+        return ["" if value is None else f"{value:.4f}" for value in values]
+
+    numbers = "".join(f"{line(title, cells(name))}\n" for name, title in sets.items() if f"{name}_loss" in summary)
     seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in summary["seconds"].items())
     origin = f"best epoch {summary['best_epoch']} of {summary['stopped_epoch']}"
     if "imported" in summary:
         origin = f"imported from {summary['imported']['file']}"
     return (
-        f"\n{'':12}{'loss':>10}{'accuracy':>12}\n{rule}\n"
+        f"\n{line('', heads.values())}\n{rule}\n"
         f"{numbers}{rule}\n"
         f"{origin}, {summary['params']:,} parameters\n"
         f"seconds: {seconds}"

@@ -57,22 +57,27 @@ def predict(
     pretrained: bool = False,
     json: bool = False,
     invert: Literal["auto", "yes", "no"] = "auto",
+    output: Path | None = None,
+    threshold: float | None = None,
     experiment: str | None = None,
 ) -> None:
-    """Classify image files with the best network of a run; exit status 2, after all others, if one cannot be read.
+    """Classify image files, or find what is in them, with a run's best network; exit status 2 if one cannot be read.
 
     Args:
         files: RUN_DIR FILE..., the run and PNG, JPEG, WebP, BMP, GIF or TIFF files, or directories of them; - for
             standard input. With --pretrained, FILE... alone.
         pretrained: Classify with the network that ships, trained on Fashion-MNIST, in place of a run's.
-        json: Print a JSON object for each.
-        invert: Whether to invert dark and light; auto decides by each image's border, as the data is light on dark.
+        json: Print a JSON object for each; of a detector, an array in COCO's result format.
+        invert: Whether to invert dark and light; auto decides by each image's border, as the data is light on dark, but
+            inverts nothing for a detector of scenes.
+        output: Of a detector, directory for pictures of the files with their boxes. Default: none are drawn.
+        threshold: Of a detector, least score of a box. Default: the best one that evaluate has found, else 0.3.
         experiment: Module that defines the run's network if it is one's own, such as experiments.mine.
     """
     import_family(experiment)
     from cnn.data.image_files import FORMATS, image_files
     from cnn.runs.outputs import is_run
-    from cnn.trust.prediction import predict_files
+    from cnn.trust.prediction import predict_run
 
     usage = "python -m cnn predict RUN_DIR FILE..., or predict --pretrained FILE..."
     if pretrained and experiment is not None:
@@ -87,8 +92,9 @@ def predict(
     unread = 0
     paths = image_files(images)
     inverted = {"auto": None, "yes": True, "no": False}[invert]
-    for line, is_read in predict_files(run_dir, paths, inverted, json, note):
-        print(line, flush=True)
+    for line, is_read in predict_run(run_dir, paths, inverted, json, note, output=output, threshold=threshold):
+        if line:
+            print(line, flush=True)
         unread += not is_read
     if unread:
         which = f"{unread} of the {len(paths)}" if len(paths) > 1 else "the file"
@@ -104,7 +110,9 @@ def evaluate(
     output: Path | None = None,
     experiment: str | None = None,
 ) -> None:
-    """Evaluate the best network of a run: accuracy, confusion, calibration; writes evaluation.json and figures.
+    """Evaluate the best network of a run, as its task is; writes evaluation.json and figures.
+
+    Of a classifier accuracy, confusion, calibration; of a detector average precision, what is confused and missed.
 
     Args:
         run_dir: Directory of the run.
@@ -126,12 +134,12 @@ def evaluate(
 
         print(evaluate_unknown(run_dir, output))
         return
-    from cnn.look import evaluation
+    from cnn.look import evaluations
     from cnn.look.run_figures import OUTPUT_HINT, figures_directory, write_figures
     from cnn.runs import outputs, rundir
     from cnn.trust import robustness
 
-    module, kind = (robustness, "robustness") if robust else (evaluation, "evaluation")
+    module, kind = (robustness, "robustness") if robust else (evaluations, "evaluation")
     directory, file = figures_directory(run_dir, output, module.FIGURES), (output or run_dir) / f"{kind}.json"
     if file.parent.is_dir():
         outputs.check_file(file, kind, [run_dir])
@@ -139,8 +147,8 @@ def evaluate(
     if robust:
         values, drawings = robustness.evaluate_run(run_dir, robust_images, lambda line: print(line, flush=True))
     else:
-        values, drawings = evaluation.evaluate_run(run_dir)
-        print(evaluation.format_evaluation(values), flush=True)
+        values, drawings, text = evaluations.evaluate_run(run_dir)
+        print(text, flush=True)
     figures = write_figures(directory, drawings)
     rundir.write_json(file, values, OUTPUT_HINT)
     print(f"\nwrote {file}", *figures, sep="\n")
@@ -180,11 +188,14 @@ def labels(run_dir: Path, /, folds: int = 5, output: Path | None = None, experim
     import_family(experiment)
     from cnn.report.review import labels_directory, write_labels
     from cnn.runs import rundir
+    from cnn.training.tasks import require_task
     from cnn.trust.folds import FOLDS
     from cnn.trust.suspects import format_findings
 
     require(FOLDS.holds(folds), "folds", folds, FOLDS.allowed)
-    enable_onednn_bfloat16(rundir.read_description(run_dir)["config"])
+    config = rundir.read_description(run_dir)["config"]
+    require_task(config, "classification", "labels")
+    enable_onednn_bfloat16(config)
     directory = labels_directory(run_dir, output)
     print(f"{folds} trainings, in {printable(directory)}", flush=True)
     try:

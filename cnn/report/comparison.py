@@ -13,17 +13,22 @@ from cnn.resolution import dataset_name
 from cnn.runs import outputs, rundir
 from cnn.serialization import config_fields
 from cnn.text import printable
+from cnn.training.tasks import require_task
 
 
 def write_comparison(run_dirs: Sequence[Path], output: Path = Path("comparison.html")) -> Path:
     """Writes a page that compares runs with the first of them, and returns its path.
 
     Raises:
-      UserError: a directory holds no finished run, or the runs use different data, or the page cannot be written.
+      UserError: a directory holds no finished run, or a detector's, or the runs use different data, or the page cannot
+        be written.
       DamagedError: a checkpoint is damaged.
     """
     labels = run_labels(run_dirs)
-    digests = [rundir.read_description(run_dir)["data_sha256"] for run_dir in run_dirs]
+    descriptions = [rundir.read_description(run_dir) for run_dir in run_dirs]
+    for description in descriptions:
+        require_task(description["config"], "classification", "a report of several runs")
+    digests = [description["data_sha256"] for description in descriptions]
     for run_dir, digest in zip(run_dirs, digests, strict=True):
         if digest != digests[0]:
             raise RunDirError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter, time
 from typing import Any
 
+import jax
 import numpy as np
 
 from cnn.config import ExperimentConfig
@@ -16,12 +17,14 @@ from cnn.devices.processes import allreduce_max, is_primary
 from cnn.devices.sharding import on_one_device
 from cnn.errors import UserError, first_cause
 from cnn.look.tracking import Track
+from cnn.report.curves import charts, curves
 from cnn.report.live_parts import Progress, Subject, cards, kernels_section, later_section, mistakes_section
+from cnn.report.live_scenes import scenes_section
 from cnn.report.page import UPLOT, escaped, fill_template, render_page
 from cnn.resolution import dataset_name, korean_names, model_class_names
 from cnn.runs import rundir
 from cnn.text import printable, reason
-from cnn.training.border import predict
+from cnn.training.border import detect, predict
 from cnn.training.early_stopping import should_stop
 from cnn.training.state import TrainState
 from cnn.training.summary import first_convolution, layer_table
@@ -160,10 +163,23 @@ def kernels(state: TrainState, epoch: int) -> str:
 
 
 def mistakes(subject: Subject | None, state: TrainState, epoch: int) -> str:
-    """Returns the section on the mistakes, HTML; of a run that is too short for them, a sentence."""
+    """Returns the section on the mistakes, or of a detector on scenes, HTML; of a run too short for it, a sentence."""
+    title, section = SECTIONS[state.spec.task.name]
     if subject is None:
-        return later_section(round(INTERVAL * PREPARATION))
+        return later_section(round(INTERVAL * PREPARATION), title)
+    return section(subject, state, epoch)
+
+
+def _class_mistakes(subject: Subject, state: TrainState, epoch: int) -> str:
     return mistakes_section(subject, np.asarray(predict(state, subject.images)), epoch)
+
+
+def _scenes(subject: Subject, state: TrainState, epoch: int) -> str:
+    return scenes_section(subject, jax.device_get(detect(state, subject.images)), epoch)
+
+
+SECTIONS = {"classification": ("Mistakes", _class_mistakes), "detection": ("Scenes", _scenes)}
+"""By task, the title of the section, and what writes it."""
 
 
 def render(run_dir: Path, progress: Progress, state: str, words: str, wait: float) -> str:
@@ -180,13 +196,6 @@ def render(run_dir: Path, progress: Progress, state: str, words: str, wait: floa
     history, now = progress.history, time()
     epoch, epochs = len(history), config.train.epochs
     report = f' <a href="{rundir.REPORT}">{rundir.REPORT}</a> has the result, as soon as it is written.'
-    curves = {
-        measure: [
-            {"label": title, "values": [round(row[f"{split}_{measure}"], 6) for row in history]}
-            for split, title in (("train", "training"), ("val", "validation"))
-        ]
-        for measure in ("loss", "accuracy")
-    }
     body = fill_template(
         "live.html",
         name=escaped(config.name),
@@ -197,13 +206,14 @@ def render(run_dir: Path, progress: Progress, state: str, words: str, wait: floa
         epochs=epoch if state == "finished" else epochs,
         written=datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         cards=cards(config, progress, state),
+        charts=charts(history),
         looks=progress.looks,
         interval=INTERVAL,
         uplot=UPLOT,
         credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean_names(config.data) else "",
     )
     data = {
-        "curves": {"all": {"epochs": [row["epoch"] for row in history], "best": progress.stopper.best_epoch, **curves}},
+        "curves": {"all": curves(history, progress.stopper.best_epoch)},
         "live": {"state": state, "written": now, "wait": history[-1]["seconds"] + wait},
     }
     return render_page(f"Epoch {epoch} of {epochs}: {config.name}", body, data, "charts.js", "live.js")

@@ -73,11 +73,11 @@ def kernels_section(kernel_HxWxCxF: np.ndarray, epoch: int) -> str:
     )
 
 
-def later_section(seconds: int) -> str:
-    """Returns the section of a run that has no mistakes on its page yet, HTML."""
+def later_section(seconds: int, what: str = "Mistakes") -> str:
+    """Returns the section of a run that has no mistakes, or scenes, on its page yet, HTML."""
     return (
-        '<section aria-labelledby="mistakes-title"><h2 id="mistakes-title">Mistakes</h2>'
-        f'<p class="muted">Mistakes are shown here after {seconds} seconds of training, when finding them takes less '
+        f'<section aria-labelledby="mistakes-title"><h2 id="mistakes-title">{what}</h2>'
+        f'<p class="muted">{what} are shown here after {seconds} seconds of training, when finding them takes less '
         "than 1 % of the time. The report of the run has them in any case.</p></section>"
     )
 
@@ -120,16 +120,22 @@ def cards(config: ExperimentConfig, progress: Progress, state: str) -> str:
     best = history[progress.stopper.best_epoch - 1]
     an_epoch = float(np.mean([row["seconds"] for row in history[-RECENT:]]))
     left, patience = config.train.epochs - len(history), max(config.train.patience, 1)
-    monitor = config.train.monitor.replace("val_", "validation ").replace("_", " ")
+    monitor = config.train.monitor.replace("val_", "validation ").replace("_", " ").replace(" map", " mAP")
     ended = state == "finished" or not left or should_stop(progress.stopper, patience)
+    score = f"accuracy {percent(best['val_accuracy'])}"
+    measured = {}
+    if "val_map" in latest:
+        score = f"mAP {percent(best['val_map'])}"
+        measured = {"Validation mAP": (percent(latest["val_map"]), f"at IoU 0.5 {percent(latest['val_map_50'])}")}
     texts = {
         "Epochs": (f"{len(history)} of {config.train.epochs}", "trained" if ended else f"at most {left} left"),
         "Time left": (duration(left * an_epoch), f"at most, at {an_epoch:.1f} s an epoch"),
+        **measured,
         "Validation accuracy": (percent(latest["val_accuracy"]), f"training {percent(latest['train_accuracy'])}"),
         "Validation loss": (f"{latest['val_loss']:.4f}", f"training {latest['train_loss']:.4f}"),
         "Best epoch": (
             best["epoch"],
-            f"by {monitor}: loss {best['val_loss']:.4f}, accuracy {percent(best['val_accuracy'])}",
+            f"by {monitor}: loss {best['val_loss']:.4f}, {score}",
         ),
         "Early stopping": (f"{progress.stopper.epochs_since} of {patience}", "epochs without improvement"),
     }

@@ -1,11 +1,9 @@
 """A run directory -> one self-contained HTML page: results, learning curves, errors, calibration, layer explorer.
 
-This module has the content of the page, ``page`` its HTML, and ``explorer`` its images and layers.
+This module has the content of a classifier's page, ``scene_page`` that of a detector's, ``run_parts`` what both have,
+``page`` the HTML, and ``explorer`` images and layers.
 """
 
-import io
-import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +11,23 @@ import numpy as np
 
 from cnn.config import ExperimentConfig
 from cnn.data.splits import Splits
-from cnn.errors import RunDirError
 from cnn.look.batches import probabilities
 from cnn.look.scores import MANY, calibrated
 from cnn.report.classes import class_table, confusion_note, confusion_table, most_mistaken
+from cnn.report.curves import curves
 from cnn.report.explanations import explanations_section
 from cnn.report.explorer import explorer_data
-from cnn.report.page import UPLOT, escaped, fill_template, percent, picture_url, render_page, table
+from cnn.report.page import UPLOT, escaped, fill_template, percent, render_page
 from cnn.report.robustness import robustness_section
+from cnn.report.run_parts import (
+    CHOSEN_BY,
+    class_cards,
+    config_table,
+    epoch_table,
+    figures_section,
+    machine_tables,
+)
+from cnn.report.scene_page import scene_page
 from cnn.report.svg import reliability_svg
 from cnn.report.unknown import mark_unlike, unknown_section
 from cnn.resolution import dataset_name, korean_names, model_class_names, resolve_as
@@ -29,40 +36,8 @@ from cnn.runs.result import Result, load_images, load_result
 from cnn.serialization import config_fields
 from cnn.text import printable
 
-FIGURE_BYTES = 700_000
-"""Maximum size of all figures in a page."""
-
-_FIGURES = {
-    "learning_curves": "Loss and accuracy by epoch, on the training and the validation images",
-    "dynamics": "The map of training images: mean and spread of their label's probability over the epochs",
-    "sample": "Twenty training images with their classes",
-    "model": "The layers of the network with their shapes and parameters",
-    "weights_histogram": "Histogram of the weights of the first layer, untrained and trained",
-    r"kernels_(\w+)_(trained|untrained)": r"Kernels of \1, \2",
-    r"kernels_(\w+)_by_epoch": r"Kernels of \1 that training changed most, by epoch",
-    "first_image": "The first training image",
-    r"feature_maps_(\w+)": r"Feature maps of \1 for the first training image",
-    "probabilities": "Six test images with their class probabilities",
-    "confusion_matrix": "Confusion matrix",
-    "reliability": "Reliability diagram: accuracy by confidence",
-    "top_losses": "The test images with the highest loss",
-    "embedding": "t-SNE of the outputs of the last hidden layer for test images",
-    "robustness": "Accuracy and calibration error on corrupted images by severity, and accuracy on attacked images",
-    "corruptions": "A test image under each corruption, at severities 1, 3 and 5",
-}
-"""Captions of the figures by a pattern of their file names, in the order in which they are shown; others follow."""
-
 RETRY_HINT = "fix that, and run the same command again"
 """How to fix a page that cannot be written."""
-
-
-CHOSEN_BY = {
-    "val_loss": "lowest validation loss",
-    "val_accuracy": "highest validation accuracy",
-    "val_balanced_accuracy": "highest balanced accuracy of the validation images",
-    "val_macro_f1": "highest macro F1 of the validation images",
-}
-"""How the best epoch was chosen, by what the run monitored."""
 
 
 class EvaluatedRun(NamedTuple):
@@ -95,9 +70,9 @@ def write_report(run_dir: Path, output: Path | None = None, splits: Splits | Non
       UserError: the directory holds no finished run, or its images are missing, or the page cannot be written.
       DamagedError: the checkpoint is damaged.
     """
-    rundir.read_description(run_dir)
+    page = PAGES[rundir.read_description(run_dir)["config"].model.task]
     output = outputs.check_file(output or run_dir / rundir.REPORT, "page", [run_dir])
-    rundir.write_text(output, run_page(evaluate_test(run_dir, splits)), RETRY_HINT)
+    rundir.write_text(output, page(run_dir, splits), RETRY_HINT)
     return output
 
 
@@ -114,10 +89,15 @@ def evaluate_test(run_dir: Path, splits: Splits | None = None) -> EvaluatedRun:
     return EvaluatedRun(run_dir, rundir.read_description(run_dir), config, result, splits, predicted)
 
 
+def class_page(run_dir: Path, splits: Splits | None) -> str:
+    """Returns the page of a classifier's run, with its images, or None for those of its configuration."""
+    return run_page(evaluate_test(run_dir, splits))
+
+
 def run_page(run: EvaluatedRun) -> str:
-    """Returns the page of one run."""
+    """Returns the page of one classifier's run."""
     config, result, test = run.config, run.result, run.splits.test
-    figures, names = _figures(run.run_dir), model_class_names(config)
+    figures, names = figures_section(run.run_dir), model_class_names(config)
     korean = korean_names(config.data)
     val = probabilities(result.state, run.splits.val.images)
     values, bins = calibrated(val, run.splits.val.labels, run.probabilities, test.labels, names)
@@ -128,20 +108,12 @@ def run_page(run: EvaluatedRun) -> str:
     fields = config_fields(config)
     defaults = config_fields(resolve_as(ExperimentConfig(model=type(config.model)()), config))
     changed = sum(value != defaults[name] for name, value in fields.items())
-    epochs = [row["epoch"] for row in result.history]
-    curves = {
-        measure: [
-            {"label": title, "values": [row[f"{split}_{measure}"] for row in result.history]}
-            for split, title in (("train", "training"), ("val", "validation"))
-        ]
-        for measure in ("loss", "accuracy")
-    }
     data = {
         "classes": names,
         "korean": [*korean, *[""] * (len(names) - len(korean))] if korean else None,
         "confusion": confusion,
         "shown": shown,
-        "curves": {"all": {"epochs": epochs, "best": result.summary["best_epoch"], **curves}},
+        "curves": {"all": curves(result.history, result.summary["best_epoch"])},
         "explorer": explorer.data,
     }
     confused = values["most_confused"][:3]
@@ -154,13 +126,13 @@ def run_page(run: EvaluatedRun) -> str:
         val_images=f"{len(run.splits.val.labels):,}",
         test_images=f"{len(test.labels):,}",
         figures_link=' <a href="#figures">Figures</a>' if figures else "",
-        cards=_cards(result, values),
+        cards=class_cards(result.summary, values),
         changed=f"{changed} of {len(fields)} fields differ from the defaults" if changed else "all defaults",
-        config=_config_table(fields, defaults),
-        machine=_machine_tables(run.description, result.summary["seconds"]),
+        config=config_table(fields, defaults),
+        machine=machine_tables(run.description, result.summary["seconds"]),
         best_epoch=result.summary["best_epoch"],
         chosen_by=CHOSEN_BY[config.train.monitor],
-        epochs=_epoch_table(result.history, result.summary["best_epoch"]),
+        epochs=epoch_table(result.history, result.summary["best_epoch"]),
         confusion=confusion_table(confusion, [names[label] for label in shown]),
         confusion_note=confusion_note(len(names)),
         order=" The classes with the lowest F1 come first." if len(names) > MANY else "",
@@ -193,104 +165,5 @@ def run_page(run: EvaluatedRun) -> str:
     )
 
 
-def _figures(run_dir: Path) -> str:
-    """The section with the run's figures, scaled down; empty without figures."""
-    from PIL import Image
-
-    files = rundir.own_directory(run_dir, rundir.FIGURES).glob("*.png")
-    files = [file for *_, file in sorted((*_figure_caption(file.stem), file) for file in files)]
-    if not files:
-        return ""
-    for width in (1500, 1000, 600):
-        encoded = []
-        for file in files:
-            try:
-                with Image.open(file) as image:
-                    picture = image.convert("RGB")
-            except (OSError, Image.DecompressionBombError) as error:
-                raise RunDirError(
-                    f"{file} is not a readable picture; python -m cnn look {run_dir} draws it again"
-                ) from error
-            picture.thumbnail((width, 4 * width))
-            content = io.BytesIO()
-            picture.save(content, "WEBP", quality=80)
-            encoded.append((file.stem, picture.size, content.getvalue()))
-        if sum(len(content) for *_, content in encoded) <= FIGURE_BYTES:
-            break
-    elements = []
-    for name, (width, height), content in encoded:
-        text = escaped(_figure_caption(name)[1])
-        elements.append(
-            f'<figure><img src="{picture_url(content)}" width="{width}" height="{height}" alt="{text}" loading="lazy">'
-            f"<figcaption>{text}</figcaption></figure>"
-        )
-    return (
-        '<section id="figures" aria-labelledby="figures-title"><h2 id="figures-title">Figures</h2>'
-        f'<div class="figures">{"".join(elements)}</div></section>'
-    )
-
-
-def _figure_caption(name: str) -> tuple[int, str]:
-    """The position of a figure among the others, and its caption."""
-    for position, (pattern, caption) in enumerate(_FIGURES.items()):
-        if match := re.fullmatch(pattern, name):
-            return position, match.expand(caption)
-    return len(_FIGURES), name.replace("_", " ").capitalize()
-
-
-def _cards(result: Result, values: dict[str, Any]) -> str:
-    summary = result.summary
-    low, high = values["accuracy_interval"]
-    cards = {
-        "Test accuracy": (percent(values["accuracy"]), f"95 % interval {percent(low)} to {percent(high)}"),
-        "Test loss": (f"{summary['test_loss']:.4f}", "nats per image"),
-        "Validation loss": (f"{summary['val_loss']:.4f}", f"accuracy {percent(summary['val_accuracy'])}"),
-        "Best epoch": (summary["best_epoch"], f"of {summary['stopped_epoch']} trained"),
-        "Parameters": (f"{summary['params']:,}", "trainable values"),
-        "Seconds": (
-            f"{sum(summary['seconds'].values()):,.0f}",
-            f"{summary['seconds'].get('train', 0):,.0f} in training",
-        ),
-    }
-    if "tta_test_accuracy" in summary:
-        cards["Test accuracy, TTA"] = (percent(summary["tta_test_accuracy"]), "mean over each image and its variants")
-    lines = (f"<div><dt>{name}</dt><dd>{text}<small>{note}</small></dd></div>" for name, (text, note) in cards.items())
-    return f'<dl class="cards">{"".join(lines)}</dl>'
-
-
-def _config_table(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    def row(name: str, value: Any) -> Sequence[str]:
-        if value == defaults[name]:
-            return f"<code>{escaped(name)}</code>", escaped(value), ""
-        changed = f'<span class="changed">{escaped(value)}</span>'
-        return f"<code>{escaped(name)}</code>", changed, escaped(defaults[name])
-
-    return table(("field", "value", "default, if different"), (row(*item) for item in fields.items()), words=True)
-
-
-def _machine_tables(description: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
-    tables = {
-        "Machine": description["devices"],
-        "Versions": description["versions"],
-        "Seconds": {phase: f"{value:.1f}" for phase, value in seconds.items()},
-        "Data": {"SHA-256": description["data_sha256"]},
-    }
-    return "".join(
-        table((), ((escaped(name), escaped(value)) for name, value in values.items()), caption, words=True)
-        for caption, values in tables.items()
-    )
-
-
-def _epoch_table(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
-    keys = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
-    heads = ("epoch", *(key.replace("_", " ") for key in keys), "learning rate", "seconds")
-    rows = (
-        (
-            f"{row['epoch']}{' (best)' if row['epoch'] == best_epoch else ''}",
-            *(f"{row[key]:.4f}" for key in keys),
-            f"{row['learning_rate']:.2g}",
-            f"{row['seconds']:.1f}",
-        )
-        for row in history
-    )
-    return f'<div class="scroll">{table(heads, rows)}</div>'
+PAGES = {"classification": class_page, "detection": scene_page}
+"""By task."""

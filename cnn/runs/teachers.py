@@ -12,6 +12,7 @@ from cnn.runs.checkpoint import load_best
 from cnn.runs.derived import derived_digest
 from cnn.runs.digests import bytes_digest, json_digest, leaf_digests
 from cnn.training.state import TrainState
+from cnn.training.tasks import require_task
 
 
 def load_teachers(config: ExperimentConfig, run_dir: Path | None = None) -> tuple[tuple[TrainState, ...], str]:
@@ -31,6 +32,7 @@ def load_teachers(config: ExperimentConfig, run_dir: Path | None = None) -> tupl
     teachers, lines = [], []
     for source in config.distill.teacher:
         state, other = load_best(source)
+        require_task(other, config.model.task, f"--distill.teacher {source!r}")
         for name in ("image_shape", "class_names"):
             expected, actual = getattr(config.data, name), getattr(other.data, name)
             if expected != actual:

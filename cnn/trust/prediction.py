@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from cnn.config import ExperimentConfig
 from cnn.data.image_files import DecodedImage, decode_image, reading
 from cnn.errors import DataError
 from cnn.exchange.exporting import load_pretrained
 from cnn.resolution import model_class_names
 from cnn.rules import YES_NO, checked, optional
+from cnn.runs import rundir
 from cnn.runs.checkpoint import load_best
 from cnn.text import printable
+from cnn.training.tasks import require_task
+from cnn.trust.detections import detect_files
 from cnn.trust.reference import Novelty, embed, find_reference, layers, novelty, read_reference
 
 BATCH = 128
@@ -72,6 +76,41 @@ def predict_files(
                 near = None if unlike is None else Novelty(*(values[row] for values in unlike))
                 line = _line(path, result, probabilities[row], near, names, as_json)
                 yield line, not isinstance(result, DataError)
+
+
+def predict_run(
+    run_dir: Path | None,
+    files: Sequence[Path],
+    invert: bool | None,
+    as_json: bool,
+    say: Callable[[str], Any],
+    **of_detectors: Any,
+) -> Iterator[tuple[str, bool]]:
+    """Returns what ``predict_files`` yields, or for a run of a detector ``detect_files``.
+
+    Args:
+      run_dir: as of ``predict_files``, like the next four.
+      files: paths of image files.
+      invert: whether dark and light are swapped.
+      as_json: whether lines are JSON.
+      say: called with a line.
+      of_detectors: further arguments of ``detect_files``, None if they are not given.
+
+    Raises:
+      UserError: as they do; or a classifier is given an argument of detectors.
+    """
+    config = rundir.read_description(run_dir)["config"] if run_dir else ExperimentConfig()
+    given = [name for name, value in of_detectors.items() if value is not None]
+    for name in given:
+        require_task(config, "detection", f"predict --{name}")
+    return PREDICTIONS[config.model.task](run_dir, files, invert, as_json, say, **{k: of_detectors[k] for k in given})
+
+
+PREDICTIONS: dict[str, Callable[..., Iterator[tuple[str, bool]]]] = {
+    "classification": predict_files,
+    "detection": detect_files,
+}
+"""By task."""
 
 
 def _read_or_error(path: Path, **how: Any) -> DecodedImage | DataError:

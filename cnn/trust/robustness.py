@@ -13,10 +13,11 @@ from cnn.intervals import accuracy_interval
 from cnn.look.batches import probabilities
 from cnn.look.scores import reliability
 from cnn.rules import checked, integer, optional
-from cnn.runs import outputs
+from cnn.runs import outputs, rundir
 from cnn.text import read_json, reason
 from cnn.training.border import pad
 from cnn.training.state import TrainState
+from cnn.training.tasks import require_task
 from cnn.trust.attacks import correct_under_attack
 from cnn.trust.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
@@ -132,6 +133,7 @@ def evaluate_run(
     from cnn.runs.checkpoint import load_best_with_progress
     from cnn.runs.result import load_images
 
+    require_task(rundir.read_description(run_dir)["config"], "classification", "evaluate --robust")
     state, _, progress = load_best_with_progress(run_dir)
     test = load_images(run_dir).test
     chosen = _spread(len(test.labels), images)

@@ -13,6 +13,7 @@ from cnn.runs import outputs, rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import load_images
 from cnn.training.state import TrainState
+from cnn.training.tasks import require_task
 from cnn.trust.novelty import BEST, SCORES, separation
 from cnn.trust.reference import (
     HINT,
@@ -117,11 +118,11 @@ def evaluate_unknown(run_dir: Path, output: Path | None = None) -> str:
       output: directory for the file; None for the run's.
 
     Raises:
-      UserError: the directory holds no run, or its images are missing, or the file cannot be written.
+      UserError: the directory holds no run, or a detector's, or its images are missing, or the file cannot be written.
       DamagedError: the checkpoint is damaged.
     """
     file = (output or run_dir) / outputs.UNKNOWN
-    rundir.read_description(run_dir)
+    require_task(rundir.read_description(run_dir)["config"], "classification", "evaluate --unknown")
     if output is None:
         outputs.check_file(file, "unknown", [run_dir])
     else:

@@ -1,0 +1,149 @@
+"""A detector's run -> one self-contained HTML page: average precision, learning curves, mistakes, figures."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn.config import ExperimentConfig
+from cnn.data.splits import Splits
+from cnn.figures import plots
+from cnn.look.detection import AREAS, FIGURES, drawings, evaluate_detector
+from cnn.report.curves import charts, curves
+from cnn.report.page import UPLOT, escaped, fill_template, percent, render_page, table
+from cnn.report.run_parts import (
+    CHOSEN_BY,
+    cards,
+    config_table,
+    epoch_table,
+    figure,
+    figures_section,
+    machine_tables,
+    run_cards,
+)
+from cnn.resolution import dataset_name, korean_names, model_class_names, resolve_as
+from cnn.runs import rundir
+from cnn.runs.result import load_images, load_result
+from cnn.serialization import config_fields
+from cnn.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURE_WIDTH = 1200
+"""Maximum width of a figure, in pixels."""
+
+CAPTIONS = {
+    "precision_recall": "Precision by recall, of each class and their mean",
+    "average_precision": "Average precision by class and by size of the object",
+    "detection_confusion": "True and detected classes; the background is one more",
+    "mistakes": "Objects that are missed, and boxes where no object is",
+}
+"""Of the figures of the evaluation, by name."""
+
+
+def scene_page(run_dir: Path, splits: Splits | None) -> str:
+    """Returns the page of a detector's run.
+
+    Args:
+      run_dir: directory of a finished run.
+      splits: its images; None loads those of the configuration.
+
+    Raises:
+      UserError: the directory holds no finished run, or its images are missing.
+      DamagedError: the checkpoint is damaged.
+    """
+    config, result = load_result(run_dir)
+    splits, names = load_images(run_dir) if splits is None else splits, model_class_names(config)
+    evaluated = evaluate_detector(result.state, splits, names)
+    values, best_epoch = evaluated.values, result.summary["best_epoch"]
+    pictures = {name: _picture(draw, CAPTIONS[name]) for name, draw in drawings(evaluated, names).items()}
+    mistakes = pictures.pop("mistakes")
+    figures, fields = figures_section(run_dir, "detection", FIGURES), config_fields(config)
+    defaults = config_fields(resolve_as(ExperimentConfig(model=type(config.model)()), config))
+    changed = sum(value != defaults[name] for name, value in fields.items())
+    body = fill_template(
+        "detection.html",
+        name=escaped(config.name),
+        run_dir=escaped(printable(run_dir.resolve().name)),
+        dataset=escaped(dataset_name(config.data)),
+        train_images=f"{len(splits.train.labels):,}",
+        val_images=f"{len(splits.val.labels):,}",
+        test_images=f"{values['images']:,}",
+        objects=f"{values['objects']['all']:,}",
+        figures_link=' <a href="#figures">Figures</a>' if figures else "",
+        cards=_cards(result.summary, values),
+        changed=f"{changed} of {len(fields)} fields differ from the defaults" if changed else "all defaults",
+        config=config_table(fields, defaults),
+        machine=machine_tables(rundir.read_description(run_dir), result.summary["seconds"]),
+        best_epoch=best_epoch,
+        chosen_by=CHOSEN_BY[config.train.monitor],
+        charts=charts(result.history),
+        epochs=epoch_table(result.history, best_epoch),
+        **AREAS,
+        classes=_class_table(values["classes"]),
+        plots="".join(pictures.values()),
+        threshold=f"{values['threshold']:.2f}",
+        lists=_lists(values),
+        mistakes=mistakes,
+        figures=figures,
+        uplot=UPLOT,
+        credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean_names(config.data) else "",
+    )
+    data = {"curves": {"all": curves(result.history, best_epoch)}}
+    return render_page(f"{config.name}: {percent(values['map'] or 0, 1)} mAP", body, data, "charts.js")
+
+
+def _picture(draw: Callable[[], "Figure"], caption: str) -> str:
+    """A figure with its caption, HTML."""
+    from PIL import Image
+
+    picture, content = Image.open(io.BytesIO(plots.png(draw()))).convert("RGB"), io.BytesIO()
+    picture.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
+    picture.save(content, "WEBP", quality=80)
+    return figure(content.getvalue(), picture.size, caption)
+
+
+def _cards(summary: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    low, high = values["accuracy_interval"]
+    return cards(
+        {
+            "Test mAP": (_percent(values["map"]), "mean average precision at IoU 0.5 to 0.95"),
+            "Test mAP 0.5": (_percent(values["map_50"]), f"at IoU 0.75 {_percent(values['map_75'])}"),
+            "Test accuracy": (
+                percent(values["accuracy"]),
+                f"images without mistake; 95 % interval {percent(low)} to {percent(high)}",
+            ),
+            **run_cards(summary),
+        }
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _class_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
+    heads = {"ap": "AP", "ap_50": "AP 0.5", "ap_75": "AP 0.75", **{f"ap_{area}": area for area in AREAS}}
+    rows = (
+        (
+            escaped(name),
+            *("–" if values[key] is None else f"{values[key]:.3f}" for key in heads),
+            f"{values['objects']:,}",
+        )
+        for name, values in classes.items()
+    )
+    return f'<div class="scroll">{table(("class", *heads.values(), "objects"), rows)}</div>'
+
+
+def _lists(values: Mapping[str, Any]) -> str:
+    """What is most confused, missed, and seen for nothing, as tables."""
+    tables: dict[str, Sequence[tuple[str, str]]] = {
+        "Most confused": [(f"{name} as {other}", f"{count:,}") for name, other, count in values["most_confused"]],
+        "Most missed": [(name, f"{missed:,} of {total:,}") for name, missed, total in values["most_missed"]],
+        "Seen where no object is": [(name, f"{count:,}") for name, count in values["most_unfounded"]],
+    }
+    return "".join(
+        table((), ((escaped(name), count) for name, count in rows or [("none", "")]), title)
+        for title, rows in tables.items()
+    )
