@@ -85,7 +85,7 @@ def scenes(
         write_below(axes, tile, ", ".join(captions), color="0.4")
     boxes = {} if truth is None else {"true box": TRUE}
     if detections is not None:
-        boxes[f"predicted box, with class and score (at least {threshold:g})"] = PREDICTED
+        boxes[f"predicted box, with class and score (at least {threshold:.2g})"] = PREDICTED
     _draw_legend(figure, boxes)
     return figure
 

@@ -23,7 +23,7 @@ from cnn.resolution import model_class_names
 from cnn.rules import PROBABILITY, require
 from cnn.runs import outputs
 from cnn.runs.checkpoint import load_best
-from cnn.text import printable, read_json
+from cnn.text import printable, read_json, shortened
 from cnn.training.border import detect
 from cnn.training.state import TrainState
 
@@ -33,8 +33,8 @@ BATCH, DECODERS = 32, 2
 PICTURE_SIDE = 1024
 """Maximum side of an image in a picture, in pixels."""
 
-PICTURES = "boxes_*.png"
-"""Pattern of the names of the pictures."""
+PICTURES, TITLE = "boxes_*.png", 40
+"""Pattern of the names of the pictures, and columns of the name of a file above one."""
 
 
 class _File(NamedTuple):
@@ -174,9 +174,10 @@ def _results(
         yield path, result, [{**row, "category": names[row["category_id"] - 1], "file": file} for row in rows]
         if output is not None and result.picture is not None:
             name = _new_name("stdin" if os.fspath(path) == "-" else path.stem[:50], drawn)
+            title = shortened(printable(path.name), TITLE)
             scale = result.picture.shape[1] / result.size[1]
             shown = found._replace(boxes=found.boxes * scale)
-            draw = partial(scene_plots.scenes, result.picture[None], None, shown, names, file, threshold)
+            draw = partial(scene_plots.scenes, result.picture[None], None, shown, names, title, threshold)
             say(f"wrote {printable(write_figures(output, {name: draw})[0])}")
 
 
