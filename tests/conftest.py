@@ -13,9 +13,10 @@ import pytest
 
 import cnn
 from cnn.data import cache, idx
+from cnn.data.scenes import with_scenes
 from experiments import fashion_cnn
 from tests import compile_cache
-from tests.helpers import NARROW, shrink
+from tests.helpers import NARROW, Detector, shrink
 
 # No test is about time; the first example of a jitted function compiles it.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -137,6 +138,20 @@ def full_config() -> cnn.ExperimentConfig:
 def config(full_config) -> cnn.ExperimentConfig:
     """The same with a narrow network, which compiles and trains in a second or two."""
     return dataclasses.replace(full_config, model=NARROW)
+
+
+@pytest.fixture(scope="session")
+def detector(config, small, tmp_path_factory) -> Detector:
+    """Two epochs of a narrow detector, with 40 validation and 40 test scenes, some of them empty."""
+    config = cnn.ExperimentConfig(
+        name="yolo",
+        data=dataclasses.replace(config.data, scenes=48),
+        model=cnn.YoloConfig(features=2, blocks=(0, 0, 0)),
+        train=cnn.TrainConfig(epochs=2, monitor="val_map"),
+    )
+    splits = with_scenes(config.data, shrink(small, 64, 40, 40))
+    run_dir = tmp_path_factory.mktemp("detector") / "run"
+    return Detector(run_dir, config, cnn.fit(config, run_dir, splits), splits)
 
 
 @pytest.fixture

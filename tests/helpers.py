@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +24,15 @@ def shrink(splits: cnn.Splits, *counts: int) -> cnn.Splits:
     """The first images of each split; one count is that of all three."""
     pairs = zip(splits, counts * (3 // len(counts)), strict=True)
     return cnn.Splits(*(cnn.Split(split.images[:count], split.labels[:count]) for split, count in pairs))
+
+
+class Detector(NamedTuple):
+    """A finished run of a detector of scenes."""
+
+    run_dir: Path
+    config: cnn.ExperimentConfig
+    result: cnn.Result
+    splits: cnn.Splits
 
 
 class Interrupted(Exception):

@@ -32,7 +32,7 @@ def load_teachers(config: ExperimentConfig, run_dir: Path | None = None) -> tupl
     teachers, lines = [], []
     for source in config.distill.teacher:
         state, other = load_best(source)
-        require_task(other, config.model.task, f"--distill.teacher {source!r}")
+        require_task(other, config.model.task, f"distilling from {source!r}")
         for name in ("image_shape", "class_names"):
             expected, actual = getattr(config.data, name), getattr(other.data, name)
             if expected != actual:

@@ -167,3 +167,12 @@ def test_a_directory_is_replaced_by_its_sorted_images(tmp_path, shoe):
         *("a.png", "b.JPG", "c.webp", "d.bmp", "e.gif", "f.TIF", "g.tiff"),
         *("empty", "missing.png"),
     ]
+
+
+def test_a_scene_is_inverted_only_if_the_user_says_so():
+    """Its border is its background; that of a published image decides."""
+    scenes = cnn.DataConfig(scenes=96)
+    assert [image_files.reading(scenes, invert)["invert"] for invert in (None, False, True)] == [False, False, True]
+    assert (
+        image_files.reading(scenes)["shape"] == (96, 96, 1) and image_files.reading(cnn.DataConfig())["invert"] is None
+    )

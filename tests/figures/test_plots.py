@@ -83,6 +83,16 @@ def test_empty_or_wrongly_shaped_input_is_refused(draw, message):
         draw()
 
 
+def test_the_learning_curves_of_a_detector_have_its_mean_average_precision():
+    rows = [{**row, "val_map": 0.1 * row["epoch"], "val_map_50": 0.2 * row["epoch"]} for row in HISTORY]
+    axes = plots.learning_curves(rows, 2).axes
+    assert [panel.get_title() for panel in axes] == [
+        *("Loss by epoch", "Accuracy by epoch", "Mean average precision by epoch"),
+    ]
+    curves = [line.get_ydata() for line in axes[2].get_lines()[:2]]
+    np.testing.assert_allclose(curves, np.outer([0.1, 0.2], [1, 2, 3]))
+
+
 def test_learning_curves_show_the_history_and_the_best_epoch():
     figure = plots.learning_curves(HISTORY, 2)
     panels = (("loss", "0.3000", "0.2500"), ("accuracy", "0.8800", "0.9100"))

@@ -95,6 +95,15 @@ def test_without_detections_the_true_boxes_are_named():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["true box"]
 
 
+def test_without_truth_nothing_is_said_about_it():
+    figure = scene_plots.scenes(GRAY, None, DETECTIONS, CLASSES, "Scenes")
+    (axes,) = all_axes(figure)
+    captions = ["2 predicted", "none predicted", "none predicted"]
+    assert sorted(texts(axes)) == sorted([*captions, "Ankle boot 0.90", "Trouser 0.50"])
+    (entry,) = figure.legends[0].get_texts()
+    assert entry.get_text().startswith("predicted box")
+
+
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (300, 60), (96, 96), (24, 200)])
 def test_names_stay_within_their_image_and_beside_each_other(height, width):
     rng = np.random.default_rng(0)

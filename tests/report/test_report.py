@@ -12,7 +12,7 @@ from cnn import intervals
 from cnn.__main__ import main
 from cnn.datasets import DATASETS
 from cnn.look import scores
-from cnn.report import report
+from cnn.report import run_parts
 
 
 def test_the_page_has_the_results_of_the_run(runs, expected):
@@ -54,7 +54,7 @@ def test_a_damaged_figure_is_one_line(runs, tmp_path):
     (tmp_path / "run" / "figures").mkdir()
     (tmp_path / "run" / "figures" / "model.png").write_bytes(b"\x89PNG")
     with pytest.raises(cnn.RunDirError, match=r"model\.png is not a readable picture; python -m cnn look "):
-        report._figures(tmp_path / "run")
+        run_parts.figures_section(tmp_path / "run")
 
 
 def test_a_wrong_run_or_output_is_one_line(runs, tmp_path):
