@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,8 +87,8 @@ def test_the_live_page_has_the_boxes_of_validation_scenes(detector):
 
 def test_a_box_lies_where_it_is_found_and_a_hostile_name_is_text():
     image, truth = np.zeros((1, 20, 30, 3), np.uint8), np.array([[[1, 2, 11, 6, 0], [0, 0, 0, 0, -1]]])
-    scores, boxes = np.array([[0.9, 0.2]]), np.array([[[5.25, 1, 29, 20], [0, 0, 9, 9]]])
-    found = Detections(boxes, scores, np.array([[1, 1]]))
+    fields: Any = np.array([[[5.25, 1, 29, 20], [0, 0, 9, 9]]]), np.array([[0.9, 0.2]]), np.array([[1, 1]])
+    found = Detections(*fields)
     html = live_scenes.scenes_section(Subject(("<b>", "<i>"), np.array([4]), image, truth), found, 3)
     assert '<rect class="true" x="1.0" y="2.0" width="10.0" height="4.0"><title>&lt;b&gt;</title>' in html
     assert re.findall('class="predicted" x="([^"]+)" y="([^"]+)" width="([^"]+)"', html) == [("5.2", "1.0", "23.8")]
