@@ -105,6 +105,14 @@ TASK_FIGURES: dict[str, Callable[..., dict[str, Callable[[], "Figure"]]]] = {
 """By task, the function of state, experiment, image, what that is called, layer, and the run of a file's image."""
 
 
+DEFAULT_LAYERS: dict[str, Callable[[Sequence[LayerRow]], str | None]] = {
+    "classification": grad_cam_layer,
+    # What comes after the last convolution is no map of anything.
+    "detection": lambda layers: grad_cam_layer([row for row in layers if row.parameters]),
+}
+"""By task, the layer that is drawn if none is named."""
+
+
 def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path | None = None) -> list[Path]:
     """Draws the output of a layer of a run's best network for an image, what explains the class, and its kernels.
 
@@ -125,7 +133,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     directory = figures_directory(run_dir, output, LAYER_FIGURES)
     state, config = load_best(run_dir)
     layers = layer_table(state)
-    layer = layer or grad_cam_layer(layers) or last_hidden_layer(layers)
+    layer = layer or DEFAULT_LAYERS[config.model.task](layers) or last_hidden_layer(layers)
     if layer not in (all_names := [row.name for row in layers]):
         raise ConfigError(f"--layer is {layer!r}, but must be one of {', '.join(all_names)}")
     if file is None:

@@ -13,6 +13,7 @@ from cnn.runs import rundir
 from cnn.runs.checkpoint import load_best
 from cnn.text import read_json
 from cnn.training.summary import layer_table
+from cnn.training.tasks import require_task
 from cnn.trust.model_card import UNKNOWN_LICENSE, model_card
 from cnn.trust.robustness import read_robustness
 
@@ -48,12 +49,12 @@ def export_files(
     """
     if in_8_bits and format != "onnx":
         raise ConfigError(f"--int8 has an effect only with --format onnx; name that, not {format}, or leave it out")
-    is_detector = rundir.read_description(run_dir)["config"].model.task == "detection"
-    if not suppression and not is_detector:
-        raise ConfigError(f"--no-suppression has an effect only on a detector; leave it out for {run_dir}")
-    if in_8_bits and is_detector:
-        raise ConfigError(f"--int8 is for classifiers, but the network of {run_dir} is a detector; leave it out")
-    has_card = in_8_bits or (format == "safetensors" and not is_detector)
+    config = rundir.read_description(run_dir)["config"]
+    if not suppression:
+        require_task(config, "detection", "export --no-suppression")
+    if in_8_bits:
+        require_task(config, "classification", "export --int8")
+    has_card = in_8_bits or (format == "safetensors" and config.model.task == "classification")
     card = card_path(run_dir, output) if has_card else None
     if in_8_bits:
         path, values = int8.export_int8(run_dir, output)

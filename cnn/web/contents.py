@@ -13,13 +13,12 @@ from cnn.config import DataConfig, ExperimentConfig
 from cnn.data.cache import is_there
 from cnn.data.image_files import reading
 from cnn.data.splits import Split, Splits, load_data
-from cnn.errors import ConfigError, UserError
+from cnn.errors import UserError
 from cnn.exchange.exporting import PRETRAINED, load_pretrained, result_numbers
 from cnn.exchange.tensor_file import read_tensors
 from cnn.look.neighbours import evenly_spaced
 from cnn.report.page import WEBP_SIDE, read_template, tiled, webp
 from cnn.resolution import korean_names, model_class_names
-from cnn.runs import rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import load_images
 from cnn.text import printable
@@ -55,15 +54,6 @@ class Network(NamedTuple):
     """None if its images are not on this machine."""
     reference: Reference | None
     """None if it has none."""
-
-
-def require_classifier(run_dir: Path) -> None:
-    """Raises ConfigError if a run's network is a detector, which no page shows, or another UserError without a run."""
-    if rundir.read_description(run_dir)["config"].model.task != "classification":
-        raise ConfigError(
-            f"the network of {run_dir} is a detector, but the page is for classifiers; python -m cnn export {run_dir} "
-            "--format onnx writes the detector"
-        )
 
 
 def read_network(run_dir: Path | None, say: Callable[[str], Any] = lambda line: None) -> Network:

@@ -12,8 +12,9 @@ from pathlib import Path
 from cnn.errors import ConfigError, RunDirError, import_extra
 from cnn.runs import outputs, rundir
 from cnn.text import printable, read_json
+from cnn.training.tasks import require_task
 from cnn.trust.exports import card_text
-from cnn.web.contents import FACTS, NETWORK, contents, read_network, require_classifier
+from cnn.web.contents import FACTS, NETWORK, contents, read_network
 from cnn.web.runtime import find_runtime
 
 STALE_SECONDS = 600
@@ -44,7 +45,7 @@ def export_web(
       DamagedError: the checkpoint is damaged.
     """
     import_extra("onnx")
-    require_classifier(run_dir)
+    require_task(rundir.read_description(run_dir)["config"], "classification", "export --format web")
     folder = check_folder(run_dir, output)
     runtime_files = find_runtime(runtime, say)
     files = contents(read_network(run_dir, say), runtime_files, card_text(run_dir, {"onnx": NETWORK}, warn=warn))

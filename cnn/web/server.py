@@ -16,9 +16,11 @@ from urllib.parse import unquote, urlsplit
 from cnn.errors import ConfigError, Stopped, import_extra
 from cnn.exchange.exporting import PRETRAINED
 from cnn.rules import integer, require
+from cnn.runs import rundir
 from cnn.text import reason
+from cnn.training.tasks import require_task
 from cnn.trust.exports import card_text
-from cnn.web.contents import CARD, NETWORK, contents, read_network, require_classifier
+from cnn.web.contents import CARD, NETWORK, contents, read_network
 from cnn.web.folder import size
 from cnn.web.runtime import find_runtime
 
@@ -158,7 +160,7 @@ def play(
     require(ports.holds(port), "port", port, ports.allowed)
     import_extra("onnx")
     if run_dir is not None:
-        require_classifier(run_dir)
+        require_task(rundir.read_description(run_dir)["config"], "classification", "play")
     with _stoppable(say), PageServer(port) as server:
         runtime_files = find_runtime(runtime, say)
         say("preparing the page")

@@ -185,7 +185,7 @@ def test_the_examples_of_the_documentation_run(run_dir, tmp_path, monkeypatch):
 
 def test_the_suppression_of_a_classifier_or_of_weights_alone_is_refused(run_dir):
     for format, message in (
-        ("onnx", "--no-suppression has an effect only on a detector; leave it out"),
+        ("onnx", "export --no-suppression is for detection, but .* is for classification"),
         ("safetensors", "--no-suppression has an effect only with --format onnx or stablehlo; name one, not safetens"),
         ("web", "--no-suppression has an effect only with --format onnx or stablehlo; name one, not web"),
     ):

@@ -191,9 +191,9 @@ def test_the_command_writes_every_format_and_no_card(run_dir, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["export", "--format", "onnx", "--int8"], "--int8 is for classifiers, but the network of .* is a detector"),
-        (["export", "--format", "web"], "is a detector, but the page is for classifiers; python -m cnn export"),
-        (["play", "--no-open"], "is a detector, but the page is for classifiers; python -m cnn export"),
+        (["export", "--format", "onnx", "--int8"], "export --int8 is for classification, but .* is for detection"),
+        (["export", "--format", "web"], "export --format web is for classification, but .* is for detection"),
+        (["play", "--no-open"], "play is for classification, but .* is for detection"),
     ],
 )
 def test_what_a_detector_does_not_have_is_refused_before_anything_is_loaded(command, message, run_dir, monkeypatch):
