@@ -192,6 +192,8 @@ def _directory_problem(path: Path, kind: Kind, run_dirs: Sequence[Path], pattern
         if not path.is_dir() and not path.parent.is_dir():
             return f"is in {path.parent}, which is not a directory"
         resolved = Path(os.path.realpath(path))
+        if resolved.parent == resolved:
+            return "is the root of the file system"
         if problem := _place_problem(resolved, kind, run_dirs):
             return problem
         # A run's figures have no mark if an earlier version drew them.

@@ -148,3 +148,8 @@ def test_a_page_that_was_being_written_at_a_kill_is_written_by_the_same_command(
     assert written == [False, False]
     (run_dir / rundir.REPORT).write_text("complete")
     run(four_epochs, run_dir, small)
+
+
+def test_the_root_of_the_file_system_is_no_directory_for_figures():
+    with pytest.raises(cnn.ConfigError, match="'/', which is the root of the file system; name a directory"):
+        outputs.check_directory(Path("/"), "figure", [], ["*.png"])
