@@ -5,10 +5,8 @@ Make variants with ``dataclasses.replace``; every field is a command-line option
 
 import dataclasses
 import math
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cnn.datasets import DATASETS, Dataset, DatasetName
 from cnn.models.cnn import ModelConfig
@@ -31,6 +29,8 @@ from cnn.rules import (
     SEED,
     SHARE,
     Checked,
+    check_task,
+    field_types,
     integer,
     require,
     zero_or,
@@ -312,31 +312,6 @@ class ExperimentConfig:
         for group in dataclasses.fields(self)[1:]:
             value, kinds = getattr(self, group.name), field_types(type(self), group.name)
             require(isinstance(value, kinds), group.name, value, f"a {' or '.join(kind.__name__ for kind in kinds)}")
-        if self.model.task == "detection":
-            self._check_detection()
-        else:
-            require(not self.data.scenes, "data.scenes", self.data.scenes, f"0 with {self.model.family}, a classifier")
-            require(self.train.monitor != "val_map", "train.monitor", "val_map", f"another with {self.model.family}")
+        check_task(self)
         if self.data.is_known:
             self.model.check_images(self.data.image_shape)
-
-    def _check_detection(self) -> None:
-        """Raises ConfigError for what is of classification only."""
-        for group, default in (("augment", AugmentConfig()), ("distill", DistillConfig())):
-            for name, value in dataclasses.asdict(default).items():
-                chosen = getattr(getattr(self, group), name)
-                require(chosen == value, f"{group}.{name}", chosen, f"left out with {self.model.family}, a detector")
-        for name, value, allowed in (
-            ("optim.label_smoothing", self.optim.label_smoothing, 0),
-            ("optim.class_weights", self.optim.class_weights, "none"),
-            ("train.dynamics", self.train.dynamics, False),
-        ):
-            require(value == allowed, name, value, f"{str(allowed).lower()} with {self.model.family}, a detector")
-        monitors = ("val_loss", "val_accuracy", "val_map")
-        require(self.train.monitor in monitors, "train.monitor", self.train.monitor, f"one of {', '.join(monitors)}")
-
-
-def field_types(cls: type, name: str) -> tuple[Any, ...]:
-    """Returns the type of a field, or all types of a union."""
-    kind = typing.get_type_hints(cls)[name]
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)

@@ -1,8 +1,10 @@
 """Validation rules of configuration fields, annotated beside their types and checked on construction."""
 
+import dataclasses
 import functools
 import inspect
 import os
+import types
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -227,3 +229,34 @@ class Checked:
         for name in _real_fields(type(self)):
             # JAX cannot convert every integer that a float can be.
             object.__setattr__(self, name, float(getattr(self, name)))
+
+
+OF_CLASSIFICATION = {
+    "augment": (),
+    "distill": (),
+    "optim": ("label_smoothing", "class_weights"),
+    "train": ("dynamics",),
+}
+"""Fields that a detector has no use for, by group; () for all of a group."""
+
+
+def check_task(config: Any) -> None:
+    """Raises ConfigError if an experiment has a field of classification only with a detector, or vice versa."""
+    family, monitor = config.model.family, config.train.monitor
+    if config.model.task == "classification":
+        require(not config.data.scenes, "data.scenes", config.data.scenes, f"0 with {family}, a classifier")
+        require(monitor != "val_map", "train.monitor", monitor, f"another with {family}, a classifier")
+        return
+    for group, names in OF_CLASSIFICATION.items():
+        given = getattr(config, group)
+        for name in names or [field.name for field in dataclasses.fields(given)]:
+            value, default = getattr(given, name), getattr(type(given)(), name)
+            require(value == default, f"{group}.{name}", value, f"left out with {family}, a detector")
+    monitors = "val_loss", "val_accuracy", "val_map"
+    require(monitor in monitors, "train.monitor", monitor, f"one of {', '.join(monitors)} with {family}, a detector")
+
+
+def field_types(cls: type, name: str) -> tuple[Any, ...]:
+    """Returns the type of a field, or all types of a union."""
+    kind = typing.get_type_hints(cls)[name]
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)

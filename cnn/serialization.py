@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Any
 
-from cnn.config import ExperimentConfig, field_types
+from cnn.config import ExperimentConfig
 from cnn.errors import ConfigError, FamilyError
 from cnn.models import SHIPPED, ModelConfig
 from cnn.models.family import Family, families
+from cnn.rules import field_types
 from cnn.text import VALUE, printable, shown
 
 

@@ -1,5 +1,8 @@
 """Overlap against an independent formula; suppression against a greedy loop."""
 
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +12,7 @@ from cnn.detection import boxes
 from cnn.detection.average_precision import iou
 
 
-def random_boxes(draw, *shape):
+def random_boxes(draw, *shape) -> Any:
     corners = draw.uniform(0, 60, (*shape, 2))
     return np.concatenate([corners, corners + draw.uniform(4, 40, (*shape, 2))], -1).astype(np.float32)
 
@@ -24,7 +27,7 @@ def test_overlap_is_intersection_over_union_and_its_generalization_is_lower(seed
 
 
 def test_generalized_overlap_of_boxes_apart_falls_with_their_distance():
-    unit, near, far = np.array([[0, 0, 1, 1], [2, 0, 3, 1], [4, 0, 5, 1]], np.float32)
+    unit, near, far = jnp.array([[0, 0, 1, 1], [2, 0, 3, 1], [4, 0, 5, 1]], np.float32)
     # Two unit squares in a hull of 3, and of 5.
     np.testing.assert_allclose(boxes.overlap(unit, near), (0, -1 / 3), atol=1e-6)
     np.testing.assert_allclose(boxes.overlap(unit, far), (0, -3 / 5), atol=1e-6)

@@ -1,5 +1,7 @@
 """Which cells answer for an object; a loss that is least where everything is right."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -9,11 +11,11 @@ from cnn.detection.loss import assign, cell_scores, detection_losses, is_right
 PADDING = (0, 0, 0, 0, -1)
 
 
-def outputs(rows=4, columns=4, classes=3):
+def outputs(rows=4, columns=4, classes=3) -> Any:
     return np.zeros((1, rows, columns, 5 + classes), np.float32)
 
 
-def labels(*rows):
+def labels(*rows) -> Any:
     return np.array([rows], np.float32)
 
 

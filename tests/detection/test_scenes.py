@@ -52,7 +52,8 @@ def test_a_box_is_tight_around_the_pixels_of_its_object(monkeypatch, blocks):
     # Without clutter, slope and noise, only an object is light.
     monkeypatch.setattr(scenes, "_background", lambda key, side, channels: np.zeros((channels, side, side), np.int32))
     monkeypatch.setattr(scenes, "NOISE", 1)
-    draw = jax.jit(jax.vmap(lambda key: scenes._scene(key, *map(jnp.asarray, blocks), 5, SIDE)))
+    garments, classes = map(jnp.asarray, blocks)
+    draw = jax.jit(jax.vmap(lambda key: scenes._scene(key, garments, classes, 5, SIDE)))
     images, labels = jax.device_get(draw(jax.random.split(jax.random.key(1), 64)))
     alone = (labels[..., 4] >= 0).sum(1) == 1
     assert alone.sum() > 3

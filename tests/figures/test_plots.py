@@ -89,7 +89,7 @@ def test_the_learning_curves_of_a_detector_have_its_mean_average_precision():
     assert [panel.get_title() for panel in axes] == [
         *("Loss by epoch", "Accuracy by epoch", "Mean average precision by epoch"),
     ]
-    curves = [line.get_ydata() for line in axes[2].get_lines()[:2]]
+    curves = [np.asarray(line.get_ydata()) for line in axes[2].get_lines()[:2]]
     np.testing.assert_allclose(curves, np.outer([0.1, 0.2], [1, 2, 3]))
 
 

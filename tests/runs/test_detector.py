@@ -73,7 +73,7 @@ def test_scenes_of_a_device_without_room_are_streamed_to_the_same_bits(trained, 
     [
         ({"data": cnn.DataConfig()}, "--data.scenes 96 composes images"),
         ({"augment": cnn.AugmentConfig(flip=True)}, "--augment.flip is True, but must be left out with yolo"),
-        ({"train": cnn.TrainConfig(dynamics=True)}, "--train.dynamics is True, but must be false with yolo"),
+        ({"train": cnn.TrainConfig(dynamics=True)}, "--train.dynamics is True, but must be left out with yolo"),
         ({"train": cnn.TrainConfig(monitor="val_macro_f1")}, "--train.monitor"),
         ({"optim": cnn.OptimConfig(label_smoothing=0.1)}, "--optim.label_smoothing"),
         ({"model": cnn.ModelConfig()}, "--data.scenes is 48, but must be 0 with cnn, a classifier"),
