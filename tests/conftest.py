@@ -44,7 +44,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 FULLY_OPTIMIZED = {
     *("test_cost", "test_fused", "test_layers", "test_pretrained", "test_programs", "test_resume", "test_run"),
-    "test_torture",
+    *("test_torture", "test_detector"),
 }
 """Tests of the programs themselves, of bitwise equality, and of the commands as a user types them. Elsewhere XLA
 optimizes little, here and in the processes that tests start: optimizing took half of the time."""

@@ -12,8 +12,8 @@ from cnn.text import shown
 SCENES = 2_000
 """Scenes of the validation images, and of the test images; fewer if there are fewer images."""
 
-CHUNK = 250
-"""Scenes that are composed at a time."""
+CHUNK = 250 * 96**2
+"""Pixels of the scenes that are composed at a time."""
 
 
 def with_scenes(config: DataConfig, splits: Splits) -> Splits:
@@ -34,9 +34,10 @@ def with_scenes(config: DataConfig, splits: Splits) -> Splits:
 def _scenes(key: jax.Array, split: Split, side: int) -> Split:
     count = min(SCENES, len(split.labels))
     images, labels = (jax.numpy.asarray(array) for array in split)
+    chunk = min(count, max(1, CHUNK // side**2))
     parts = [
-        compose(jax.random.fold_in(key, start), images, labels, len(labels), scenes=min(CHUNK, count), side=side)
-        for start in range(0, count, CHUNK)
+        compose(jax.random.fold_in(key, start), images, labels, len(labels), scenes=chunk, side=side)
+        for start in range(0, count, chunk)
     ]
     scenes, boxes = (np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True))
     return Split(scenes, boxes)

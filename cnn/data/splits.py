@@ -282,7 +282,7 @@ def check_splits(config: ExperimentConfig, splits: Splits) -> ExperimentConfig:
         check_split(split, shape, max(named, classes) or MAX_CLASSES, name, boxes)
     # Of boxes, the last column is the class.
     largest = max(int(np.max(split.labels[..., -1] if split.labels.ndim > 1 else split.labels)) for split in splits)
-    names = unnamed(classes or max(largest + 1, 2))
+    names = unnamed(classes or max(largest + 1, 1 if config.model.task == "detection" else 2))
     count, batch_size = len(splits.train.labels), config.optim.batch_size
     if batch_size > count:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Boxes: their overlap, what a detector's grid says of them, and the suppression of those that say the same twice."""
+"""Boxes: their overlap, the cells of a grid, and the suppression of those that predict the same object twice."""
 
 from functools import partial
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The loss of a detector: which cells answer for which object, and how far off they are."""
+"""The loss of a detector: which cells are assigned to which object, and how far off they are."""
 
 from typing import NamedTuple
 
@@ -14,20 +14,24 @@ BOX_WEIGHT = 2.0
 
 
 class Assigned(NamedTuple):
-    """What the cells of a grid should say."""
+    """What the cells of a grid should predict."""
 
     is_object: Array
-    """Whether a cell answers for an object, bool [B, R, C]."""
+    """Whether a cell is assigned to an object, bool [B, R, C]."""
     boxes: Array
     """Of its object, float32 [B, R, C, 4]."""
     classes: Array
     """Of its object, int32 [B, R, C]."""
+    objects: Array
+    """Which of the M objects it is, bool [B, R, C, M]."""
+    exists: Array
+    """Which of them are not padding, bool [B, M]."""
 
 
 def assign(outputs_BxRxCxO: Array, labels_BxMx5: Array) -> Assigned:
-    """Returns what the cells of a grid should say: those nearer than a cell to an object's centre answer for it.
+    """Returns what the cells of a grid should predict: those nearer than a cell to its centre belong to an object.
 
-    These are four of them, or fewer at the border. A cell that is near to several objects answers for the nearest.
+    These are four of them, or fewer at the border. A cell that is near to several objects is assigned to the nearest.
 
     Args:
       outputs_BxRxCxO: of a detector, whose cells these are.
@@ -36,12 +40,19 @@ def assign(outputs_BxRxCxO: Array, labels_BxMx5: Array) -> Assigned:
     rows, columns = outputs_BxRxCxO.shape[1:3]
     centre_BxMx2 = (labels_BxMx5[..., :2] + labels_BxMx5[..., 2:4]) / 2
     between = jnp.abs(centres(rows, columns)[:, :, None] - centre_BxMx2[:, None, None]) * jnp.array([columns, rows])
-    is_near_BxRxCxM = (between < 1).all(-1) & (labels_BxMx5[:, None, None, :, 4] >= 0)
+    exists_BxM = labels_BxMx5[..., 4] >= 0
+    is_near_BxRxCxM = (between < 1).all(-1) & exists_BxM[:, None, None]
     distance_BxRxCxM = jnp.where(is_near_BxRxCxM, jnp.square(between).sum(-1), jnp.inf)
     # As a product: a gather of few columns is slow.
     nearest_BxRxCxM = jax.nn.one_hot(jnp.argmin(distance_BxRxCxM, -1), labels_BxMx5.shape[1])
     labels_BxRxCx5 = (nearest_BxRxCxM[..., None] * labels_BxMx5[:, None, None]).sum(-2)
-    return Assigned(is_near_BxRxCxM.any(-1), labels_BxRxCx5[..., :4], labels_BxRxCx5[..., 4].astype(jnp.int32))
+    return Assigned(
+        is_object=is_near_BxRxCxM.any(-1),
+        boxes=labels_BxRxCx5[..., :4],
+        classes=labels_BxRxCx5[..., 4].astype(jnp.int32),
+        objects=is_near_BxRxCxM & (nearest_BxRxCxM > 0),
+        exists=exists_BxM,
+    )
 
 
 def detection_losses(outputs_BxRxCxO: Array, assigned: Assigned) -> Array:
@@ -53,7 +64,7 @@ def detection_losses(outputs_BxRxCxO: Array, assigned: Assigned) -> Array:
 
     Args:
       outputs_BxRxCxO: box, objectness logit and class logits, O = 5 + K, of each cell.
-      assigned: what they should say.
+      assigned: what they should predict.
     """
     boxes, objectness, logits = (outputs_BxRxCxO[..., a:b] for a, b in ((0, 4), (4, 5), (5, None)))
     iou, generalized = overlap(boxes, assigned.boxes)
@@ -66,12 +77,15 @@ def detection_losses(outputs_BxRxCxO: Array, assigned: Assigned) -> Array:
 def is_right(outputs_BxRxCxO: Array, assigned: Assigned) -> Array:
     """Returns whether a detector makes no mistake in an image, bool [B].
 
-    Cells that answer for an object say its class, and cover it by half at least; the objectness of all others is below
-    one half.
+    Of the cells with an objectness of at least one half, each is assigned to an object, predicts its class and covers
+    it by half at least; and each object has such a cell.
     """
     iou, _ = overlap(outputs_BxRxCxO[..., :4], assigned.boxes)
     is_class = jnp.argmax(outputs_BxRxCxO[..., 5:], -1) == assigned.classes
-    return jnp.where(assigned.is_object, is_class & (iou >= 0.5), outputs_BxRxCxO[..., 4] < 0).all((1, 2))
+    is_sure = outputs_BxRxCxO[..., 4] >= 0
+    is_hit = is_sure & assigned.is_object & is_class & (iou >= 0.5)
+    found_BxM = (is_hit[..., None] & assigned.objects).any((1, 2))
+    return (is_hit | ~is_sure).all((1, 2)) & (found_BxM | ~assigned.exists).all(1)
 
 
 def cell_scores(outputs_BxRxCxO: Array) -> tuple[Array, Array]:

@@ -61,7 +61,8 @@ def _background(key: Array, side: int, channels: int) -> Array:
         (centre_y, centre_x, height, width, kind), grey_C = shape
         dy, dx = jnp.abs(y - centre_y), jnp.abs(x - centre_x)
         rectangle = (dy <= height) & (dx <= width)
-        ellipse = (dy * width) ** 2 + (dx * height) ** 2 <= (height * width) ** 2
+        # Within the rectangle the products fit into int32.
+        ellipse = rectangle & ((dy * width) ** 2 + (dx * height) ** 2 <= (height * width) ** 2)
         # A third of them each; the last third is not drawn.
         is_drawn = (rectangle & (kind == 0)) | (ellipse & (kind == 1))
         return jnp.where(is_drawn, grey_C[:, None, None], scene_CxPxQ), None

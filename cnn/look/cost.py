@@ -68,11 +68,15 @@ def step_cost(config: ExperimentConfig, steps: int = 50, profile: Path | None = 
     config, device = resolve(config) if known else load(config)[0], find_devices(config.train.device)[0]
     batch_size = config.optim.batch_size
     state = jax.device_put(create_state(config, teachers=load_teachers(config)[0]), device)
-    shape = (steps * batch_size, *config.data.image_shape)
+    shape = (steps * batch_size, *config.data.source_shape)
     require_memory(jax.ShapeDtypeStruct(shape, "uint8"), "the images of a batch")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, shape, np.uint8)
-    split = jax.device_put(Split(images, rng.integers(0, config.model.classes, len(images), np.int32)), device)
+    labels = rng.integers(0, config.model.classes, len(images), np.int32)
+    if config.model.task == "detection" and not config.data.scenes:
+        # A box an image; with scenes, the step composes them.
+        labels = np.tile(np.array([0, 0, *shape[2:0:-1], 0], np.float32), (len(images), 1, 1))
+    split = jax.device_put(Split(images, labels), device)
 
     start = time.perf_counter()
     batch = Batch(split.images[:batch_size], split.labels[:batch_size])

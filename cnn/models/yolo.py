@@ -44,7 +44,7 @@ class YoloConfig(Family):
 
 
 class Boxes(nn.Module):
-    """What a cell's four outputs say of its box: the centre, in cells from its own, and the size."""
+    """The box of a cell, by its four outputs: the centre, in cells from its own, and the size."""
 
     @nn.compact
     def __call__(self, outputs_BxRxCx4: Array) -> Array:
@@ -59,7 +59,7 @@ class Boxes(nn.Module):
 
 
 class Yolo(nn.Module):
-    """Stages of a convolution with stride 2 and residual blocks; then what each cell of the grid says."""
+    """Stages of a convolution with stride 2 and residual blocks; then the predictions of each cell of a grid."""
 
     config: YoloConfig
 

@@ -218,7 +218,7 @@ def _train_epochs(
             _check_finite(run, train, checkpoints, state, progress)
             epoch = len(progress.history) + 1
             row = epoch_row(config, epoch_steps, epoch, progress.metrics, val_metrics, progress.spent)
-            row |= scores("val", config.train.monitor, state, splits.val)
+            row |= scores("val", state, splits.val, config.train.monitor)
             add_seconds(run.seconds, progress.spent)
             progress = next_epoch(progress, row, config.train.monitor)
             run.check_lock()
@@ -305,7 +305,7 @@ def _finish(run: Run, best: TrainState, progress: Progress, parameters: int) -> 
         "stopped_by": "patience" if should_stop(progress.stopper, run.config.train.patience) else "epochs",
         **{name: value for name, value in best_row.items() if name.startswith("val_")},
         **metrics_dict("test", test),
-        **scores("test", "val_loss", best, run.splits.test),
+        **scores("test", best, run.splits.test),
         **(metrics_dict("tta_test", tta_test) if tta_test else {}),
         "params": parameters,
         "seconds": run.seconds,

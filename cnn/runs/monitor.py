@@ -13,21 +13,24 @@ from cnn.training.border import detect
 from cnn.training.confusion import balanced_accuracy, confusion_matrix, macro_f1
 from cnn.training.state import TrainState
 
-
-def scores(split: str, monitor: str, state: TrainState, images: Split) -> dict[str, float]:
-    """Returns the scores of a split besides loss and accuracy, named after it; if a classifier's monitor needs any."""
-    return {f"{split}_{name}": score for name, score in SCORES[state.spec.task.name](monitor, state, images).items()}
+IMAGES = 2_048
+"""Images whose outputs are in memory at a time."""
 
 
-def class_scores(monitor: str, state: TrainState, images: Split) -> dict[str, float]:
+def scores(split: str, state: TrainState, images: Split, monitor: str = "") -> dict[str, float]:
+    """Returns the scores of a split besides loss and accuracy, named after it; of a classifier, the monitor's."""
+    return {f"{split}_{name}": score for name, score in SCORES[state.spec.task.name](state, images, monitor).items()}
+
+
+def class_scores(state: TrainState, images: Split, monitor: str) -> dict[str, float]:
     """Returns the scores that count all classes alike, if the monitor needs them."""
-    if monitor in ("val_loss", "val_accuracy"):
+    if monitor in ("", "val_loss", "val_accuracy"):
         return {}
     counts = np.sum([jax.device_get(confusion_matrix(state, part)) for part in _parts(images)], axis=0)
     return {"balanced_accuracy": balanced_accuracy(counts), "macro_f1": macro_f1(counts)}
 
 
-def map_scores(monitor: str, state: TrainState, images: Split) -> dict[str, float]:
+def map_scores(state: TrainState, images: Split, monitor: str) -> dict[str, float]:
     """Returns the mean average precision of a detector, which costs little beside an epoch; 0 without any object."""
     summary = precision.summary(average_precision(state, images))
     return {name: summary[name] or 0.0 for name in ("map", "map_50")}
@@ -37,8 +40,9 @@ def average_precision(state: TrainState, images: Split) -> precision.AveragePrec
     """Returns the average precision of a detector on all scenes of a split, wherever they lie."""
     classes = cast(Any, state.spec.model).config.classes
     matches = [
-        precision.match(jax.device_get(detect(state, part.images)), np.asarray(part.labels), classes)
+        precision.match(jax.device_get(detect(state, part.images[at])), np.asarray(part.labels[at]), classes)
         for part in _parts(images)
+        for at in (slice(start, start + IMAGES) for start in range(0, len(part.labels), IMAGES))
     ]
     return precision.average_precision(precision.merge(*matches))
 
@@ -49,7 +53,7 @@ def _parts(split: Split) -> Iterator[Split]:
 
 
 SCORES = {"classification": class_scores, "detection": map_scores}
-"""By task, the function of monitor, state and split."""
+"""By task, the function of state, split and monitor."""
 
 
 def monitored(monitor: str, row: dict[str, Any]) -> float:

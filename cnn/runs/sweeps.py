@@ -28,7 +28,10 @@ from cnn.text import parse_json, printable, read_json, shown
 TABLE, SWEEP, SEEDS = "table.md", "sweep.json", "seeds.json"
 
 NUMBERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
-ROW = (*NUMBERS, "best_epoch", "stopped_epoch", "tta_test_loss", "tta_test_accuracy")
+MAPS = ("val_map", "test_map")
+"""Of a detector's runs, mean average precision."""
+
+ROW = (*NUMBERS, *MAPS, "best_epoch", "stopped_epoch", "tta_test_loss", "tta_test_accuracy")
 
 
 class Variant(NamedTuple):
@@ -47,9 +50,10 @@ class Variant(NamedTuple):
 
     @property
     def estimates(self) -> dict[str, Estimate]:
-        """Mean, standard deviation and 95 % interval of each loss and accuracy over the seeds that did not diverge."""
+        """Mean, standard deviation and 95 % interval of each loss and score over the seeds that did not diverge."""
         finished = [row for row in self.rows if "diverged" not in row]
-        return {name: estimate([row[name] for row in finished]) for name in NUMBERS} if finished else {}
+        names = [name for name in (*NUMBERS, *MAPS) if all(name in row for row in finished)]
+        return {name: estimate([row[name] for row in finished]) for name in names} if finished else {}
 
 
 def _text(value: Any) -> str:
@@ -237,17 +241,17 @@ def _outcome(row: dict[str, Any]) -> str:
 
 def table(tried: Sequence[Variant]) -> str:
     """Returns a Markdown table: mean and standard deviation of each variant, and test accuracy's 95 % interval."""
-    fields = list(tried[0].changes)
-    lines = [
-        f"| {' | '.join([*fields, 'n', 'val loss', 'val accuracy', 'test accuracy', 'its 95 % interval'])} |",
-        f"|{'---|' * (len(fields) + 5)}",
-    ]
+    fields, maps = list(tried[0].changes), [name for name in MAPS if any(name in one.estimates for one in tried)]
+    titles = ["n", "val loss", "val accuracy", "test accuracy", "its 95 % interval"]
+    titles += [name.replace("_map", " mAP") for name in maps]
+    lines = [f"| {' | '.join([*fields, *titles])} |", f"|{'---|' * (len(fields) + len(titles))}"]
     for variant in tried:
         diverged, estimates = sum("diverged" in row for row in variant.rows), variant.estimates
         count = f"{len(variant.rows) - diverged}" + (f", {diverged} diverged" if diverged else "")
         cells = [f"`{_text(variant.changes[field])}`" for field in fields] + [count]
         cells += [_spread(estimates[name]) if estimates else "" for name in ("val_loss", "val_accuracy")]
         cells += [_spread(estimates["test_accuracy"]), _interval(estimates["test_accuracy"])] if estimates else ["", ""]
+        cells += [_spread(estimates[name]) if estimates else "" for name in maps]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -174,6 +174,8 @@ def _predict(state: TrainState, images: Any, *, batch_size: int = 128) -> Any:
 
 def _detect(state: TrainState, images: Any, *, batch_size: int = 128) -> Any:
     check_images(state.spec, images)
+    if not len(images):
+        raise DataError("there are no images, but must be at least 1")
     if not is_on_host(state, images):
         return detecting.detect(state, images, batch_size=batch_size)
     function = partial(detecting.detect, batch_size=batch_size)

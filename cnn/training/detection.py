@@ -15,13 +15,15 @@ from cnn.training.task import Batch, Task, check_images, mask_of, scale
 
 def check(spec: Any, images: Any, labels: Any) -> None:
     """Raises DataError unless there are scenes with their boxes, or small images with a label each to compose."""
+    if not hasattr(images, "ndim"):
+        check_images(spec, images)
     if labels.ndim == 1 and images.ndim == 4 and images.shape[3:] == spec.image_shape[2:]:
         check_images(spec._replace(image_shape=images.shape[1:]), images)
         is_fit = jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == images.shape[:1] and len(images)
     else:
         check_images(spec, images)
         shape = labels.shape
-        is_fit = labels.dtype == jnp.float32 and (len(shape), shape[:1], shape[2:]) == (3, images.shape[:1], (5,))
+        is_fit = labels.dtype == jnp.float32 and shape[2:] == (5,) and shape[:1] == images.shape[:1] and 0 not in shape
     if not is_fit:
         raise DataError(
             f"labels are {labels.dtype} {list(labels.shape)}, but must be float32 [{len(images)}, M, 5], boxes and "
@@ -32,11 +34,13 @@ def check(spec: Any, images: Any, labels: Any) -> None:
 def check_labels(spec: Any, labels_NxMx5: np.ndarray, mask_N: Any = None) -> None:
     """Raises DataError for a class that the network does not have, or a box that has no area."""
     classes = cast(Any, spec.model).config.classes
+    if isinstance(mask_N, np.ndarray):
+        labels_NxMx5 = labels_NxMx5[mask_N]
     classes_X = labels_NxMx5 if labels_NxMx5.ndim == 1 else labels_NxMx5[..., 4].ravel()
     lowest = 0 if labels_NxMx5.ndim == 1 else -1
-    wrong_X = ~((classes_X >= lowest) & (classes_X < classes))
+    wrong_X = ~np.isin(classes_X, np.arange(lowest, classes))
     if wrong_X.any():
-        raise DataError(f"class {classes_X[wrong_X.argmax()]:g} must be from {lowest} to {classes - 1}")
+        raise DataError(f"class {classes_X[wrong_X.argmax()]:g} must be an integer from {lowest} to {classes - 1}")
     if labels_NxMx5.ndim == 3:
         boxes = labels_NxMx5[labels_NxMx5[..., 4] >= 0]
         wrong = ~(np.isfinite(boxes).all(-1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
@@ -64,7 +68,9 @@ def train_inputs(key: Array, batch: Batch, spec: Any) -> tuple[Array, Array, Arr
     """Returns the same of a batch of scenes, or of scenes of a batch's images: a scene for each image."""
     if batch.labels.ndim == 1:
         mask_B = mask_of(batch)
-        images, labels, count = jnp.asarray(batch.images), jnp.asarray(batch.labels), mask_B.sum()
+        # Those that are no padding first: of them is drawn.
+        order_B, count = jnp.argsort(~mask_B, stable=True), mask_B.sum()
+        images, labels = (jnp.asarray(array)[order_B] for array in (batch.images, batch.labels))
         scenes, labels = compose(key, images, labels, count, scenes=len(images), side=spec.image_shape[0])
         batch = Batch(scenes, labels, mask_B)
     return eval_inputs(batch, spec)

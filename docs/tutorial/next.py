@@ -132,7 +132,7 @@ scene_plots.scenes(
 )
 
 # %% [markdown]
-# The map of the layer `objectness` says where the network believes that a garment is centred: red over nothing is a
+# The map of the layer `objectness` says where the network predicts the centre of a garment: red over nothing is a
 # mistake, pale over the centre of a garment a miss.
 
 # %%
@@ -141,10 +141,12 @@ objectness = np.asarray(jax.nn.sigmoid(maps["objectness"][..., 0].astype(np.floa
 scene_plots.objectness(scenes.test.images[:2], objectness, "Objectness of the cells")
 
 # %% [markdown]
-# The first convolution of a detector is one like any other: its maps are those of a scene.
+# The first convolution (합성곱), here after its normalization, gives maps as in the chapter: those of a scene.
 
 # %%
-image_plots.feature_maps(np.asarray(maps["norm1"][0]), "What the first convolution gives for the first test scene")
+image_plots.feature_maps(
+    np.asarray(maps["norm1"][0]), "Feature maps of the first convolution, normalized, for the first test scene"
+)
 
 # %% [markdown]
 # ## Where to go from here

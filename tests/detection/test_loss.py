@@ -1,4 +1,4 @@
-"""Which cells answer for an object; a loss that is least where everything is right."""
+"""Which cells are assigned to an object; a loss that is least where everything is right."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def labels(*rows) -> Any:
     return np.array([rows], np.float32)
 
 
-def test_the_cells_nearer_than_a_cell_to_a_centre_answer_for_an_object():
+def test_the_cells_nearer_than_a_cell_to_a_centre_are_assigned_to_an_object():
     # Cells are 1/4 wide; this centre is the corner of four of them, and the next one the centre of a cell.
     assigned = assign(outputs(), labels((0.15, 0.15, 0.35, 0.35, 2), (0.8, 0.8, 0.95, 0.95, 1), PADDING))
     expected = np.zeros((4, 4), bool)
@@ -29,7 +29,7 @@ def test_the_cells_nearer_than_a_cell_to_a_centre_answer_for_an_object():
     np.testing.assert_allclose(assigned.boxes[0, 3, 3], (0.8, 0.8, 0.95, 0.95))
 
 
-def test_between_two_objects_a_cell_answers_for_the_nearer_and_padding_has_none():
+def test_between_two_objects_a_cell_is_assigned_to_the_nearer_and_padding_has_none():
     near, far = (0.1, 0.1, 0.16, 0.16, 1), (0.2, 0.1, 0.3, 0.16, 2)
     for rows in ((near, far), (far, near)):
         assert assign(outputs(), labels(*rows)).classes[0, 0, 0] == 1
@@ -37,7 +37,7 @@ def test_between_two_objects_a_cell_answers_for_the_nearer_and_padding_has_none(
 
 
 def perfect(rows):
-    """Outputs that say what they should."""
+    """Outputs as they should be."""
     exact, assigned = outputs(), assign(outputs(), rows)
     exact[..., :4], exact[..., 4] = assigned.boxes, np.where(assigned.is_object, 20, -20)
     exact[..., 5:] = 40 * np.eye(3)[np.asarray(assigned.classes)]
@@ -55,8 +55,19 @@ def test_the_loss_is_0_where_all_is_right_and_every_mistake_raises_it():
         wrong = exact.copy()
         wrong[0][at] += more
         assert detection_losses(wrong, assigned)[0] > 1 / 4, at
-        # Of an object that is not seen there may be another cell that sees it.
+        # Another cell sees the object that this one does not.
         assert is_right(wrong, assigned)[0] == (at == (0, 0, 4))
+
+
+def test_an_object_that_no_cell_sees_is_a_mistake_and_an_empty_image_may_be_right():
+    exact, assigned = perfect(ROWS)
+    exact[0, 2:, 2:, 4] = -20
+    assert not is_right(exact, assigned)[0]
+    empty, nothing = perfect(labels(PADDING))
+    assert is_right(empty, nothing)[0]
+    # Of two objects at one place, cells are assigned to the first alone.
+    both, same = perfect(labels((0.15, 0.15, 0.35, 0.4, 2), (0.15, 0.15, 0.35, 0.4, 2)))
+    assert not is_right(both, same)[0]
 
 
 def test_gradients_are_those_of_differences():

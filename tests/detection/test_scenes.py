@@ -12,7 +12,7 @@ from cnn.detection.scenes import OBJECTS, SIDES, compose
 
 SIDE = 96
 
-DIGEST = "9611cc429b770950be8b38746dbff5faeb0beb5cfd5f0c4ecb428a7a34066dbf"
+DIGEST = "5eb22e4ae4a0132790870fb0c476913648d08855e14fb6dc95def011b16e2986"
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import cnn
 from cnn.data.scenes import with_scenes
 from cnn.detection import average_precision as precision
+from cnn.runs import sweeps
 from cnn.runs.verify import verify
 from experiments.yolo import CONFIG
 from tests.helpers import Interrupted, assert_same, interrupt_after, shrink, without_times
@@ -54,7 +55,7 @@ def test_an_interrupted_detector_resumes_bitwise(trained, few, tmp_path):
     assert outcome(tmp_path / "run") == outcome(trained[0])
 
 
-def test_a_fused_run_and_several_seeds_train_a_detector(trained, few, tmp_path):
+def test_a_fused_run_trains_a_detector(trained, few, tmp_path):
     config = dataclasses.replace(SMALL, train=cnn.TrainConfig(epochs=2, fused=True))
     fused = cnn.fit(config, tmp_path / "run", few)
     losses = [[row[name] for name in ("train_loss", "val_loss")] for row in fused.history]
@@ -66,6 +67,15 @@ def test_scenes_of_a_device_without_room_are_streamed_to_the_same_bits(trained, 
     monkeypatch.setattr("cnn.runs.streaming.spare_bytes", lambda devices: 0)
     streamed = cnn.fit(SMALL, tmp_path / "run", few)
     assert without_times(streamed.history) == without_times(trained[1].history)
+
+
+def test_the_table_of_a_sweep_has_the_mean_average_precision(few, tmp_path):
+    config = dataclasses.replace(SMALL, train=cnn.TrainConfig(epochs=1))
+    tried = sweeps.sweep(config, {}, range(2), tmp_path / "sweep", splits=few)
+    titles, _, cells = (line.split("|") for line in sweeps.table(tried).splitlines())
+    assert [title.strip() for title in titles[-3:-1]] == ["val mAP", "test mAP"]
+    mean = np.mean([row["test_map"] for row in tried[0].rows])
+    assert cells[-2].strip().startswith(f"{mean:.4f}")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_scores_of_classes_are_summed_over_windows(config, images, tmp_path, mon
     state = cnn.create_state(config)
     assert len(list(streaming.evaluation_windows(images.val))) == 2
     placed = jax.tree.map(jnp.asarray, images.val)
-    assert scores("val", "val_macro_f1", state, images.val) == scores("val", "val_macro_f1", state, placed)
+    assert scores("val", state, images.val, "val_macro_f1") == scores("val", state, placed, "val_macro_f1")
     assert_same(streaming.evaluate_split(state, images.val), streaming.evaluate_split(state, placed))
 
 

@@ -44,10 +44,10 @@ def test_scenes_of_validation_and_test_images_stay_the_same_and_differ(scenes, s
 
 def test_a_batch_of_images_becomes_scenes_of_those_that_are_no_padding(small, state):
     images, labels = small.train.images[:8], np.arange(8, dtype=np.int32)
-    mask = np.arange(8) < 3
+    mask = np.isin(np.arange(8), [1, 4, 6])
     inputs, targets, kept = detection.train_inputs(jax.random.key(0), Batch(images, labels, mask), state.spec)
     assert inputs.shape == (8, 48, 48, 1) and 0 <= inputs.min() and inputs.max() <= 1
-    assert set(np.unique(targets[..., 4])) <= {-1, 0, 1, 2}
+    assert set(np.unique(targets[..., 4])) == {-1, 1, 4, 6}
     # As fractions of the image's sides.
     assert targets[..., :4].max() <= 1
     np.testing.assert_array_equal(kept, mask)
@@ -100,7 +100,9 @@ def test_the_wrong_function_for_a_task_is_one_line(config, small, scenes, state)
         (np.zeros((4, 6, 4), np.float32), r"float32 \[4, 6, 4\], but must be float32 \[4, M, 5\]"),
         (np.zeros((3, 6, 5), np.float32), r"\[3, 6, 5\], but must be float32 \[4, M, 5\]"),
         (np.zeros((4, 6, 5), np.int32), "int32"),
-        (np.full((4, 6, 5), 10, np.float32), "class 10 must be from -1 to 9"),
+        (np.zeros((4, 0, 5), np.float32), r"\[4, 0, 5\], but must be"),
+        (np.full((4, 6, 5), 2.5, np.float32), "class 2.5 must be an integer"),
+        (np.full((4, 6, 5), 10, np.float32), "class 10 must be an integer from -1 to 9"),
         (np.full((4, 6, 5), np.nan, np.float32), "class nan must be"),
         (np.zeros((4, 6, 5), np.float32), "of some area"),
     ],
@@ -108,6 +110,16 @@ def test_the_wrong_function_for_a_task_is_one_line(config, small, scenes, state)
 def test_labels_that_are_no_boxes_are_refused(scenes, state, labels, message):
     with pytest.raises(cnn.DataError, match=message):
         cnn.eval_step(state, Batch(scenes.val.images[:4], labels))
+
+
+def test_what_a_mask_leaves_out_is_not_checked_and_no_images_are_refused(scenes, state):
+    labels = scenes.val.labels[:4].copy()
+    labels[3] = 99
+    assert int(cnn.eval_step(state, Batch(scenes.val.images[:4], labels, np.arange(4) < 3)).count) == 3
+    with pytest.raises(cnn.DataError, match="no images"):
+        cnn.detect(state, scenes.val.images[:0])
+    with pytest.raises(cnn.DataError, match="images are a list"):
+        cnn.eval_step(state, Batch([], labels))  # pyright: ignore[reportArgumentType]
 
 
 def test_small_images_cannot_be_evaluated_on(small, state):
