@@ -177,6 +177,8 @@ def test_the_examples_of_the_documentation_run(run_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for format in ("onnx", "safetensors"):
         main(["export", str(run_dir), "--format", format, "--output", f"model.{format}"])
+    detector = cnn.ExperimentConfig(data=cnn.DataConfig(scenes=48), model=cnn.YoloConfig(features=2, blocks=(0, 0)))
+    Path("detector.onnx").write_bytes(export.to_onnx(random_state(detector), detector))
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", (DOCS / "exporting.md").read_text(), flags=re.DOTALL):
         exec(block, names)
