@@ -9,7 +9,7 @@ from jax import Array
 from cnn.detection.loss import assign, detection_losses, is_right
 from cnn.detection.scenes import compose
 from cnn.errors import DataError
-from cnn.training.metrics import Metrics
+from cnn.training.metrics import Metrics, sum_metrics
 from cnn.training.task import Batch, Task, check_images, mask_of, scale
 
 
@@ -83,12 +83,7 @@ def losses(outputs_BxRxCxO: Array, labels_BxMx5: Array) -> Array:
 
 def metrics(outputs_BxRxCxO: Array, losses_B: Array, labels_BxMx5: Array, mask_B: Array) -> Metrics:
     """Returns the metrics of a batch; a scene is correct if nothing in it is missed, mistaken, or seen for nothing."""
-    correct_B = is_right(outputs_BxRxCxO, assign(outputs_BxRxCxO, labels_BxMx5))
-    return Metrics(
-        jnp.sum(jnp.where(mask_B, losses_B, 0)),
-        jnp.sum(correct_B & mask_B, dtype=jnp.int32),
-        jnp.sum(mask_B, dtype=jnp.int32),
-    )
+    return sum_metrics(is_right(outputs_BxRxCxO, assign(outputs_BxRxCxO, labels_BxMx5)), losses_B, mask_B)
 
 
 DETECTION = Task("detection", check, check_labels, train_inputs, eval_inputs, losses, metrics)

@@ -55,7 +55,11 @@ def merge(a: Metrics, b: Metrics) -> Metrics:
 
 def batch_metrics(logits_BxK: Values, losses_B: Values, labels_B: Values, mask_B: Values) -> Metrics:
     """Returns the metrics of a batch; images where the mask is False are ignored."""
-    correct_B = jnp.argmax(logits_BxK, axis=-1) == labels_B
+    return sum_metrics(jnp.argmax(logits_BxK, axis=-1) == labels_B, losses_B, mask_B)
+
+
+def sum_metrics(correct_B: Values, losses_B: Values, mask_B: Values) -> Metrics:
+    """Returns the sums over a batch; images where the mask is False are ignored."""
     return Metrics(
         jnp.sum(jnp.where(mask_B, losses_B, 0)),
         jnp.sum(correct_B & mask_B, dtype=jnp.int32),
