@@ -17,24 +17,15 @@ from cnn.report.classes import class_table, confusion_note, confusion_table, mos
 from cnn.report.curves import curves
 from cnn.report.explanations import explanations_section
 from cnn.report.explorer import explorer_data
-from cnn.report.page import UPLOT, escaped, fill_template, percent, render_page
+from cnn.report.page import escaped, fill_template, percent, render_page
 from cnn.report.robustness import robustness_section
-from cnn.report.run_parts import (
-    CHOSEN_BY,
-    class_cards,
-    config_table,
-    epoch_table,
-    figures_section,
-    machine_tables,
-)
+from cnn.report.run_parts import class_cards, figures_section, shared_fields
 from cnn.report.scene_page import scene_page
 from cnn.report.svg import reliability_svg
 from cnn.report.unknown import mark_unlike, unknown_section
-from cnn.resolution import dataset_name, korean_names, model_class_names, resolve_as
+from cnn.resolution import korean_names, model_class_names
 from cnn.runs import outputs, rundir
 from cnn.runs.result import Result, load_images, load_result
-from cnn.serialization import config_fields
-from cnn.text import printable
 
 RETRY_HINT = "fix that, and run the same command again"
 """How to fix a page that cannot be written."""
@@ -97,7 +88,7 @@ def class_page(run_dir: Path, splits: Splits | None) -> str:
 def run_page(run: EvaluatedRun) -> str:
     """Returns the page of one classifier's run."""
     config, result, test = run.config, run.result, run.splits.test
-    figures, names = figures_section(run.run_dir), model_class_names(config)
+    names = model_class_names(config)
     korean = korean_names(config.data)
     val = probabilities(result.state, run.splits.val.images)
     values, bins = calibrated(val, run.splits.val.labels, run.probabilities, test.labels, names)
@@ -105,9 +96,6 @@ def run_page(run: EvaluatedRun) -> str:
     confusion = np.asarray(values["confusion_matrix"])[np.ix_(shown, shown)].tolist()
     explorer = explorer_data(result.state, test, run.probabilities)
     mark_unlike(run.run_dir, result.state, test.images, explorer.data["images"])
-    fields = config_fields(config)
-    defaults = config_fields(resolve_as(ExperimentConfig(model=type(config.model)()), config))
-    changed = sum(value != defaults[name] for name, value in fields.items())
     data = {
         "classes": names,
         "korean": [*korean, *[""] * (len(names) - len(korean))] if korean else None,
@@ -119,20 +107,8 @@ def run_page(run: EvaluatedRun) -> str:
     confused = values["most_confused"][:3]
     body = fill_template(
         "run.html",
-        name=escaped(config.name),
-        run_dir=escaped(printable(run.run_dir.resolve().name)),
-        dataset=escaped(dataset_name(config.data)),
-        train_images=f"{len(run.splits.train.labels):,}",
-        val_images=f"{len(run.splits.val.labels):,}",
-        test_images=f"{len(test.labels):,}",
-        figures_link=' <a href="#figures">Figures</a>' if figures else "",
+        **shared_fields(run.run_dir, config, result, run.splits, figures_section(run.run_dir)),
         cards=class_cards(result.summary, values),
-        changed=f"{changed} of {len(fields)} fields differ from the defaults" if changed else "all defaults",
-        config=config_table(fields, defaults),
-        machine=machine_tables(run.description, result.summary["seconds"]),
-        best_epoch=result.summary["best_epoch"],
-        chosen_by=CHOSEN_BY[config.train.monitor],
-        epochs=epoch_table(result.history, result.summary["best_epoch"]),
         confusion=confusion_table(confusion, [names[label] for label in shown]),
         confusion_note=confusion_note(len(names)),
         order=" The classes with the lowest F1 come first." if len(names) > MANY else "",
@@ -151,9 +127,6 @@ def run_page(run: EvaluatedRun) -> str:
         images_note=explorer.images_note,
         layers_note=explorer.layers_note,
         explanations=explanations_section(result.state, config, run.splits.train, test, run.probabilities),
-        figures=figures,
-        uplot=UPLOT,
-        credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean else "",
     )
     return render_page(
         f"{config.name}: {percent(values['accuracy'], 1)} test accuracy",

@@ -6,9 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn.config import ExperimentConfig
+from cnn.data.splits import Splits
 from cnn.errors import RunDirError
-from cnn.report.page import escaped, percent, picture_url, table
+from cnn.report.page import UPLOT, escaped, percent, picture_url, table
+from cnn.resolution import dataset_name, korean_names, resolve_as
 from cnn.runs import rundir
+from cnn.runs.result import Result
+from cnn.serialization import config_fields
+from cnn.text import printable
 
 FIGURE_BYTES = 700_000
 """Maximum size of all figures in a page."""
@@ -187,3 +193,36 @@ def epoch_table(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
         for row in history
     )
     return f'<div class="scroll">{table(heads, rows)}</div>'
+
+
+def shared_fields(
+    run_dir: Path, config: ExperimentConfig, result: Result, splits: Splits, figures: str
+) -> dict[str, object]:
+    """Returns what a run's page has whatever its task, by the name of its place in the template.
+
+    Args:
+      run_dir: directory of the run.
+      config: its experiment.
+      result: its result.
+      splits: its images.
+      figures: as of ``figures_section``.
+    """
+    fields, best_epoch = config_fields(config), result.summary["best_epoch"]
+    defaults = config_fields(resolve_as(ExperimentConfig(model=type(config.model)()), config))
+    changed = sum(value != defaults[name] for name, value in fields.items())
+    return {
+        "name": escaped(config.name),
+        "run_dir": escaped(printable(run_dir.resolve().name)),
+        "dataset": escaped(dataset_name(config.data)),
+        **{f"{name}_images": f"{len(split.labels):,}" for name, split in splits._asdict().items()},
+        "figures_link": ' <a href="#figures">Figures</a>' if figures else "",
+        "changed": f"{changed} of {len(fields)} fields differ from the defaults" if changed else "all defaults",
+        "config": config_table(fields, defaults),
+        "machine": machine_tables(rundir.read_description(run_dir), result.summary["seconds"]),
+        "best_epoch": best_epoch,
+        "chosen_by": CHOSEN_BY[config.train.monitor],
+        "epochs": epoch_table(result.history, best_epoch),
+        "figures": figures,
+        "uplot": UPLOT,
+        "credit": " Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean_names(config.data) else "",
+    }

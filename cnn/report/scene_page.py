@@ -5,27 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn.config import ExperimentConfig
 from cnn.data.splits import Splits
 from cnn.figures import plots
 from cnn.look.detection import AREAS, FIGURES, drawings, evaluate_detector
 from cnn.report.curves import charts, curves
-from cnn.report.page import UPLOT, escaped, fill_template, percent, render_page, table
-from cnn.report.run_parts import (
-    CHOSEN_BY,
-    cards,
-    config_table,
-    epoch_table,
-    figure,
-    figures_section,
-    machine_tables,
-    run_cards,
-)
-from cnn.resolution import dataset_name, korean_names, model_class_names, resolve_as
-from cnn.runs import rundir
+from cnn.report.page import escaped, fill_template, percent, render_page, table
+from cnn.report.run_parts import cards, figure, figures_section, run_cards, shared_fields
+from cnn.resolution import model_class_names
 from cnn.runs.result import load_images, load_result
-from cnn.serialization import config_fields
-from cnn.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,41 +43,23 @@ def scene_page(run_dir: Path, splits: Splits | None) -> str:
     config, result = load_result(run_dir)
     splits, names = load_images(run_dir) if splits is None else splits, model_class_names(config)
     evaluated = evaluate_detector(result.state, splits, names)
-    values, best_epoch = evaluated.values, result.summary["best_epoch"]
+    values = evaluated.values
     pictures = {name: _picture(draw, CAPTIONS[name]) for name, draw in drawings(evaluated, names).items()}
     mistakes = pictures.pop("mistakes")
-    figures, fields = figures_section(run_dir, "detection", FIGURES), config_fields(config)
-    defaults = config_fields(resolve_as(ExperimentConfig(model=type(config.model)()), config))
-    changed = sum(value != defaults[name] for name, value in fields.items())
     body = fill_template(
         "detection.html",
-        name=escaped(config.name),
-        run_dir=escaped(printable(run_dir.resolve().name)),
-        dataset=escaped(dataset_name(config.data)),
-        train_images=f"{len(splits.train.labels):,}",
-        val_images=f"{len(splits.val.labels):,}",
-        test_images=f"{values['images']:,}",
+        **shared_fields(run_dir, config, result, splits, figures_section(run_dir, "detection", FIGURES)),
         objects=f"{values['objects']['all']:,}",
-        figures_link=' <a href="#figures">Figures</a>' if figures else "",
         cards=_cards(result.summary, values),
-        changed=f"{changed} of {len(fields)} fields differ from the defaults" if changed else "all defaults",
-        config=config_table(fields, defaults),
-        machine=machine_tables(rundir.read_description(run_dir), result.summary["seconds"]),
-        best_epoch=best_epoch,
-        chosen_by=CHOSEN_BY[config.train.monitor],
         charts=charts(result.history),
-        epochs=epoch_table(result.history, best_epoch),
         **AREAS,
         classes=_class_table(values["classes"]),
         plots="".join(pictures.values()),
         threshold=f"{values['threshold']:.2f}",
         lists=_lists(values),
         mistakes=mistakes,
-        figures=figures,
-        uplot=UPLOT,
-        credit=" Images of Fashion-MNIST, © 2017 Zalando SE, MIT license." if korean_names(config.data) else "",
     )
-    data = {"curves": {"all": curves(result.history, best_epoch)}}
+    data = {"curves": {"all": curves(result.history, result.summary["best_epoch"])}}
     return render_page(f"{config.name}: {percent(values['map'] or 0, 1)} mAP", body, data, "charts.js")
 
 
