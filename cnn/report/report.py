@@ -107,7 +107,7 @@ def run_page(run: EvaluatedRun) -> str:
     confused = values["most_confused"][:3]
     body = fill_template(
         "run.html",
-        **shared_fields(run.run_dir, config, result, run.splits, figures_section(run.run_dir)),
+        **shared_fields(run.run_dir, run.description, config, result, run.splits, figures_section(run.run_dir)),
         cards=class_cards(result.summary, values),
         confusion=confusion_table(confusion, [names[label] for label in shown]),
         confusion_note=confusion_note(len(names)),

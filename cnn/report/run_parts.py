@@ -196,12 +196,18 @@ def epoch_table(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
 
 
 def shared_fields(
-    run_dir: Path, config: ExperimentConfig, result: Result, splits: Splits, figures: str
+    run_dir: Path,
+    description: Mapping[str, Any],
+    config: ExperimentConfig,
+    result: Result,
+    splits: Splits,
+    figures: str,
 ) -> dict[str, object]:
     """Returns what a run's page has whatever its task, by the name of its place in the template.
 
     Args:
       run_dir: directory of the run.
+      description: as ``rundir.read_description`` returns it.
       config: its experiment.
       result: its result.
       splits: its images.
@@ -218,7 +224,7 @@ def shared_fields(
         "figures_link": ' <a href="#figures">Figures</a>' if figures else "",
         "changed": f"{changed} of {len(fields)} fields differ from the defaults" if changed else "all defaults",
         "config": config_table(fields, defaults),
-        "machine": machine_tables(rundir.read_description(run_dir), result.summary["seconds"]),
+        "machine": machine_tables(description, result.summary["seconds"]),
         "best_epoch": best_epoch,
         "chosen_by": CHOSEN_BY[config.train.monitor],
         "epochs": epoch_table(result.history, best_epoch),

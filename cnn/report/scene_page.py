@@ -12,6 +12,7 @@ from cnn.report.curves import charts, curves
 from cnn.report.page import escaped, fill_template, percent, render_page, table
 from cnn.report.run_parts import cards, figure, figures_section, run_cards, shared_fields
 from cnn.resolution import model_class_names
+from cnn.runs import rundir
 from cnn.runs.result import load_images, load_result
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def scene_page(run_dir: Path, splits: Splits | None) -> str:
     evaluated = evaluate_detector(result.state, splits, names)
     values = evaluated.values
     pictures = {name: _picture(draw, CAPTIONS[name]) for name, draw in drawings(evaluated, names).items()}
-    mistakes = pictures.pop("mistakes")
+    mistakes, figures = pictures.pop("mistakes"), figures_section(run_dir, "detection", FIGURES)
     body = fill_template(
         "detection.html",
-        **shared_fields(run_dir, config, result, splits, figures_section(run_dir, "detection", FIGURES)),
+        **shared_fields(run_dir, rundir.read_description(run_dir), config, result, splits, figures),
         objects=f"{values['objects']['all']:,}",
         cards=_cards(result.summary, values),
         charts=charts(result.history),
