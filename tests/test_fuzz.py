@@ -1,16 +1,18 @@
 """Some hundred drawn bad inputs; ``make fuzz`` runs 20,000."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
+from cnn.runs.identity import sign
 from tests.fuzz import inputs
 from tests.fuzz.judge import judge
 from tests.fuzz.runner import Runner
 from tests.fuzz.worker import TINY, Example, Outcome, Settings
-from tests.fuzz.world import Mutation, labels, tree_digest
+from tests.fuzz.world import Mutation, labels, meaning, tree_digest
 
 TIMEOUT = 60.0
 
@@ -70,6 +72,18 @@ def test_every_file_of_a_run_is_changed(runner, run_dir):
     inside = f"work/{run_dir}/"
     found = {label.removeprefix(inside) for label in labels(runner.pristine) if label.startswith(inside)}
     assert found - PICTURES == set(inputs.LABELS[run_dir])
+
+
+def test_a_result_means_the_same_after_other_seconds_unless_its_digest_is_wrong(tmp_path):
+    def meaning_of(result: dict) -> str:
+        path = tmp_path / "result.json"
+        path.write_text(json.dumps(result))
+        return meaning(path)
+
+    first, second = (sign({"test_loss": 1.0, "seconds": {"eval": seconds}}, {}) for seconds in (1.0, 2.0))
+    assert first["sha256"] != second["sha256"] and meaning_of(first) == meaning_of(second)
+    assert meaning_of(first) != meaning_of({**first, "sha256": second["sha256"]})
+    assert meaning_of(first) != meaning_of(sign({"test_loss": 2.0, "seconds": {"eval": 1.0}}, {}))
 
 
 LINE = Example("line", "cnn", ("verify", "runs/good"))

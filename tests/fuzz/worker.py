@@ -1,7 +1,6 @@
 """The process in which examples run: a command's main() in it, its output, and what it changed; and its watchdog."""
 
 import contextlib
-import hashlib
 import io
 import os
 import resource
@@ -250,28 +249,14 @@ def _run(example: Example, tree: World, before: world.Snapshot, outside: list[st
             good = tree.pristine / path
             same = what == "changed" and start.get(path) == before.get(path)
             # A finished run that gets its figures notes the seconds that they took.
-            content = _meaning if good.name == "result.json" else world.digest
+            content = world.meaning if good.name == "result.json" else world.digest
             if not (same and content(tree.root / path) == content(good)):
-                changes[path] = what, _meaning(tree.root / path)
+                changes[path] = what, world.meaning(tree.root / path)
     os.chdir(tree.root)
     if touched := [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]:
         tree.restore(touched)
         after = world.snapshot(tree.root)
     return outcome._replace(changes=changes, outside=tuple(outside), mutation=words), after
-
-
-def _meaning(path: Path) -> str:
-    """The digest of a file; of JSON, without the times in it."""
-    import json
-
-    from tests.helpers import without_times
-
-    if path.suffix in (".json", ".jsonl") and path.is_file() and not path.is_symlink():
-        with contextlib.suppress(ValueError, RecursionError):
-            text = path.read_text()
-            values = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
-            return hashlib.sha256(json.dumps(without_times(values)).encode()).hexdigest()
-    return world.digest(path)
 
 
 def _command(module: str, arguments: tuple[str, ...] | list[str]) -> Outcome:
