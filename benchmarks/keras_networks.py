@@ -27,6 +27,10 @@ def _fashion_cnn(x: Any) -> Any:
     return layers.Dropout(0.4)(x)
 
 
+def _lstm(x: Any) -> Any:
+    return layers.Dropout(0.3)(layers.LSTM(128, name="recurrent")(layers.Reshape((28, 28))(x)))
+
+
 def _alexnet(x: Any) -> Any:
     x = _pool(_conv(x, "conv1", 24, size=5))
     x = _pool(_conv(x, "conv2", 64))
@@ -112,6 +116,7 @@ def _vit(x: Any) -> Any:
 
 NETWORKS: dict[str, Callable[[Any], Any]] = {
     "fashion_cnn": _fashion_cnn,
+    "lstm": _lstm,
     "alexnet": _alexnet,
     "resnet20": _resnet20,
     "efficientnet": _efficientnet,

@@ -321,6 +321,7 @@ TABLES = {
     "epoch": epoch_table,
     "epoch_bfloat16": epoch_table,
     "rungs": rungs_tables,
+    "rungs_lstm": rungs_tables,
     "inference": inference_table,
     "time_to_result": time_to_result_table,
     "startup": startup_table,

@@ -1,6 +1,6 @@
-"""Five networks of the ladder beside the same in PyTorch and Keras: training steps, validation, inference, memory.
+"""Networks of the ladder beside the same in PyTorch and Keras: training steps, validation, inference, memory.
 
-python -m benchmarks.rungs [--rounds 3] [--rungs vit ...] [--precisions bfloat16] [--batches 128] [--results DIR]
+python -m benchmarks.rungs [--rounds 3] [--rungs vit ...] [--precisions bfloat16] [--batches 128] [--name rungs]
 python -m benchmarks.rungs --check    only compares parameter counts, and logits from the same weights
 
 Each framework is a process for each rung and precision, which has warmed up and is idle while another works; a round
@@ -25,7 +25,7 @@ from benchmarks.measure import RESULTS, compiled_programs_in, run_main, save_ima
 from benchmarks.workers import Ask, worker
 from cnn.errors import ConfigError
 
-Rung = Literal["fashion_cnn", "alexnet", "resnet20", "efficientnet", "vit"]
+Rung = Literal["fashion_cnn", "lstm", "alexnet", "resnet20", "efficientnet", "vit"]
 Precision = Literal["float32", "bfloat16"]
 Framework = Literal["ours", "keras_tensorflow", "torch", "torch_compiled"]
 
@@ -191,6 +191,7 @@ def main(
     device: Literal["cpu", "gpu"] = "cpu",
     check: bool = False,
     allow_busy: bool = False,
+    name: str = "rungs",
     results: Path = RESULTS,
 ) -> None:
     """Measure the rungs, print each measurement, and write rungs.json, or rungs_gpu.json.
@@ -205,6 +206,7 @@ def main(
         device: On a gpu, a framework that has no build for it is left out.
         check: Only compare parameter counts and logits; exit with status 1 if they differ.
         allow_busy: Measure while other programs run, too; the result says so.
+        name: Name of the JSON file without its ending, such as rungs_lstm for some of the rungs.
         results: Directory for the JSON file.
     """
     check_options(batches, frameworks, rounds, images)
@@ -223,15 +225,15 @@ def main(
         }
         process = partial(worker, images=path, environment=environment, limit=LIMIT)
         with ExitStack() as stack:
-            asks = {name: stack.enter_context(process(name)) for name in frameworks}
-            for name in frameworks:
-                found = asks[name]("device")
+            asks = {framework: stack.enter_context(process(framework)) for framework in frameworks}
+            for framework in frameworks:
+                found = asks[framework]("device")
                 if found.get("device") != device:
-                    print(f"{name} is left out: {found.get('failed') or 'it has no build for a GPU'}", flush=True)
-                    del asks[name]
-            versions = {name: ask("versions") for name, ask in asks.items()}
+                    print(f"{framework} is left out: {found.get('failed') or 'it has no build for a GPU'}", flush=True)
+                    del asks[framework]
+            versions = {framework: ask("versions") for framework, ask in asks.items()}
             # Compiling the same network once more only to compare it would take minutes.
-            compared_asks = {name: ask for name, ask in asks.items() if check or name != "torch_compiled"}
+            compared_asks = {key: ask for key, ask in asks.items() if check or key != "torch_compiled"}
             compared = compare(rungs, compared_asks, Path(directory))
         if check or not all(row["equal"] for row in compared):
             raise SystemExit(0 if all(row["equal"] for row in compared) else 1)
@@ -239,7 +241,7 @@ def main(
         measured = measure(rungs, precisions, list(asks), plan, process)
     measured["idle"] = [before, *measured["idle"]]
     write_result(
-        "rungs" if device == "cpu" else f"rungs_{device}",
+        name if device == "cpu" else f"{name}_{device}",
         {
             "what": "seconds of a training step, of validation and of a call for inference, by number of images; "
             "seconds to compile, and MiB of a process that trains",

@@ -9,6 +9,9 @@
 | scale                        | gamma                        | weight                                           |
 | mean, variance               | moving_mean, moving_variance | running_mean, running_var                        |
 | position [T, D]              | position                     | position                                         |
+| kernel [D, 4 F] of an LSTM   | lstm_cell/kernel             | weight_ih_l0 [4 F, D]                            |
+| recurrent_kernel [F, 4 F]    | lstm_cell/recurrent_kernel   | weight_hh_l0 [4 F, F]                            |
+| bias [4 F]                   | lstm_cell/bias               | bias_ih_l0 [4 F]                                 |
 """
 
 import re
@@ -33,6 +36,7 @@ def drawn(arrays: Named) -> Named:
 
 
 _KERAS = {"scale": "gamma", "mean": "moving_mean", "variance": "moving_variance"}
+_TORCH_LSTM = {"kernel": "weight_ih_l0", "recurrent_kernel": "weight_hh_l0", "bias": "bias_ih_l0"}
 _TORCH = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "variance": "running_var"}
 
 
@@ -44,6 +48,7 @@ def to_keras(arrays: Named) -> Named:
         if leaf == "bias" and f"{layer}/scale" in arrays:
             leaf = "beta"
         depthwise = layer.endswith("_depthwise")
+        layer = "recurrent/lstm_cell" if layer == "recurrent" else layer
         mapped[f"{layer}/{_KERAS.get(leaf, leaf)}"] = array.swapaxes(2, 3) if depthwise else array
     return mapped
 
@@ -53,10 +58,11 @@ def to_torch(arrays: Named) -> Named:
     mapped = {}
     for name, array in arrays.items():
         layer, leaf = name.split("/")
-        if leaf == "kernel":
+        if leaf.endswith("kernel"):
             array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
         layer = re.sub(r"^(block\d+)_", r"\1.", layer)
-        mapped[f"{layer}.{_TORCH.get(leaf, leaf)}"] = array
+        names = _TORCH_LSTM if layer == "recurrent" else _TORCH
+        mapped[f"{layer}.{names.get(leaf, leaf)}"] = array
     return mapped
 
 

@@ -188,9 +188,11 @@ def test_all_our_weights_have_a_name_and_a_layout_of_the_peers(rung):
         assert len(theirs) == len(ours)
         assert [array.size for array in theirs.values()] == [array.size for array in ours.values()]
     words = {name.rsplit(".", 1)[1] for name in weights.to_torch(ours)}
-    assert words <= {"weight", "bias", "running_mean", "running_var", "position"}
+    lstm = {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0"}
+    assert words <= {"weight", "bias", "running_mean", "running_var", "position", *lstm}
     words = {name.rsplit("/", 1)[1] for name in weights.to_keras(ours)}
-    assert words <= {"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "position"}
+    normalization = {"gamma", "beta", "moving_mean", "moving_variance"}
+    assert words <= {"kernel", "recurrent_kernel", "bias", "position", *normalization}
 
 
 def test_flops_of_the_chapters_network():
