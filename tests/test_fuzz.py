@@ -74,16 +74,19 @@ def test_every_file_of_a_run_is_changed(runner, run_dir):
     assert found - PICTURES == set(inputs.LABELS[run_dir])
 
 
-def test_a_result_means_the_same_after_other_seconds_unless_its_digest_is_wrong(tmp_path):
-    def meaning_of(result: dict) -> str:
-        path = tmp_path / "result.json"
-        path.write_text(json.dumps(result))
-        return meaning(path)
+def test_a_result_means_the_same_in_another_run_and_after_other_seconds_unless_a_digest_is_wrong(tmp_path):
+    def meaning_of(result: dict, run: str = "a") -> str:
+        (tmp_path / "config.json").write_text(json.dumps({"run": run}))
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        return meaning(tmp_path / "result.json")
 
-    first, second = (sign({"test_loss": 1.0, "seconds": {"eval": seconds}}, {}) for seconds in (1.0, 2.0))
-    assert first["sha256"] != second["sha256"] and meaning_of(first) == meaning_of(second)
+    def result(run: str, loss: float, seconds: float) -> dict:
+        return sign({"test_loss": loss, "seconds": {"eval": seconds}}, {"run": run})
+
+    first, second = result("a", 1, 1), result("b", 1, 2)
+    assert meaning_of(first) == meaning_of(second, "b") != meaning_of(second)
     assert meaning_of(first) != meaning_of({**first, "sha256": second["sha256"]})
-    assert meaning_of(first) != meaning_of(sign({"test_loss": 2.0, "seconds": {"eval": 1.0}}, {}))
+    assert meaning_of(first) != meaning_of(result("a", 2, 1))
 
 
 LINE = Example("line", "cnn", ("verify", "runs/good"))

@@ -79,17 +79,21 @@ def digest(path: Path) -> str:
 
 
 def meaning(path: Path) -> str:
-    """The digest of a file; of JSON without the times in it, and of a result whether its own digest is right."""
-    from cnn.runs.digests import json_digest
+    """The digest of a file; of JSON without the times in it, and of a result with what its digests do not agree with.
+
+    The digests cover the times, and the random ID of its run.
+    """
+    from cnn.runs.identity import SIGNED, differing_digest
     from tests.helpers import without_times
 
     if path.suffix in (".json", ".jsonl") and path.is_file() and not path.is_symlink():
-        with contextlib.suppress(ValueError, RecursionError):
+        with contextlib.suppress(ValueError, RecursionError, OSError):
             text = path.read_text()
             values = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
             if path.name == "result.json" and isinstance(values, dict):
-                own = values.pop("sha256", "")
-                values["sha256"] = own == json_digest(values) or own
+                config = json.loads(path.with_name("config.json").read_text())
+                kept = {name: value for name, value in values.items() if name not in SIGNED}
+                values = {**kept, "differs": differing_digest(values, config)}
             return hashlib.sha256(json.dumps(without_times(values)).encode()).hexdigest()
     return digest(path)
 

@@ -1,0 +1,126 @@
+"""Our detector beside torchvision's smallest, SSDlite, trained from scratch for the same seconds; equal test scenes.
+
+python3.11 -m venv .venv-detector; .venv-detector/bin/pip install -r benchmarks/detector_peers.txt
+PEERS_PYTHON=.venv-detector/bin/python python -m benchmarks.detectors [--seeds 3] [--peer-seeds 1]
+
+A seed of ours is the command of a user, in its own directory below --directory: one that is finished is not trained
+again. The peer trains for the seconds of all of our run, from 48,000 composed scenes that it finds in memory. Both are
+measured by cnn/detection/average_precision.py on the same 2,000 test scenes, at the end and once.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+import cnn
+from benchmarks.measure import PEERS_PYTHON, RESULTS, run_main, summary, write_result
+from cnn.detection.average_precision import average_precision, match
+from cnn.detection.average_precision import summary as means_of
+from cnn.detection.boxes import Detections
+from cnn.detection.scenes import compose
+from cnn.look.scene_figures import found
+from cnn.runs.result import load_images, load_result
+from experiments.yolo import CONFIG
+
+CHUNK = 500
+"""Scenes that are composed at a time."""
+
+
+def our_run(seed: int, directory: Path) -> Path:
+    """Trains a seed unless its run is finished, and returns its directory."""
+    run_dir = directory / f"seed{seed}"
+    command = [sys.executable, "-m", "experiments.yolo", "--train.seed", str(seed), "--run-dir", str(run_dir)]
+    subprocess.run([*command, "--log.no_figures"], check=True)
+    return run_dir
+
+
+def measured(detections: Any, test: cnn.Split) -> dict[str, Any]:
+    """Returns the average precision of detections in the test scenes, by the names of its means."""
+    names = CONFIG.data.class_names or tuple(map(str, range(10)))
+    return means_of(average_precision(match(detections, test.labels, len(names))))
+
+
+def our_row(seed: int, run_dir: Path) -> tuple[dict[str, Any], cnn.Splits]:
+    """Returns what a run has reached on the test scenes and its whole seconds, and its scenes."""
+    config, result = load_result(run_dir)
+    splits = load_images(run_dir)
+    values = measured(found(result.state, splits.test.images), splits.test)
+    seconds = sum(result.summary["seconds"].values())
+    rows = {"seed": seed, "seconds": seconds, "scenes": len(splits.train.labels) * len(result.history), **values}
+    return {**rows, "parameters": result.summary["params"], "best_epoch": result.summary["best_epoch"]}, splits
+
+
+def save_scenes(path: Path, splits: cnn.Splits) -> None:
+    """Writes as many training scenes as there are training images, and the test scenes, for another environment."""
+    images, labels = (jax.numpy.asarray(array) for array in splits.train)
+    parts = [
+        compose(jax.random.fold_in(jax.random.key(1), start), images, labels, len(labels), scenes=CHUNK, side=96)
+        for start in range(0, len(labels), CHUNK)
+    ]
+    scenes, boxes = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    np.savez(path, train_images=scenes, train_labels=boxes, test_images=splits.test.images)
+
+
+def peer_row(seed: int, seconds: float, scenes: Path, test: cnn.Split, settings: tuple[str, ...]) -> dict[str, Any]:
+    """Returns what torchvision's detector reaches in some seconds."""
+    output = scenes.with_name("found.npz")
+    command = [str(PEERS_PYTHON), "-m", "benchmarks.torchvision_peer", str(scenes), f"{seconds:.0f}", str(seed)]
+    run = subprocess.run([*command, str(output), *settings], check=True, stdout=subprocess.PIPE, text=True)
+    with np.load(output) as arrays:
+        detections = Detections(arrays["boxes"], arrays["scores"], arrays["classes"])
+    return {"seed": seed, **json.loads(run.stdout.splitlines()[-1]), **measured(detections, test)}
+
+
+def main(
+    seeds: int = 3,
+    peer_seeds: int = 1,
+    optimizer: Literal["SGD", "AdamW"] = "SGD",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    seconds: float = 0,
+    directory: Path = Path("runs/detectors"),
+    results: Path = RESULTS,
+) -> None:
+    """Train both, print what they reach, and write detectors.json.
+
+    Args:
+        seeds: Seeds 0, 1, ... of ours.
+        peer_seeds: Seeds of torchvision's, each for the seconds of our run of the same seed.
+        optimizer: The peer's.
+        precision: The peer's; bfloat16 is autocast.
+        seconds: Of the peer, for a trial; 0 for those of our run.
+        directory: Directory of our runs.
+        results: Directory for the JSON file.
+    """
+    if peer_seeds > seeds:
+        raise cnn.ConfigError(f"--peer-seeds is {peer_seeds}, but must be at most --seeds, which is {seeds}")
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "torchvision": []}
+    with tempfile.TemporaryDirectory() as place:
+        scenes = Path(place, "scenes.npz")
+        for seed in range(seeds):
+            row, splits = our_row(seed, our_run(seed, directory))
+            runs["ours"].append(row)
+            print("ours", row, flush=True)
+            if seed < peer_seeds:
+                if not scenes.exists():
+                    save_scenes(scenes, splits)
+                row = peer_row(seed, seconds or row["seconds"], scenes, splits.test, (optimizer, precision))
+                runs["torchvision"].append(row)
+                print("torchvision", row, flush=True)
+    means = {
+        name: {key: summary([row[key] for row in rows]) for key in ("map", "map_50", "seconds")}
+        for name, rows in runs.items()
+        if rows
+    }
+    what = "mean average precision on 2,000 test scenes; torchvision's ssdlite320_mobilenet_v3_large, from scratch"
+    settings = {"optimizer": optimizer, "precision": precision}
+    write_result("detectors", {"what": what, "peer": settings, "summary": means, "runs": runs}, results)
+
+
+if __name__ == "__main__":
+    run_main(main)
