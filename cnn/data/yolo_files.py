@@ -7,7 +7,7 @@ from typing import Any
 from cnn.data.box_formats import Boxed, check_class_names, make_boxed, read_text
 from cnn.data.folders import HIDDEN, NOT_IMAGES, walk_images
 from cnn.data.image_files import FORMATS
-from cnn.data.layouts import Layout
+from cnn.data.layouts import Layout, list_folder
 from cnn.errors import DataError
 from cnn.text import reason, shown
 
@@ -23,6 +23,8 @@ MAX_NAMES_BYTES = 2**18
 MAX_LISTS = 100
 """Maximum number of lists and dicts in a YAML file."""
 
+OTHERS = "folders whose names have no split"
+
 MARGIN = 1e-3
 """How far a coordinate may be below 0 or above 1, which rounding explains; a box is clipped to its image."""
 
@@ -35,7 +37,7 @@ def yolo_boxes(layout: Layout) -> Boxed:
     """
     names_file, names = _read_names(layout.root)
     files, images, rows = [names_file], [], []
-    left_out: dict[str, list[str]] = {HIDDEN: [], NOT_IMAGES: []}
+    left_out: dict[str, list[str]] = {OTHERS: _others(layout), HIDDEN: [], NOT_IMAGES: []}
     for split, folder in layout.parts:
         found = list(walk_images(layout.root, os.path.relpath(folder, layout.root), left_out))
         labels = [_labels_of(name) for name in found]
@@ -52,6 +54,16 @@ def yolo_boxes(layout: Layout) -> Boxed:
             rows.append(_read_lines(layout.root / label, len(names)) if is_there else [])
         files += [label for label, is_there in zip(labels, have, strict=True) if is_there]
     return make_boxed(layout, names, files, images, rows, [None] * len(images), left_out)
+
+
+def _others(layout: Layout) -> list[str]:
+    """Folders of images beside those of the splits, in images/ or with images/ in them, relative to the root."""
+    folders = [folder for _, folder in layout.parts]
+    if layout.parts[0][0] is None:
+        return []
+    above, inner = (layout.root, "images") if folders[0].name == "images" else (folders[0].parent, "")
+    beside = [above / name / inner for name in list_folder(above)[0]]
+    return [os.path.relpath(folder, layout.root) for folder in beside if folder.is_dir() and folder not in folders]
 
 
 def _labels_of(name: str) -> str:

@@ -65,8 +65,9 @@ def detect_files(
       files: paths of image files; "-" for standard input.
       invert: whether dark and light are swapped; None does not.
       as_json: whether the lines are those of a JSON array in COCO's result format, each object with ``category`` and
-        ``file`` besides. ``image_id`` is the file's name without its ending, as an integer if it is one, and
-        ``category_id`` counts the classes from 1. Errors are said.
+        ``file`` besides. ``image_id`` is the file's name without its ending, as an integer if it is one, or the
+        file's number, from 1, if two files would have the same. ``category_id`` counts the classes from 1. Errors are
+        said.
       say: called with lines on what is shown.
       output: directory for pictures of the files with their boxes.
       threshold: least score of a box; None takes that of the run's evaluation.json, else 0.3.
@@ -88,12 +89,22 @@ def detect_files(
     )
     how = reading(config.data, bool(invert))
     pairs = _detected(state, files, {"resize": "pad", **how}, PICTURE_SIDE if output else 0)
-    results = _results(pairs, names, threshold, say, output)
+    ids = _image_ids(files)
+    if as_json and len(set(ids)) < len(ids):
+        say("files have the same name, so image_id is the number of the file, from 1")
+        ids = range(1, len(ids) + 1)
+    results = _results(pairs, ids, names, threshold, say, output)
     if as_json:
         yield from _array(results, say)
         return
     for path, result, rows in results:
         yield (f"error: {result}", False) if isinstance(result, DataError) else (_lines(path, result, rows), True)
+
+
+def _image_ids(files: Sequence[Path]) -> Sequence[int | str]:
+    """The names without their endings, as integers if they are some."""
+    stems = (printable(path.stem) for path in files)
+    return [int(stem) if stem.isascii() and stem.isdecimal() else stem for stem in stems]
 
 
 def _best_threshold(run_dir: Path, state: TrainState) -> tuple[float, str]:
@@ -156,6 +167,7 @@ def _in_file(found: Detections, size: tuple[int, int], how: dict[str, Any]) -> D
 
 def _results(
     pairs: Iterator[tuple[Path, _File | DataError, Detections]],
+    ids: Sequence[int | str],
     names: Sequence[str],
     threshold: float,
     say: Callable[[str], Any],
@@ -163,13 +175,11 @@ def _results(
 ) -> Iterator[tuple[Path, _File | DataError, list[dict[str, Any]]]]:
     """Each file as read or its error, and its boxes in COCO's format; draws its picture into a directory."""
     drawn: set[str] = set()
-    for path, result, found in pairs:
+    for index, (path, result, found) in enumerate(pairs):
         if isinstance(result, DataError):
             yield path, result, []
             continue
-        stem = printable(path.stem)
-        image = int(stem) if stem.isascii() and stem.isdecimal() else stem
-        rows = coco_results(found, [image], range(1, len(names) + 1), threshold)
+        rows = coco_results(found, [ids[index]], range(1, len(names) + 1), threshold)
         file = printable(path)
         yield path, result, [{**row, "category": names[row["category_id"] - 1], "file": file} for row in rows]
         if output is not None and result.picture is not None:

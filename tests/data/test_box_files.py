@@ -397,6 +397,18 @@ def test_hidden_files_and_links_are_treated_as_in_class_folders(yolo, tmp_path):
         load(yolo)
 
 
+def test_a_folder_of_no_split_is_left_out_and_named(yolo):
+    plain = digest(yolo)
+    for change, name in ((lambda root: None, "images/extra"), (roboflow_yolo, "extra/images")):
+        change(yolo)
+        (yolo / name).mkdir(parents=True)
+        shutil.copy(next(yolo.rglob("*.png")), yolo / name)
+        own, lines = load(yolo)
+        assert data_digest(Splits(*own[:3])) == plain
+        assert lines[0] == f"left out, folders whose names have no split: 1 ({name})"
+        shutil.rmtree(yolo / name)
+
+
 def test_images_at_any_depth_have_their_text_files_at_the_same(yolo):
     plain = digest(yolo)
     for folder, suffix in (("images", "png"), ("labels", "txt")):

@@ -64,6 +64,30 @@ def test_a_box_is_tight_around_the_pixels_of_its_object(monkeypatch, blocks):
         assert (x.min(), y.min(), x.max() + 1, y.max() + 1) == (x_min, y_min, x_max, y_max)
 
 
+def test_an_object_of_which_less_than_half_can_be_seen_is_left_out():
+    solid = np.full((3, 28, 28, 1), 255, np.uint8)
+    key, count, left_out = jax.random.key(2), 64, 0
+    labels = jax.device_get(compose(key, solid, np.arange(3), 3, scenes=count, side=SIDE)[1])
+    limits = jnp.array([3, SIDES[1] + 1 - SIDES[0], 2**20, 2**20, 2, scenes.NOISE * (OBJECTS + 1)])
+    keys = jax.vmap(lambda key: jax.random.split(key, 3)[0])(jax.random.split(key, count))
+    drawn = jax.device_get(jax.vmap(lambda key: scenes._integers(key, (OBJECTS, 6), limits))(keys))
+    for objects, rows in zip(drawn, labels, strict=True):
+        free, expected = np.ones((SIDE, SIDE), bool), np.tile(np.array([0, 0, 0, 0, -1]), (OBJECTS, 1))
+        for number in range(objects[0, 5] // scenes.NOISE):
+            label, size, y, x = objects[number, :4] + (0, SIDES[0], 0, 0)
+            top, left = (place * (SIDE + 1 - size) >> 20 for place in (y, x))
+            seen = np.zeros_like(free)
+            seen[top : top + size, left : left + size] = free[top : top + size, left : left + size]
+            if 2 * seen.sum() < size**2:
+                left_out += 1
+                continue
+            free &= ~seen
+            y, x = np.nonzero(seen)
+            expected[number] = x.min(), y.min(), x.max() + 1, y.max() + 1, label
+        np.testing.assert_array_equal(rows, expected)
+    assert left_out > 5
+
+
 def test_only_the_first_images_are_drawn_of_a_padded_batch(blocks):
     labels = jax.device_get(compose(jax.random.key(0), *blocks, 2, scenes=32, side=SIDE))[1][..., 4]
     assert set(np.unique(labels)) == {-1, 0, 1}

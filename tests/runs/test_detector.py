@@ -69,6 +69,16 @@ def test_scenes_of_a_device_without_room_are_streamed_to_the_same_bits(trained, 
     assert without_times(streamed.history) == without_times(trained[1].history)
 
 
+def test_own_boxes_are_streamed_to_the_same_bits(few, tmp_path, monkeypatch):
+    config = dataclasses.replace(SMALL, data=cnn.DataConfig())
+    boxed = few._replace(train=few.val)
+    in_memory = cnn.fit(config, tmp_path / "whole", boxed)
+    monkeypatch.setattr("cnn.runs.streaming.spare_bytes", lambda devices: 0)
+    streamed = cnn.fit(config, tmp_path / "run", boxed)
+    assert without_times(streamed.history) == without_times(in_memory.history)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
 def test_the_table_of_a_sweep_has_the_mean_average_precision(few, tmp_path):
     config = dataclasses.replace(SMALL, train=cnn.TrainConfig(epochs=1))
     tried = sweeps.sweep(config, {}, range(2), tmp_path / "sweep", splits=few)

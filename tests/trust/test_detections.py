@@ -61,6 +61,16 @@ def test_the_boxes_of_a_scene_are_those_of_detect_and_pycocotools_reads_them(det
         assert len(truth.loadRes(rows).getAnnIds()) == len(rows)
 
 
+def test_files_of_the_same_name_have_ids_of_their_own(detector, files, tmp_path, capsys):
+    (tmp_path / "07.png").write_bytes(files[0].read_bytes())
+    _predict(detector, *files, tmp_path / "07.png", "--json", "--threshold", "0.02")
+    out, err = capsys.readouterr()
+    first, other, again = ([r for r in json.loads(out) if r["image_id"] == number] for number in (1, 2, 3))
+    assert first and other and len(first + other + again) == len(json.loads(out))
+    assert [row["bbox"] for row in first] == [row["bbox"] for row in again]
+    assert "files have the same name, so image_id is the number of the file" in err
+
+
 def test_lines_have_the_boxes_and_pictures_do_not_replace_other_files(detector, files, tmp_path, capsys, monkeypatch):
     drawn = []
     monkeypatch.setattr(scene_plots, "scenes", lambda images, *rest: drawn.append(images.shape) or Figure())
