@@ -53,9 +53,9 @@ def is_streamed(split: Split) -> bool:
 
 
 def _memory(config: ExperimentConfig, mesh: Mesh) -> int:
-    # The same in all processes, which must run the same programs.
-    spare = min(spare_bytes(mesh.devices.ravel()) >> 20, 2**31 - 1)
-    return (config.data.device_memory or -allreduce_max(-spare)) << 20
+    # The least of all processes, which must run the same programs.
+    own = config.data.device_memory or spare_bytes(mesh.devices.ravel()) >> 20
+    return -allreduce_max(-min(own, 2**31 - 1)) << 20
 
 
 def streamed_training(

@@ -85,6 +85,13 @@ def test_scores_of_classes_are_summed_over_windows(config, images, tmp_path, mon
     assert_same(streaming.evaluate_split(state, images.val), streaming.evaluate_split(state, placed))
 
 
+def test_windows_fit_into_the_least_memory_of_all_processes(config, monkeypatch):
+    mesh = cnn.make_mesh(config.mesh, config.train.device)
+    for other, expected in ((3, 1), (0, 0)):
+        monkeypatch.setattr(streaming, "allreduce_max", lambda number, other=other: max(number, -other))
+        assert streaming._memory(_streamed(config), mesh) == expected << 20
+
+
 def test_a_fused_run_needs_all_images_on_the_device(config, images, tmp_path):
     with pytest.raises(cnn.ConfigError, match="^--train.fused needs all images on the device"):
         cnn.fit(_streamed(config, fused=True), tmp_path / "run", images)
