@@ -95,7 +95,7 @@ def run_page(run: EvaluatedRun) -> str:
     shown = most_mistaken(values["confusion_matrix"])
     confusion = np.asarray(values["confusion_matrix"])[np.ix_(shown, shown)].tolist()
     explorer = explorer_data(result.state, test, run.probabilities)
-    mark_unlike(run.run_dir, result.state, test.images, explorer.data["images"])
+    mark_unlike(run.run_dir, result.state, run.splits, explorer.data["images"])
     data = {
         "classes": names,
         "korean": [*korean, *[""] * (len(names) - len(korean))] if korean else None,

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from cnn.data.splits import Splits
 from cnn.report.page import escaped, percent, table
 from cnn.runs import outputs
 from cnn.text import read_json
 from cnn.training.state import TrainState
 from cnn.trust.novelty import ACCEPTED
-from cnn.trust.reference import embed, network_digest, novelty, read_reference
+from cnn.trust.reference import embed, keep_reference, network_digest, novelty
 
 _HEADS = ("images", "score", "AUROC", "95 % interval", "FPR 95", "95 % interval", "above the threshold")
 
@@ -58,16 +57,16 @@ def _row(kind: str, score: str, values: dict[str, Any], is_best: bool) -> list[s
     return [escaped(kind), f"<strong>{name}</strong>" if is_best else name, *cells, percent(float(row["flagged"]), 1)]
 
 
-def mark_unlike(run_dir: Path, state: TrainState, images_NxHxWxC: np.ndarray, entries: list[dict[str, Any]]) -> None:
-    """Adds to an explorer's images whether each is unlike the training images, if the run keeps what that needs.
+def mark_unlike(run_dir: Path, state: TrainState, splits: Splits, entries: list[dict[str, Any]]) -> None:
+    """Adds to an explorer's images whether each is unlike the training images.
 
     Args:
       run_dir: directory of the run.
       state: its best state.
-      images_NxHxWxC: the test images.
+      splits: its images.
       entries: the explorer's images, with their index "test"; "unlike" is added.
     """
-    if reference := read_reference(run_dir, state):
-        shown = novelty(embed(state, images_NxHxWxC[[entry["test"] for entry in entries]]), reference)
-        for entry, is_unlike in zip(entries, shown.is_unlike_N, strict=True):
-            entry["unlike"] = bool(is_unlike)
+    reference = keep_reference(run_dir, state, splits, may_fail=True)
+    shown = novelty(embed(state, splits.test.images[[entry["test"] for entry in entries]]), reference)
+    for entry, is_unlike in zip(entries, shown.is_unlike_N, strict=True):
+        entry["unlike"] = bool(is_unlike)

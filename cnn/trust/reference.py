@@ -3,7 +3,7 @@
 import io
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,8 +191,14 @@ def read_reference(run_dir: Path | None, state: TrainState) -> Reference | None:
         return None
 
 
-def keep_reference(run_dir: Path, state: TrainState, splits: Splits) -> Reference:
+def keep_reference(run_dir: Path, state: TrainState, splits: Splits, may_fail: bool = False) -> Reference:
     """Returns the reference of a run; makes and writes it if there is none of its network.
+
+    Args:
+      run_dir: directory of the run.
+      state: its best state.
+      splits: its images.
+      may_fail: whether it is only returned if it cannot be written, as the run may be read-only.
 
     Raises:
       RunDirError: it cannot be written.
@@ -200,7 +206,8 @@ def keep_reference(run_dir: Path, state: TrainState, splits: Splits) -> Referenc
     reference = read_reference(run_dir, state)
     if reference is None:
         reference = make_reference(state, splits)
-        write_reference(run_dir, state, reference)
+        with suppress(RunDirError) if may_fail else nullcontext():
+            write_reference(run_dir, state, reference)
     return reference
 
 
@@ -222,8 +229,5 @@ def find_reference(
         with suppress(UserError):
             splits = load_images(run_dir)
             say(f"making {printable(run_dir / outputs.NOVELTY)} from the training images, once")
-            reference = make_reference(state, splits)
-            # A run may be read-only.
-            with suppress(RunDirError):
-                write_reference(run_dir, state, reference)
+            return keep_reference(run_dir, state, splits, may_fail=True)
     return reference

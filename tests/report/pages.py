@@ -97,9 +97,10 @@ class Explorer:
     def check_shown(self, index, probabilities):
         """Checks that the page shows this image, exactly, and its predicted class and probabilities."""
         predicted, label = probabilities[index].argmax(), self.test.labels[index]
+        unlike = next(image["unlike"] for image in self.data()["images"] if image["test"] == index)
         assert self.find("#prediction").text == (
-            f"Test image {index} of class {NAMES[label]}: predicted as {NAMES[predicted]} "
-            f"with probability {100 * probabilities[index, predicted]:.1f} %."
+            f"Test image {index} of class {NAMES[label]}: predicted as {NAMES[predicted]} with probability "
+            f"{100 * probabilities[index, predicted]:.1f} %; {'un' * unlike}like the training images."
         )
         np.testing.assert_array_equal(self.pixels("#image")[::4], 255 - self.test.images[index].ravel())
         bars = [row.text for row in self.browser.find_elements("css selector", "#bars .value")]

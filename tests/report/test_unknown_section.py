@@ -1,6 +1,7 @@
 """The report's section on the unknown, and the explorer's words on each image."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import cnn
 from cnn.report import unknown
+from cnn.runs import outputs
 from cnn.trust import reference
 from cnn.trust.novelty import BEST, SCORES
 from tests.report.pages import Explorer, open_page
@@ -61,23 +63,27 @@ def test_a_file_of_another_network_or_program_has_no_section(run, change):
     assert unknown.unknown_section(run_dir, state) == ""
 
 
-def test_the_explorers_images_are_marked_if_the_run_keeps_what_that_needs(run, runs):
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_the_explorers_images_are_marked_also_if_the_run_does_not_keep_what_that_needs(run, runs, is_writable):
     run_dir, state = run
     entries = [{"test": 5}, {"test": 17}]
-    unknown.mark_unlike(run_dir, state, runs.splits.test.images, entries)
-    assert entries == [{"test": 5}, {"test": 17}]
     images = np.array(runs.splits.test.images)
     images[17] = np.random.default_rng(0).integers(0, 256, images[17].shape, np.uint8)
     images[5] = runs.splits.train.images[3]
-    reference.keep_reference(run_dir, state, runs.splits)
-    unknown.mark_unlike(run_dir, state, images, entries)
-    assert entries == [{"test": 5, "unlike": False}, {"test": 17, "unlike": True}]
+    (run_dir / outputs.NOVELTY).unlink(missing_ok=True)
+    if not is_writable:
+        (run_dir / outputs.NOVELTY / "mine").mkdir(parents=True)
+    splits = runs.splits._replace(test=runs.splits.test._replace(images=images))
+    for _ in range(2):
+        unknown.mark_unlike(run_dir, state, splits, entries)
+        assert entries == [{"test": 5, "unlike": False}, {"test": 17, "unlike": True}]
+    assert (run_dir / outputs.NOVELTY).is_file() == is_writable
 
 
 @pytest.mark.parametrize(("unlike", "words"), [("true", "unlike"), ("false", "like")])
 def test_the_explorer_says_whether_an_image_is_unlike_the_training_images(browser, runs, tmp_path, unlike, words):
     text = (runs.first / "report.html").read_text()
-    (tmp_path / "page.html").write_text(text.replace('"test":', f'"unlike":{unlike},"test":'))
+    (tmp_path / "page.html").write_text(re.sub(r'"unlike":\w+', f'"unlike":{unlike}', text))
     open_page(browser, tmp_path / "page.html")
     page = Explorer(browser, runs.splits.test)
     page.shown_image()

@@ -177,8 +177,8 @@ const showClasses = (() => {
     }
     const index = state.matches[state.position], image = images[index], {label, predicted} = image;
     const prediction = `predicted as ${classes[predicted]} with probability ${percent(Math.max(...image.probabilities))}`;
-    const unlike = image.unlike === undefined ? "" : `; ${image.unlike ? "un" : ""}like the training images`;
-    const text = `Test image ${formatInteger(image.test)} of class ${classes[label]}: ${prediction}${unlike}.`;
+    const like = `${image.unlike ? "un" : ""}like the training images`;
+    const text = `Test image ${formatInteger(image.test)} of class ${classes[label]}: ${prediction}; ${like}.`;
     get("prediction").textContent = text;
     gallery.setAttribute("aria-valuetext", text);
     drawBars(image);
