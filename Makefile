@@ -45,7 +45,7 @@ bench: peers ## the numbers of the README and docs/; some two hours on two cores
 
 # The rungs of --rows-of, and benchmarks.ablation, are trained on an accelerator.
 ladder: data ## the numbers of docs/ladder.md; some hours on two cores, and it goes on where it was stopped
-	.venv/bin/python -m benchmarks.ladder --rungs softmax dense fashion_cnn fashion_full
+	.venv/bin/python -m benchmarks.ladder --rungs softmax dense lstm fashion_cnn fashion_full
 	.venv/bin/python -m benchmarks.ladder --rungs fashion_fast
 	.venv/bin/python -m benchmarks.ladder --rungs alexnet efficientnet vit --rows-of benchmarks/results/accelerator.json
 	.venv/bin/python -m benchmarks.ladder --rungs resnet20 fashion_best --rows-of benchmarks/results/accelerator.json

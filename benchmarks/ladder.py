@@ -25,7 +25,7 @@ from cnn.serialization import differences, from_dict
 from cnn.training.optim import epoch_steps
 
 RUNGS = (
-    *("softmax", "dense", "fashion_cnn", "fashion_fast", "fashion_full"),
+    *("softmax", "dense", "lstm", "fashion_cnn", "fashion_fast", "fashion_full"),
     *("alexnet", "resnet20", "efficientnet", "vit", "fashion_best"),
 )
 """Modules of ``experiments``, from the first to the last."""

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.detectors_table import detectors_table
 from benchmarks.markdown import (
     FRAMEWORKS,
     by_framework,
@@ -316,12 +317,12 @@ def transfer_table(result: dict[str, Any]) -> str:
 TABLES = {
     "seeds": seeds_table,
     "ladder": ladder_table,
+    "detectors": detectors_table,
     "ablation": ablation_table,
     "transfer": transfer_table,
     "epoch": epoch_table,
     "epoch_bfloat16": epoch_table,
     "rungs": rungs_tables,
-    "rungs_lstm": rungs_tables,
     "inference": inference_table,
     "time_to_result": time_to_result_table,
     "startup": startup_table,

@@ -1,6 +1,6 @@
 """Networks of the ladder beside the same in PyTorch and Keras: training steps, validation, inference, memory.
 
-python -m benchmarks.rungs [--rounds 3] [--rungs vit ...] [--precisions bfloat16] [--batches 128] [--name rungs]
+python -m benchmarks.rungs [--rounds 3] [--rungs vit ...] [--precisions bfloat16] [--batches 128] [--results DIR]
 python -m benchmarks.rungs --check    only compares parameter counts, and logits from the same weights
 
 Each framework is a process for each rung and precision, which has warmed up and is idle while another works; a round
@@ -9,6 +9,7 @@ whether other programs run (benchmarks/idle.py): with any, nothing is measured, 
 uint8 array in memory for us and in float32 for the peers; all train with Adam, dropout, and no augmentation.
 """
 
+import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -21,7 +22,15 @@ import numpy as np
 
 from benchmarks import idle
 from benchmarks.epoch import summarise
-from benchmarks.measure import RESULTS, compiled_programs_in, run_main, save_images, write_result
+from benchmarks.measure import (
+    RESULTS,
+    compiled_programs_in,
+    machine,
+    origin,
+    run_main,
+    save_images,
+    write_result,
+)
 from benchmarks.workers import Ask, worker
 from cnn.errors import ConfigError
 
@@ -191,13 +200,12 @@ def main(
     device: Literal["cpu", "gpu"] = "cpu",
     check: bool = False,
     allow_busy: bool = False,
-    name: str = "rungs",
     results: Path = RESULTS,
 ) -> None:
     """Measure the rungs, print each measurement, and write rungs.json, or rungs_gpu.json.
 
     Args:
-        rungs: Networks, by the names of their experiments.
+        rungs: Networks, by the names of their experiments; one that is not named keeps its previous result.
         precisions: Types of the layers; the peers' bfloat16 is mixed_bfloat16 and autocast.
         batches: Batch sizes; compile seconds and memory are those of the largest.
         frameworks: Frameworks that take turns, "ours" among them.
@@ -206,7 +214,6 @@ def main(
         device: On a gpu, a framework that has no build for it is left out.
         check: Only compare parameter counts and logits; exit with status 1 if they differ.
         allow_busy: Measure while other programs run, too; the result says so.
-        name: Name of the JSON file without its ending, such as rungs_lstm for some of the rungs.
         results: Directory for the JSON file.
     """
     check_options(batches, frameworks, rounds, images)
@@ -240,19 +247,36 @@ def main(
         plan = Plan(batches, rounds, images, allow_busy)
         measured = measure(rungs, precisions, list(asks), plan, process)
     measured["idle"] = [before, *measured["idle"]]
-    write_result(
-        name if device == "cpu" else f"{name}_{device}",
-        {
-            "what": "seconds of a training step, of validation and of a call for inference, by number of images; "
-            "seconds to compile, and MiB of a process that trains",
-            "busy": busy or not all(map(idle.is_idle, measured["idle"])),
-            "frameworks": versions,
-            "images": {"pass": images, "val": VAL_IMAGES, "inference": INFERENCE_BATCHES},
-            "compared": compared,
-            **measured,
-        },
-        results,
-    )
+    name = "rungs" if device == "cpu" else f"rungs_{device}"
+    values = {
+        "what": "seconds of a training step, of validation and of a call for inference, by number of images; "
+        "seconds to compile, and MiB of a process that trains",
+        "busy": busy or not all(map(idle.is_idle, measured["idle"])),
+        "frameworks": versions,
+        "images": {"pass": images, "val": VAL_IMAGES, "inference": INFERENCE_BATCHES},
+        "compared": compared,
+        **measured,
+    }
+    write_result(name, with_kept(values, rungs, results / f"{name}.json"), results)
+
+
+def with_kept(values: dict[str, Any], rungs: tuple[str, ...], path: Path) -> dict[str, Any]:
+    """Returns the result with the rows of rungs that were not measured, from an earlier one's file, and origins."""
+    here = {**origin(), "machine": machine()}
+    earlier: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"busy": False}
+    origins = earlier.get("origins") or {
+        row["rung"]: {name: earlier[name] for name in here} for row in earlier.get("compared", [])
+    }
+    origins |= dict.fromkeys(rungs, here)
+    joined: dict[str, Any] = {
+        name: sorted(
+            [*(row for row in earlier.get(name, []) if row["rung"] not in rungs), *values[name]],
+            key=lambda row: get_args(Rung).index(row["rung"]),
+        )
+        for name in ("compared", "costs", "summary", "measurements")
+    }
+    kept = origins.keys() - set(rungs)
+    return {**values, **joined, "origins": origins, "busy": values["busy"] or bool(kept and earlier["busy"])}
 
 
 def check_options(batches: tuple[int, ...], frameworks: tuple[str, ...], rounds: int, images: int) -> None:

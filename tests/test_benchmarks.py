@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 
 import cnn
 from benchmarks import epoch, idle, ladder, readme, roofline, rungs, rungs_tables, time_to_result, weights
+from benchmarks.detectors_table import detectors_table
 from benchmarks.protocol import images_per_second, mean_seconds
 from cnn.cli import load_experiment
 from cnn.training.state import abstract_state
@@ -168,6 +169,21 @@ def test_numbers_that_do_not_fit_are_refused(options, message):
         rungs.main(**options)
 
 
+def test_a_rung_that_is_not_measured_keeps_its_result_and_origin(tmp_path):
+    def result(*found):
+        rows = {name: [{"rung": rung, "at": at} for rung, at in found] for name in ("compared", "costs", "summary")}
+        return {**rows, "measurements": [], "busy": False}
+
+    path = tmp_path / "rungs.json"
+    first = rungs.with_kept(result(("vit", 1), ("alexnet", 1)), ("vit", "alexnet"), path)
+    first["origins"] = dict.fromkeys(first["origins"], {"command": "first"})
+    path.write_text(json.dumps({**first, "busy": True}))
+    second = rungs.with_kept(result(("lstm", 2), ("vit", 2)), ("vit", "lstm"), path)
+    assert [(row["rung"], row["at"]) for row in second["costs"]] == [("lstm", 2), ("alexnet", 1), ("vit", 2)]
+    assert second["busy"] and second["origins"]["alexnet"] == {"command": "first"}
+    assert second["origins"]["vit"] == second["origins"]["lstm"] != {"command": "first"}
+
+
 def test_unequal_logits_and_unequal_counts_are_reported(tmp_path):
     def network(parameters, logit):
         return lambda do, **request: {"parameters": parameters, "logits": [[0.0, logit]]}
@@ -211,6 +227,16 @@ def test_a_footnote_of_two_machines_names_both():
         "`a`, 2026-01-01; 2 cores of A (avx2), Python 3.13, jax 0.12; "
         "`b`, 2026-01-01; `c`, 2026-01-01; 2 cores of A (avx2/avx512f), Python 3.13, jax 0.12"
     )
+
+
+def test_the_table_of_detectors_has_means_and_spread():
+    ours = [{"scenes": 10, "seconds": seconds, "map": 0.5, "map_50": 0.75, "parameters": 9} for seconds in (1.0, 3.0)]
+    peer = {**ours[0], "map": 0.25, "parameters": 1234, "versions": {"torch": "2", "torchvision": "0"}}
+    machine = {"vector_extensions": [], "cores": 2, "processor": "A", "python": "3", "versions": {"jax": "0"}}
+    result = {"command": "a", "date": "2026-01-01", "machine": machine, "runs": {"ours": ours, "torchvision": [peer]}}
+    lines = detectors_table({**result, "peer": {"optimizer": "SGD", "precision": "float32"}}).splitlines()
+    assert lines[2] == "| `experiments.yolo` | 9 | 10 | 2 | 0.500 ± 0.000 | 0.750 ± 0.000 | 2 |"
+    assert lines[3].endswith("`ssdlite320_mobilenet_v3_large` | 1,234 | 10 | 1 | 0.250 | 0.750 | 1 |")
 
 
 ACCELERATOR = ROOT / "benchmarks" / "results" / "accelerator.json"
