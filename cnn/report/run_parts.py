@@ -14,10 +14,13 @@ from cnn.resolution import dataset_name, korean_names, resolve_as
 from cnn.runs import rundir
 from cnn.runs.result import Result
 from cnn.serialization import config_fields
-from cnn.text import printable
+from cnn.text import printable, read_regular
 
 FIGURE_BYTES = 700_000
 """Maximum size of all figures in a page."""
+
+FILE_BYTES = 2**25
+"""Maximum size of a figure's file that is read."""
 
 _FIGURES = {
     "learning_curves": "Loss and accuracy by epoch, on the training and the validation images",
@@ -103,10 +106,8 @@ def figures_section(run_dir: Path, task: str = "classification", without: Collec
       without: names of files that are left out.
 
     Raises:
-      RunDirError: a figure is damaged.
+      RunDirError: a figure is damaged, or not a regular file.
     """
-    from PIL import Image
-
     files = [file for file in rundir.own_directory(run_dir, rundir.FIGURES).glob("*.png") if file.name not in without]
     files = [file for *_, file in sorted((*_figure_caption(file.stem, task), file) for file in files)]
     if not files:
@@ -114,13 +115,7 @@ def figures_section(run_dir: Path, task: str = "classification", without: Collec
     for width in (1500, 1000, 600):
         encoded = []
         for file in files:
-            try:
-                with Image.open(file) as image:
-                    picture = image.convert("RGB")
-            except (OSError, Image.DecompressionBombError) as error:
-                raise RunDirError(
-                    f"{file} is not a readable picture; python -m cnn look {run_dir} draws it again"
-                ) from error
+            picture = _read_figure(file, run_dir)
             picture.thumbnail((width, 4 * width))
             content = io.BytesIO()
             picture.save(content, "WEBP", quality=80)
@@ -132,6 +127,19 @@ def figures_section(run_dir: Path, task: str = "classification", without: Collec
         '<section id="figures" aria-labelledby="figures-title"><h2 id="figures-title">Figures</h2>'
         f'<div class="figures">{"".join(elements)}</div></section>'
     )
+
+
+def _read_figure(file: Path, run_dir: Path) -> Any:
+    """The picture in a file of a run's figures, in colour; opening a pipe would wait for a writer."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(read_regular(file, FILE_BYTES)), formats=["PNG"]) as image:
+            return image.convert("RGB")
+    # Pillow raises exceptions of many types.
+    except Exception as error:
+        hint = f"python -m cnn look {run_dir} draws it again, or remove it"
+        raise RunDirError(f"{file} is not a readable picture; {hint}") from error
 
 
 def _figure_caption(name: str, task: str) -> tuple[int, str]:

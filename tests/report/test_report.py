@@ -1,11 +1,13 @@
 """The page of a run: its values against the run's files."""
 
 import json
+import os
 import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cnn
 from cnn import intervals
@@ -54,6 +56,25 @@ def test_a_damaged_figure_is_one_line(runs, tmp_path):
     (tmp_path / "run" / "figures").mkdir()
     (tmp_path / "run" / "figures" / "model.png").write_bytes(b"\x89PNG")
     with pytest.raises(cnn.RunDirError, match=r"model\.png is not a readable picture; python -m cnn look "):
+        run_parts.figures_section(tmp_path / "run")
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_among_the_figures_is_one_line_and_waits_for_nothing(runs, tmp_path):
+    shutil.copytree(runs.dense, tmp_path / "run")
+    (tmp_path / "run" / "figures").mkdir()
+    os.mkfifo(tmp_path / "run" / "figures" / "pipe.png")
+    with pytest.raises(cnn.RunDirError, match=r"pipe\.png is not a readable picture; .* or remove it$"):
+        run_parts.figures_section(tmp_path / "run")
+
+
+def test_a_figure_beyond_the_limit_is_not_read(runs, tmp_path, monkeypatch):
+    shutil.copytree(runs.dense, tmp_path / "run")
+    (tmp_path / "run" / "figures").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "run" / "figures" / "model.png")
+    assert 'width="8"' in run_parts.figures_section(tmp_path / "run")
+    monkeypatch.setattr(run_parts, "FILE_BYTES", 10)
+    with pytest.raises(cnn.RunDirError, match=r"model\.png is not a readable picture"):
         run_parts.figures_section(tmp_path / "run")
 
 
