@@ -5,36 +5,35 @@ from typing import Any
 
 from cnn.data.splits import Splits
 from cnn.report.page import escaped, percent, table
-from cnn.runs import outputs
-from cnn.text import read_json
 from cnn.training.state import TrainState
 from cnn.trust.novelty import ACCEPTED
 from cnn.trust.reference import embed, keep_reference, network_digest, novelty
+from cnn.trust.unknown import read_unknown
 
 _HEADS = ("images", "score", "AUROC", "95 % interval", "FPR 95", "95 % interval", "above the threshold")
 
 
 def unknown_section(run_dir: Path, state: TrainState) -> str:
-    """Returns the section with the table of ``unknown.json``, HTML; empty without the file, or if it is not of the run.
+    """Returns the section with the table of ``unknown.json``, HTML; empty without the file.
 
     Args:
       run_dir: directory of the run.
       state: its best state.
+
+    Raises:
+      RunDirError: the file is damaged.
     """
-    try:
-        values = read_json(run_dir / outputs.UNKNOWN)
-        if values["network_sha256"] != network_digest(run_dir, state):
-            return ""
-        rows = [
-            _row(kind, score, values["scores"][score], score == values["best_score"])
-            for kind in next(iter(values["scores"].values()))["unknown"]
-            for score in values["scores"]
-        ]
-        best = values["scores"][values["best_score"]]
-        share = percent(ACCEPTED, 0)
-        flagged, images = percent(float(best["flagged"]), 1), f"{int(values['images']):,}"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration):
+    values = read_unknown(run_dir)
+    if values is None:
         return ""
+    scores, best = values["scores"], values["best_score"]
+    rows = [_row(kind, name, scores[name], name == best) for kind in scores[best]["unknown"] for name in scores]
+    flagged, images, share = percent(scores[best]["flagged"], 1), f"{values['images']:,}", percent(ACCEPTED, 0)
+    note = (
+        " These are the numbers of another network, such as this run's at an earlier epoch: "
+        "<code>python -m cnn evaluate --unknown</code> measures again."
+    )
+    is_other = values.get("network_sha256") != network_digest(run_dir, state)
     return (
         '<section id="unknown" aria-labelledby="unknown-title"><h2 id="unknown-title">The unknown</h2>'
         '<p class="muted">How well the network tells images of other kinds from the test images, by scores that are '
@@ -42,7 +41,7 @@ def unknown_section(run_dir: Path, state: TrainState) -> str:
         f"image, of which there are {images}. FPR 95: the share of such images that is accepted with the threshold "
         f"that accepts {share} of the test images. In bold, the score by which <code>python -m cnn predict</code> says "
         f"that an image is unlike the training images; {flagged} of the test images are above its threshold, and 5 in "
-        f'100 validation images.</p><div class="scroll">{table(_HEADS, rows)}</div></section>'
+        f'100 validation images.{note if is_other else ""}</p><div class="scroll">{table(_HEADS, rows)}</div></section>'
     )
 
 

@@ -12,6 +12,7 @@ from cnn.look.run_figures import OUTPUT_HINT
 from cnn.runs import outputs, rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import load_images
+from cnn.text import read_json, reason
 from cnn.training.state import TrainState
 from cnn.training.tasks import require_task
 from cnn.trust.novelty import BEST, SCORES, separation
@@ -177,3 +178,35 @@ def format_unknown(values: dict[str, Any]) -> str:
             f"validation images exceed, and {100 * best['flagged']:.1f} % of the test images",
         ]
     )
+
+
+def read_unknown(run_dir: Path) -> dict[str, Any] | None:
+    """Returns the content of a run's unknown.json; None if there is none.
+
+    Raises:
+      RunDirError: it is damaged, or of another version.
+    """
+    path = run_dir / outputs.UNKNOWN
+    if not path.exists():
+        return None
+    try:
+        values = read_json(path)
+        if list(values["scores"]) != list(SCORES) or values["best_score"] not in SCORES:
+            raise ValueError("it has other scores")
+        scores, counts = list(values["scores"].values()), [values["images"]]
+        kinds, shares = list(scores[0]["unknown"]), [score["flagged"] for score in scores]
+        for score in scores:
+            if not kinds or list(score["unknown"]) != kinds or not isinstance(score["name"], str):
+                raise ValueError("its scores differ in their images")
+            for row in score["unknown"].values():
+                counts.append(row["images"])
+                shares += [row["auroc"], row["fpr"], row["flagged"]]
+                for low, high in (row["auroc_interval"], row["fpr_interval"]):
+                    shares += [low, high]
+        is_whole = all(type(count) is int and count >= 0 for count in counts)
+        if not is_whole or not all(type(share) is float and -1e-9 <= share <= 1 + 1e-9 for share in shares):
+            raise ValueError("its numbers are not such as it has")
+        return values
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        hint = f"remove it, or python -m cnn evaluate {run_dir} --unknown writes it again"
+        raise RunDirError(f"cannot read {path}: {reason(error)}; {hint}") from error

@@ -49,7 +49,6 @@ def test_the_section_has_a_row_for_each_kind_and_score_and_no_markup_of_others(r
 @pytest.mark.parametrize(
     "change",
     [
-        {"network_sha256": "of another network"},
         {"scores": {}},
         {"scores": {BEST: {"unknown": {"digits": {}}}}},
         {"best_score": "mine"},
@@ -57,10 +56,32 @@ def test_the_section_has_a_row_for_each_kind_and_score_and_no_markup_of_others(r
     ],
     ids=str,
 )
-def test_a_file_of_another_network_or_program_has_no_section(run, change):
+def test_a_damaged_file_is_one_line_as_one_of_robustness_is(run, change):
     run_dir, state = run
     (run_dir / "unknown.json").write_text(json.dumps({**_values(run_dir, state), **change}))
-    assert unknown.unknown_section(run_dir, state) == ""
+    # A page without the section would look like that of a run of which this was never measured.
+    with pytest.raises(cnn.RunDirError, match=r"cannot read .*unknown\.json.*; remove it, or python -m cnn evaluate "):
+        unknown.unknown_section(run_dir, state)
+
+
+def test_numbers_outside_of_their_range_are_one_line(run):
+    run_dir, state = run
+    values = _values(run_dir, state)
+    values["scores"][BEST]["unknown"]["digits"]["auroc"] = 7.5
+    (run_dir / "unknown.json").write_text(json.dumps(values))
+    with pytest.raises(cnn.RunDirError, match=r"cannot read .*unknown\.json"):
+        unknown.unknown_section(run_dir, state)
+
+
+def test_numbers_of_another_network_are_said_to_be_such(run):
+    run_dir, state = run
+    values, note = _values(run_dir, state), "These are the numbers of another network"
+    (run_dir / "unknown.json").write_text(json.dumps(values))
+    assert note not in unknown.unknown_section(run_dir, state)
+    for change in ({"network_sha256": "other"}, {"network_sha256": None}):
+        (run_dir / "unknown.json").write_text(json.dumps({**values, **change}))
+        section = unknown.unknown_section(run_dir, state)
+        assert note in section and "0.7500" in section
 
 
 @pytest.mark.parametrize("is_writable", [True, False])

@@ -73,6 +73,7 @@ def test_evaluate_prints_and_writes_the_unknown_and_keeps_the_reference(run_dir,
             assert f"{row['auroc']:.4f}  {row['auroc_interval'][0]:.4f} to" in printed
     assert read_reference(run_dir, cnn.load_best(run_dir)[0]) is not None
     assert outputs.check_file(run_dir / "unknown.json", "unknown", [run_dir])
+    assert unknown.read_unknown(run_dir) == values
     assert not (run_dir / "evaluation.json").exists()
 
 
