@@ -21,7 +21,7 @@ from cnn.runs.checkpoint import load_best
 from cnn.text import printable
 from cnn.training.tasks import require_task
 from cnn.trust.detections import detect_files
-from cnn.trust.reference import Novelty, embed, find_reference, layers, novelty, read_reference
+from cnn.trust.reference import Novelty, embed, find_reference, layers, novelty
 
 BATCH = 128
 """Number of files that are read and classified at a time."""
@@ -50,14 +50,14 @@ def predict_files(
       as_json: whether a line is a JSON object: ``file``, ``inverted``, ``first_of_several`` (frames or pages),
         ``classes``, ``unlike_training`` and ``novelty`` (null if unknown), and ``nearest``, the nearest training
         images; or ``file`` and ``error``.
-      say: called with a line if the run's ``novelty.npz`` is made first.
+      say: called with a line if the run's ``novelty.npz`` is made first, or with a warning if there is none.
 
     Raises:
       UserError: the run cannot be used.
       DamagedError: its best checkpoint is damaged.
     """
     state, config = load_pretrained() if run_dir is None else load_best(run_dir)
-    reference = find_reference(run_dir, state, config.data, say) if run_dir else read_reference(None, state)
+    reference = find_reference(run_dir, state, config.data, say)
     names, layer_names = model_class_names(config), layers(state)
     blank = DecodedImage(np.zeros(config.data.image_shape, np.uint8), False)
     read = partial(_read_or_error, **reading(config.data, invert))

@@ -19,7 +19,7 @@ from cnn.look.neighbours import NEIGHBOURS, evenly_spaced, last_pooled_layer, ne
 from cnn.runs import outputs, rundir
 from cnn.runs.digests import bytes_digest, json_digest, leaf_digests
 from cnn.runs.result import load_images
-from cnn.text import printable, read_regular
+from cnn.text import one_line, printable, read_regular
 from cnn.training.state import TrainState
 from cnn.training.summary import last_hidden_layer, layer_table
 from cnn.trust.novelty import BEST, SCORES, energy, max_probability, nearest_distance, threshold
@@ -211,23 +211,45 @@ def keep_reference(run_dir: Path, state: TrainState, splits: Splits, may_fail: b
     return reference
 
 
+def unlike_warning(why: str) -> str:
+    """Returns the line that says that a command cannot say whether images are unlike the training images, and why."""
+    return one_line(f"warning: whether images are unlike the training images is unknown: {why}")
+
+
+def missing_images(data: DataConfig) -> str:
+    """Returns why there are no training images, and what brings them back."""
+    if data.source is not None:
+        return f"those of --data.source {data.source} are not there; restore them"
+    return f"those are not on this machine; python -m cnn data --data.name {data.name} fetches them"
+
+
 def find_reference(
-    run_dir: Path, state: TrainState, data: DataConfig, say: Callable[[str], Any] = lambda line: None
+    run_dir: Path | None, state: TrainState, data: DataConfig, say: Callable[[str], Any] = lambda line: None
 ) -> Reference | None:
     """Returns the reference of a run, made from its images if it has none, and written if the run can be written to.
 
     None if the run is not finished, or its images are not on this machine, or have changed: nothing is fetched.
 
     Args:
-      run_dir: directory of the run.
+      run_dir: directory of the run; None for the network that ships, whose reference is not made.
       state: its best state.
       data: its images.
-      say: called with a line if it is made, which takes some seconds.
+      say: called with a line if it is made, which takes some seconds, or with a warning if there is none.
     """
     reference = read_reference(run_dir, state)
-    if reference is None and (run_dir / rundir.RESULT).exists() and is_there(data):
-        with suppress(UserError):
+    if reference is not None:
+        return reference
+    if run_dir is None:
+        say(unlike_warning(f"{_path(None)} is missing or damaged; install the package again"))
+    elif not (run_dir / rundir.RESULT).exists():
+        say(unlike_warning(f"{run_dir} holds an unfinished run; the command that made it resumes it"))
+    elif not is_there(data):
+        say(unlike_warning(f"{run_dir / outputs.NOVELTY} is made from them, but {missing_images(data)}"))
+    else:
+        try:
             splits = load_images(run_dir)
             say(f"making {printable(run_dir / outputs.NOVELTY)} from the training images, once")
             return keep_reference(run_dir, state, splits, may_fail=True)
-    return reference
+        except UserError as error:
+            say(unlike_warning(str(error)))
+    return None

@@ -25,7 +25,7 @@ from cnn.text import printable
 from cnn.training.state import TrainState
 from cnn.training.summary import layer_table
 from cnn.trust.novelty import BEST, SCORES
-from cnn.trust.reference import Reference, find_reference, layers, read_reference
+from cnn.trust.reference import Reference, find_reference, layers, missing_images, unlike_warning
 from cnn.web import runtime
 from cnn.web.graph import web_graph
 
@@ -61,7 +61,7 @@ def read_network(run_dir: Path | None, say: Callable[[str], Any] = lambda line: 
 
     Args:
       run_dir: directory of the run, or None.
-      say: called with a line if the run's ``novelty.npz`` is made first.
+      say: called with a line if the run's ``novelty.npz`` is made first, or with a warning if there is none.
 
     Raises:
       UserError: there is no such run.
@@ -70,13 +70,16 @@ def read_network(run_dir: Path | None, say: Callable[[str], Any] = lambda line: 
     if run_dir is None:
         state, config = load_pretrained()
         splits = _there(config.data, lambda: load_data(config.data))
-        result = json.loads(read_tensors(PRETRAINED)[0].get("result", "null"))
-        return Network(state, config, config.name, result, splits, read_reference(None, state))
-    state, config = load_best(run_dir)
-    splits = _there(config.data, lambda: load_images(run_dir))
+        name, result = config.name, json.loads(read_tensors(PRETRAINED)[0].get("result", "null"))
+    else:
+        state, config = load_best(run_dir)
+        splits = _there(config.data, lambda: load_images(run_dir))
+        name, result = printable(os.path.basename(os.path.realpath(run_dir))), result_numbers(run_dir)
     reference = find_reference(run_dir, state, config.data, say) if splits else None
-    name = printable(os.path.basename(os.path.realpath(run_dir)))
-    return Network(state, config, name, result_numbers(run_dir), splits, reference)
+    if splits is None:
+        other = f"those of {config.data.source or config.data.name} are damaged, or have changed; restore them"
+        say(unlike_warning(other if is_there(config.data) else missing_images(config.data)))
+    return Network(state, config, name, result, splits, reference)
 
 
 def _there(config: DataConfig, load: Callable[[], Splits]) -> Splits | None:

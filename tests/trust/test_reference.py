@@ -139,15 +139,41 @@ def test_predict_makes_the_file_once_and_says_so(finished, run_dir, noise, image
     ]
 
 
-def test_predict_goes_without_if_the_images_are_not_there(run_dir, noise, tmp_path, monkeypatch, capsys):
+UNKNOWN = "warning: whether images are unlike the training images is unknown: "
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_predict_goes_without_if_the_images_are_not_there_and_says_so(
+    run_dir, noise, tmp_path, monkeypatch, capsys, as_json
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     monkeypatch.setattr("cnn.runs.result.load_data", lambda config: pytest.fail("fetches"))
-    main(["predict", str(run_dir), str(noise), "--json"])
+    main(["predict", str(run_dir), str(noise), str(noise), *as_json])
     printed = capsys.readouterr()
-    line = json.loads(printed.out)
-    assert printed.err == "" and len(line["classes"]) == 3
-    assert (line["unlike_training"], line["novelty"], line["nearest"]) == (None, None, [])
+    # Once, however many files: without it, a line would look like that of an image that is like them.
+    (warning,) = printed.err.splitlines()
+    assert warning.startswith(UNKNOWN) and "novelty.npz is made from them" in warning
+    assert warning.endswith("python -m cnn data --data.name fashion_mnist fetches them")
+    if as_json:
+        line = json.loads(printed.out.splitlines()[0])
+        assert len(line["classes"]) == 3
+        assert (line["unlike_training"], line["novelty"], line["nearest"]) == (None, None, [])
     assert not (run_dir / outputs.NOVELTY).exists()
+
+
+def test_predict_says_that_the_images_have_changed(run_dir, noise, monkeypatch, small, capsys):
+    monkeypatch.setattr("cnn.runs.result.load_data", lambda config: small._replace(val=small.test))
+    main(["predict", str(run_dir), str(noise)])
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"{UNKNOWN}{run_dir} was trained on other images") and len(warning) <= 300
+
+
+def test_the_network_that_ships_says_that_its_file_is_damaged(noise, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reference, "PRETRAINED", tmp_path / "model.safetensors")
+    (tmp_path / "novelty.npz").write_bytes(b"PK")
+    main(["predict", "--pretrained", str(noise)])
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning == f"{UNKNOWN}{tmp_path / 'novelty.npz'} is missing or damaged; install the package again"
 
 
 def test_a_read_only_run_still_predicts(run_dir, noise, images_there, monkeypatch, capsys):
@@ -164,7 +190,9 @@ def test_an_unfinished_run_is_left_alone(run_dir, noise, images_there, capsys):
     (run_dir / "result.json").unlink()
     before = sorted(path.name for path in run_dir.iterdir())
     main(["predict", str(run_dir), str(noise)])
-    assert "unlike" not in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "unlike" not in printed.out
+    assert printed.err.startswith(UNKNOWN) and "holds an unfinished run" in printed.err
     assert sorted(path.name for path in run_dir.iterdir()) == before
 
 

@@ -182,12 +182,33 @@ def test_the_chapters_network_with_its_page_has_less_than_3_mb(full_config, spli
     assert folder.size(files) == f"{own / 1e6:.2f} MB, and 0.0 MB of onnxruntime-web"
 
 
-def test_without_the_images_the_page_has_neither_neighbours_nor_examples(finished, monkeypatch):
-    monkeypatch.setattr(contents, "is_there", lambda config: False)
-    files = contents.contents(contents.read_network(finished), {})
+UNKNOWN = "warning: whether images are unlike the training images is unknown: "
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["missing", "changed"])
+def test_without_the_images_the_page_has_neither_neighbours_nor_examples_and_a_line_says_so(
+    finished, monkeypatch, is_there
+):
+    def changed(run_dir):
+        raise cnn.RunDirError("it was trained on other images")
+
+    monkeypatch.setattr(contents, "is_there", lambda config: is_there)
+    monkeypatch.setattr(contents, "load_images", changed)
+    said = []
+    files = contents.contents(contents.read_network(finished, said.append), {})
     facts = _strict(files["network.json"])
     assert facts["novelty"] is facts["examples"] is None
     assert not {"nearest.bin", "nearest.webp", "examples.webp"} & set(files)
+    (line,) = said
+    assert line.startswith(UNKNOWN)
+    assert line.endswith("have changed; restore them" if is_there else "data --data.name fashion_mnist fetches them")
+
+
+def test_a_damaged_file_of_the_network_that_ships_is_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "PRETRAINED", tmp_path / "model.safetensors")
+    said = []
+    assert contents.read_network(None, said.append).reference is None
+    assert said == [f"{UNKNOWN}{tmp_path / 'novelty.npz'} is missing or damaged; install the package again"]
 
 
 def test_the_network_that_ships_has_a_page(monkeypatch):
