@@ -1,17 +1,18 @@
 """A run -> its exported files, with a model card beside those that hold the network for others."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cnn.errors import ConfigError, UserError
 from cnn.exchange import int8
-from cnn.exchange.exporting import FormatName, check_export, export_run
+from cnn.exchange.exporting import FormatName, check_export, export_run, load_safetensors
 from cnn.look.evaluation import evaluate_run
-from cnn.runs import rundir
+from cnn.runs import outputs, rundir
 from cnn.runs.checkpoint import load_best
-from cnn.text import read_json
+from cnn.runs.digests import leaf_digests
+from cnn.text import printable, read_json, reason
+from cnn.training.state import TrainState
 from cnn.training.summary import layer_table
 from cnn.training.tasks import require_task
 from cnn.trust.model_card import UNKNOWN_LICENSE, model_card
@@ -40,7 +41,7 @@ def export_files(
       format: format of the file.
       in_8_bits: of onnx, whether with integers of 8 bits.
       output: path of the file; None for one in ``export/`` of the run directory.
-      warn: called with a line if the card lacks a result.
+      warn: called with a line if the card lacks a result, or leaves out a file.
       suppression: of a detector as stablehlo or onnx, whether boxes that overlap are suppressed in the file.
 
     Raises:
@@ -93,10 +94,12 @@ def write_card(
     Args:
       run_dir: directory of the run.
       path: of the card.
-      files: names of the exported files beside it, by format; None for those of ``FILES`` that are there.
+      files: names of the exported files beside it, by format; None for those of ``FILES`` that are there. One of
+        another state of the run is left out.
       license: of the weights, by its name on the Hugging Face Hub.
       command: that made the network.
-      warn: called with a line if the images are missing, without which the card gives no result.
+      warn: called with a line if the images are missing, without which the card gives no result, and on each exported
+        file or measurement that it leaves out.
 
     Raises:
       UserError: there is no such run, or the card cannot be written.
@@ -104,9 +107,51 @@ def write_card(
     """
     if files is None:
         files = {format: name for format, name in FILES.items() if (path.parent / name).is_file()}
-    quantized = _read(int8.measurements_path(path.parent / files["onnx"])) if "onnx" in files else None
+    files, quantized = _of_state(load_best(run_dir)[0], path.parent, files, warn)
     text = card_text(run_dir, files, quantized, license, command, warn)
     rundir.write_text(path, text, "fix that, or name another path with --output")
+
+
+def _of_state(
+    state: TrainState, directory: Path, files: dict[str, str], warn: Callable[[str], None]
+) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """Those of the exported files that hold a state, and what was measured in 8 bits; a line on each other one."""
+    kept, quantized = {}, None
+    for format, name in files.items():
+        try:
+            if format == "onnx":
+                quantized = _measurements(directory / name, state)
+            else:
+                _check_weights(directory / name, state)
+            kept[format] = name
+        except (ValueError, UserError) as error:
+            hint = "export it again, or remove it"
+            warn(f"the card leaves out {printable(directory / name)}: {reason(error)}; {hint}")
+    return kept, quantized
+
+
+def _measurements(file: Path, state: TrainState) -> dict[str, Any]:
+    """What ``int8.export_int8`` has measured, if the file is of a state, and the measurements are whole."""
+    measured = int8.measurements_path(file)
+    try:
+        values = read_json(measured)
+        int8.format_comparison(values)
+        step = values["step"]
+    except FileNotFoundError:
+        raise ValueError(f"{measured.name} is missing, which tells its state") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        raise ValueError(f"{measured.name} is damaged ({reason(error)})") from error
+    if step != int(state.step):
+        raise ValueError("it is of another state of the run")
+    return values
+
+
+def _check_weights(file: Path, state: TrainState) -> None:
+    """Raises an error unless a safetensors file has the weights of a state."""
+    states = load_safetensors(file)[0].eval_state, state.eval_state
+    written, best = (leaf_digests({"params": one.params, "batch_stats": one.batch_stats}) for one in states)
+    if written != best:
+        raise ValueError("it is of another state of the run")
 
 
 def card_text(
@@ -140,34 +185,30 @@ def card_text(
             evaluation, _ = evaluate_run(run_dir)
     except UserError as error:
         warn(f"the card gives no result: {error}")
-    # Of another state of the run, if that has trained longer since.
-    if quantized and quantized.get("step") != int(state.step):
-        quantized = None
     return model_card(
         config,
         sum(row.parameters for row in layer_table(state)),
         rundir.read_description(run_dir)["train_images"],
         files,
         evaluation,
-        robustness=_robustness(run_dir),
+        robustness=_robustness(run_dir, warn),
         quantized=quantized,
         license=license,
         command=command,
     )
 
 
-def _robustness(run_dir: Path) -> dict[str, Any] | None:
-    """What ``evaluate --robust`` has measured; None if it has not, or of another epoch: a card does without."""
-    with suppress(UserError):
+def _robustness(run_dir: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """What ``evaluate --robust`` has measured of the best epoch; None, with a line if the file is of another one."""
+    try:
         values, result = read_robustness(run_dir), rundir.read_result(run_dir)
-        if values and result and values["best_epoch"] == result["best_epoch"]:
-            return values
-    return None
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """The values of a file of JSON; None if there is none, or it is damaged: a card does without."""
-    with suppress(OSError, ValueError):
-        values = read_json(path)
-        return values if isinstance(values, dict) else None
+    except UserError as error:
+        warn(f"the card has no accuracy on changed images: {error}")
+        return None
+    if values and result and values["best_epoch"] == result["best_epoch"]:
+        return values
+    if values:
+        why = f"{outputs.ROBUSTNESS} is not of the best epoch of a finished run"
+        again = f"python -m cnn evaluate {run_dir} --robust measures again"
+        warn(f"the card has no accuracy on changed images: {why}; {again}")
     return None

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from cnn.config import ExperimentConfig
+from cnn.datasets import DATASETS
 from cnn.exchange import int8
 from cnn.resolution import dataset_name, model_class_names
 from cnn.serialization import config_fields
@@ -21,6 +22,9 @@ UNKNOWN_LICENSE = "unknown"
 
 WORST = 5
 """Number of classes, and of confusions, that a card names."""
+
+PATHS = ("data.labels", "distill.teacher", "transfer.source")
+"""Options that are paths on one's own machine: a card says that they are given, and publishes no path."""
 
 LOAD = {
     "safetensors": """import cnn
@@ -138,16 +142,18 @@ def _load(config: ExperimentConfig, format: str, file: str) -> str:
 def _data(config: ExperimentConfig, train_images: int) -> str:
     name = dataset_name(config.data)
     link = f"[{name}](https://huggingface.co/datasets/{HUB[name]})" if name in HUB else name
-    return (
-        f"Data: {link}; trained on {train_images:,} images, after a fraction of {config.data.val_fraction:g} was held "
-        "out, on which the best epoch was chosen."
-    )
+    validation = "the best epoch was chosen on validation images"
+    if config.data.name in DATASETS:
+        # Own images may have a validation split of their own.
+        fraction = f"{config.data.val_fraction:g}"
+        validation = f"after a fraction of {fraction} was held out, on which the best epoch was chosen"
+    return f"Data: {link}; trained on {train_images:,} images, {validation}."
 
 
 def _options(config: ExperimentConfig) -> list[str]:
-    """The options that are not the family's default, without what its data decides, paths, and what is drawn."""
+    """The options that are not the family's default, without what its data decides, and what is drawn."""
     default = config_fields(ExperimentConfig(model=type(config.model)()))
-    hidden = ("data.class", "data.image_size", "data.channels", "data.source", "model.classes", "transfer.source")
+    hidden = ("data.class", "data.image_size", "data.channels", "data.source", "model.classes")
     return [
         f"`{_option(name, value)}`"
         for name, value in config_fields(config).items()
@@ -160,6 +166,8 @@ def _option(name: str, value: Any) -> str:
     if isinstance(value, bool):
         group, _, last = name.rpartition(".")
         return f"--{name}" if value else f"--{group}.no_{last}"
+    if name in PATHS:
+        value = "PATH" if isinstance(value, str) else ("PATH",) * len(value)
     return f"--{name} {printable(' '.join(map(str, value)) if isinstance(value, tuple) else str(value))}"
 
 
@@ -177,10 +185,9 @@ def _result(evaluation: dict[str, Any] | None) -> str:
 
 def _int8(quantized: dict[str, Any] | None) -> str:
     """The table of ``int8.format_comparison``; "" if it was not measured."""
-    try:
-        table = int8.format_comparison(quantized or {})
-    except (KeyError, TypeError, ValueError):
+    if quantized is None:
         return ""
+    table = int8.format_comparison(quantized)
     return f"In 8 bits (`python -m cnn export RUN_DIR --format onnx --int8`):\n\n```text\n{table}\n```"
 
 

@@ -5,19 +5,23 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import jax
 import numpy as np
 import pytest
 import yaml
 
 import cnn
+from cnn import rules
 from cnn.__main__ import main
 from cnn.exchange import int8
+from cnn.exchange.exporting import to_safetensors
 from cnn.look.scores import evaluation
 from cnn.trust.exports import write_card
-from cnn.trust.model_card import model_card
+from cnn.trust.model_card import PATHS, model_card
 from tests.helpers import NARROW
+from tests.trust.examples import robustness_values
 
 CONFIG = cnn.ExperimentConfig(model=NARROW)
 LABELS = np.repeat(np.arange(10), 10)
@@ -100,10 +104,34 @@ def test_what_changed_images_cost_is_a_table_the_worst_first():
     assert rows[2:] == ["| noise | 0.8000 | 0.1000 |", "| mirror | 0.5000 |  |", "| blur | 0.9000 | 0.8000 |"]
 
 
-@pytest.mark.parametrize("values", [{}, {"corruptions": 3}])
-def test_another_file_of_the_measurements_name_leaves_its_part_out(values):
-    expected = model_card(CONFIG, 1, 1, {}, EVALUATION)
-    assert model_card(CONFIG, 1, 1, {}, EVALUATION, None, values) == expected
+def test_paths_of_ones_own_machine_are_not_published():
+    paths = {
+        f"{group.name}.{name}"
+        for group in dataclasses.fields(CONFIG)[1:]
+        for name, kind in get_type_hints(type(getattr(CONFIG, group.name)), include_extras=True).items()
+        for rule in getattr(kind, "__metadata__", ())
+        if isinstance(rule, rules.Rule) and rule.holds in (rules.PATH.holds, rules.PATHS.holds)
+    }
+    # What the images are is said without their path.
+    assert paths == {*PATHS, "data.source"}
+    config = dataclasses.replace(
+        CONFIG,
+        data=cnn.DataConfig(source="/home/me/images", labels="/home/me/fixed.csv"),
+        transfer=cnn.TransferConfig(source="/home/me/before"),
+        distill=cnn.DistillConfig(teacher=("/home/me/one", "/home/me/two")),
+    )
+    card = model_card(config, 1, 1, {}, None)
+    assert "/home" not in card and "data.source" not in card
+    for option in ("--data.labels PATH`", "--transfer.source PATH`", "--distill.teacher PATH PATH`"):
+        assert option in card
+
+
+def test_a_fraction_was_held_out_only_where_the_source_has_no_validation_images():
+    assert "after a fraction of 0.2 was held out" in model_card(CONFIG, 1, 1, {}, None)
+    data = cnn.DataConfig(name="images", image_size=(32,), channels=3, class_names=("no", "yes"), class_counts=(5, 5))
+    own = cnn.ExperimentConfig(data=data, model=dataclasses.replace(NARROW, classes=2))
+    card = model_card(own, 1, 10, {}, None)
+    assert "held out" not in card and "10 images, the best epoch was chosen on validation images." in card
 
 
 @pytest.fixture
@@ -140,15 +168,57 @@ def test_exports_of_both_kinds_and_their_card_agree(run_dir, small, monkeypatch,
         exec(block, names)
     assert len(blocks) == 2 and "Ankle boot" in capsys.readouterr().out and names["probabilities"].shape == (1, 10)
 
-    # A robustness.json that is damaged is no reason to write no card.
-    (run_dir / "robustness.json").write_text("{}")
-    write_card(run_dir, export / "README.md")
-    assert "In 8 bits" in (export / "README.md").read_text()
+    def again() -> tuple[str, list[str]]:
+        said: list[str] = []
+        write_card(run_dir, export / "README.md", warn=said.append)
+        return (export / "README.md").read_text(), said
 
-    # What was measured of an earlier state of the run is left out.
-    (export / "model-int8.onnx.json").write_text(json.dumps({**values, "step": values["step"] - 1}))
-    write_card(run_dir, export / "README.md")
-    assert "In 8 bits" not in (export / "README.md").read_text()
+    assert again() == (card, [])
+
+    # A robustness.json that is damaged is no reason to write no card, but one to say so.
+    (run_dir / "robustness.json").write_text("{}")
+    written, (line,) = again()
+    assert written == card and line.startswith("the card has no accuracy on changed images: cannot read ")
+    (run_dir / "robustness.json").write_text(
+        json.dumps({**robustness_values(), "best_epoch": result["best_epoch"] + 1})
+    )
+    written, (line,) = again()
+    assert written == card and "robustness.json is not of the best epoch" in line
+    (run_dir / "robustness.json").unlink()
+
+    # A file of an earlier state of the run, or of none that is known, is left out with what was measured of it.
+    measured = export / "model-int8.onnx.json"
+    for text, words in (
+        (json.dumps({**values, "step": values["step"] - 1}), "it is of another state of the run"),
+        ("{}", "model-int8.onnx.json is damaged ('float32')"),
+        ("[]", "model-int8.onnx.json is damaged"),
+        ("{", "model-int8.onnx.json is damaged (not JSON)"),
+    ):
+        measured.write_text(text)
+        written, (line,) = again()
+        assert "In 8 bits" not in written and "InferenceSession" not in written and "load_safetensors" in written
+        assert line.startswith(f"the card leaves out {export / 'model-int8.onnx'}: ") and words in line
+    measured.unlink()
+    assert "model-int8.onnx.json is missing" in again()[1][0]
+
+
+def test_weights_of_another_state_are_left_out_of_the_card(run_dir):
+    state, config = cnn.load_best(run_dir)
+    changed = state.replace(params=jax.tree.map(lambda leaf: leaf + 1, state.params))
+    file, said = run_dir / "export" / "model.safetensors", []
+    file.parent.mkdir()
+    for content, words in (
+        (to_safetensors(changed, config), "it is of another state of the run"),
+        (b"damaged", "is damaged or not a safetensors file"),
+    ):
+        file.write_bytes(content)
+        write_card(run_dir, file.with_name("README.md"), warn=said.append)
+        line = said.pop()
+        assert line.startswith(f"the card leaves out {file}: ") and words in line and not said
+        assert "load_safetensors" not in file.with_name("README.md").read_text()
+    file.write_bytes(to_safetensors(state, config))
+    write_card(run_dir, file.with_name("README.md"), warn=said.append)
+    assert "load_safetensors" in file.with_name("README.md").read_text() and not said
 
 
 def test_a_card_lies_beside_its_file_and_is_written_again(run_dir, tmp_path):
