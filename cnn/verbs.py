@@ -44,7 +44,7 @@ def look(
     from cnn.runs.result import load_result
 
     if layer is not None or image is not None:
-        print(*draw_layer(run_dir, layer, image, output), sep="\n")
+        print(*draw_layer(run_dir, layer, image, output, warn), sep="\n")
         return
     figures_directory(run_dir, output, FIGURES)
     config, result = load_result(run_dir)

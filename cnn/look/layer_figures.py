@@ -77,7 +77,13 @@ def attention_figure(state: TrainState, image: np.ndarray, model: ViTConfig, sub
 
 
 def _class_figures(
-    state: TrainState, config: ExperimentConfig, image: np.ndarray, subject: str, layer: str, run_dir: Path | None
+    state: TrainState,
+    config: ExperimentConfig,
+    image: np.ndarray,
+    subject: str,
+    layer: str,
+    run_dir: Path | None,
+    warn: Callable[[str], None],
 ) -> dict[str, Callable[[], "Figure"]]:
     """What draws the explanations of the class that an image [H, W, C] gets, and its neighbours in a run's images."""
     names, model = model_class_names(config), config.model
@@ -91,7 +97,7 @@ def _class_figures(
         drawings["look_attention"] = lambda: attention_figure(state, image, model, subject)
     if isinstance(model, RecurrentConfig):
         drawings["look_reading"] = lambda: reading_figure(state, image, names, subject)
-    return drawings | (neighbours_figure(run_dir, config, state, image, layer, subject) if run_dir else {})
+    return drawings | (neighbours_figure(run_dir, config, state, image, layer, subject, warn) if run_dir else {})
 
 
 def _scene_figures(state: TrainState, config: ExperimentConfig, image: np.ndarray, subject: str, *_: Any):
@@ -102,7 +108,7 @@ TASK_FIGURES: dict[str, Callable[..., dict[str, Callable[[], "Figure"]]]] = {
     "classification": _class_figures,
     "detection": _scene_figures,
 }
-"""By task, the function of state, experiment, image, what that is called, layer, and the run of a file's image."""
+"""By task, the function of state, experiment, image, what that is called, layer, a file's run, and what warns."""
 
 
 DEFAULT_LAYERS: dict[str, Callable[[Sequence[LayerRow]], str | None]] = {
@@ -113,7 +119,13 @@ DEFAULT_LAYERS: dict[str, Callable[[Sequence[LayerRow]], str | None]] = {
 """By task, the layer that is drawn if none is named."""
 
 
-def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path | None = None) -> list[Path]:
+def draw_layer(
+    run_dir: Path,
+    layer: str | None,
+    file: Path | None,
+    output: Path | None = None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
     """Draws the output of a layer of a run's best network for an image, what explains the class, and its kernels.
 
     Args:
@@ -121,6 +133,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
       layer: its name; None for the last one that has pixels, or the last hidden one if none has.
       file: an image file, as of ``read_image``; None for the first training image, or of a detector a test scene.
       output: directory for the figures; None for the run's.
+      warn: called with a line if the training images cannot be used.
 
     Returns:
       The paths: maps, attribution, of a vision transformer the attention, of a file the training images that are
@@ -143,7 +156,7 @@ def draw_layer(run_dir: Path, layer: str | None, file: Path | None, output: Path
     maps, title = feature_maps(state, image[None]), description if file else description.capitalize()
     names = model_class_names(config)
     drawings = {f"look_{layer}_maps": lambda: layer_figure(maps, layer, description, names)}
-    drawings |= TASK_FIGURES[config.model.task](state, config, image, title, layer, run_dir if file else None)
+    drawings |= TASK_FIGURES[config.model.task](state, config, image, title, layer, run_dir if file else None, warn)
     if "kernel" in state.params.get(layer, {}):
         initial, origin = initial_state(config)
         untrained, trained = (layer_kernel(one, layers, layer) for one in (initial, state))

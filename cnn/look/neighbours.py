@@ -99,9 +99,17 @@ def nearest_images(
 
 
 def neighbours_figure(
-    run_dir: Path, config: ExperimentConfig, state: TrainState, image_HxWxC: np.ndarray, layer: str, description: str
+    run_dir: Path,
+    config: ExperimentConfig,
+    state: TrainState,
+    image_HxWxC: np.ndarray,
+    layer: str,
+    description: str,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Callable[[], "Figure"]]:
     """Returns, by file name, what draws the training images nearest to an image; {} if they are not on this machine.
+
+    {} with a warning if they are there, but damaged, or others.
 
     Args:
       run_dir: directory of the run.
@@ -110,12 +118,14 @@ def neighbours_figure(
       image_HxWxC: any image.
       layer: name of the layer whose outputs are compared.
       description: of the image, for the title.
+      warn: called with a line.
     """
     if not is_there(config.data):
         return {}
     try:
         train = load_images(run_dir).train
-    except UserError:
+    except UserError as error:
+        warn(f"no figure of the nearest training images: {error}")
         return {}
     names = model_class_names(config)
     return {f"look_{layer}_neighbours": lambda: draw_nearest(state, train, image_HxWxC, layer, names, description)}

@@ -3,11 +3,14 @@
 import dataclasses
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 import cnn
+from cnn.__main__ import main
 from cnn.look import layer_figures
 from cnn.look.attention import attention_maps
+from tests.helpers import narrow
 
 
 def test_look_draws_the_attention_of_a_vision_transformer(config, small, tmp_path, monkeypatch):
@@ -28,3 +31,15 @@ def test_look_draws_the_attention_of_a_vision_transformer(config, small, tmp_pat
     np.testing.assert_allclose(received["block1"], expected, rtol=1e-5)
     np.testing.assert_array_equal(image, small.test.images[0])
     assert patch == 8 and title.startswith("boot.png: the attention that each patch receives")
+
+
+def test_look_warns_of_training_images_that_it_cannot_use(config, small, tmp_path, monkeypatch, capsys):
+    cnn.fit(narrow(config, epochs=1), tmp_path / "run", small)
+    Image.fromarray(small.test.images[0, :, :, 0]).save(tmp_path / "boot.png")
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(layer_figures, "explanations_figure", lambda *arguments: Figure())
+    # The run's images are a few of those that its configuration names.
+    main(["look", str(tmp_path / "run"), "--image", str(tmp_path / "boot.png"), "--output", str(tmp_path / "there")])
+    out, err = capsys.readouterr()
+    assert "neighbours" not in out
+    assert err.startswith("warning: no figure of the nearest training images: ") and err.count("\n") == 1

@@ -80,3 +80,19 @@ def test_pooled_outputs_are_channel_means_whatever_the_parts(state, small, monke
     np.testing.assert_allclose(logits, maps["logits"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(pooled["pool2"], np.asarray(maps["pool2"]).mean((1, 2)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(pooled["dense"], maps["dense"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("is_there", "warnings"), [(True, 1), (False, 0)])
+def test_images_that_are_there_but_damaged_are_a_warning(
+    state, config, small, tmp_path, monkeypatch, is_there, warnings
+):
+    def damaged(run_dir):
+        raise cnn.DataError("labels.csv is damaged")
+
+    monkeypatch.setattr(neighbours, "is_there", lambda data: is_there)
+    monkeypatch.setattr(neighbours, "load_images", damaged)
+    said = []
+    drawings = neighbours.neighbours_figure(
+        tmp_path, config, state, small.test.images[0], "pool2", "boot.png", said.append
+    )
+    assert drawings == {} and said == ["no figure of the nearest training images: labels.csv is damaged"] * warnings
