@@ -130,7 +130,8 @@ def run(config: ExperimentConfig, run_dir: Path, splits: Splits | None = None) -
     if finished:
         print("this run has finished; name another --run-dir to train again")
     print(result_table(result.summary), flush=True)
-    if config.log.figures and "figures" not in result.summary["seconds"]:
+    drawn = "figures" in result.summary["seconds"] and (run_dir / rundir.FIGURES).is_dir()
+    if config.log.figures and not drawn:
         _draw(config, run_dir, result, splits)
     elif config.log.figures and not (run_dir / rundir.REPORT).exists():
         write_page(run_dir, splits)

@@ -129,6 +129,10 @@ def test_a_run_is_known_by_its_lock_or_by_its_history(finished, tmp_path):
     assert not outputs.is_run(tmp_path)
 
 
+def _draw(run_dir, *_):
+    (run_dir / rundir.FIGURES).mkdir()
+
+
 def test_a_page_that_was_being_written_at_a_kill_is_written_by_the_same_command(
     finished, four_epochs, small, tmp_path, monkeypatch
 ):
@@ -138,7 +142,7 @@ def test_a_page_that_was_being_written_at_a_kill_is_written_by_the_same_command(
         written.append((run_dir / "report.html").exists())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cnn.look.run_figures.draw_figures", lambda *arguments: [])
+    monkeypatch.setattr("cnn.look.run_figures.draw_figures", _draw)
     monkeypatch.setattr("cnn.report.report.write_report", write_report)
     run_dir = Path(shutil.copytree(finished, tmp_path / "run"))
     (run_dir / rundir.REPORT).write_text("of fewer epochs")
@@ -148,6 +152,21 @@ def test_a_page_that_was_being_written_at_a_kill_is_written_by_the_same_command(
     assert written == [False, False]
     (run_dir / rundir.REPORT).write_text("complete")
     run(four_epochs, run_dir, small)
+
+
+def test_figures_that_were_removed_are_drawn_again_by_the_same_command(
+    finished, four_epochs, small, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr("cnn.look.run_figures.draw_figures", lambda *arguments: drawn.append(_draw(*arguments)))
+    monkeypatch.setattr("cnn.run.write_page", lambda run_dir, splits: (run_dir / rundir.REPORT).write_text("page"))
+    run_dir = Path(shutil.copytree(finished, tmp_path / "run"))
+    for expected in (1, 1):
+        run(four_epochs, run_dir, small)
+        assert len(drawn) == expected
+    (run_dir / rundir.FIGURES).rmdir()
+    run(four_epochs, run_dir, small)
+    assert len(drawn) == 2 and (run_dir / rundir.FIGURES).is_dir()
 
 
 def test_the_root_of_the_file_system_is_no_directory_for_figures():
