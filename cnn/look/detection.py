@@ -166,10 +166,14 @@ def evaluate_run(run_dir: Path) -> tuple[dict[str, Any], dict[str, Callable[[], 
       DamagedError: the checkpoint is damaged.
     """
     from cnn.resolution import model_class_names
+    from cnn.runs import rundir
     from cnn.runs.checkpoint import load_best
+    from cnn.runs.identity import RUN
     from cnn.runs.result import load_images
 
     state, config = load_best(run_dir)
     names = model_class_names(config)
     evaluated = evaluate_detector(state, load_images(run_dir), names)
-    return evaluated.values, drawings(evaluated, names)
+    # By which predict knows that the threshold is of this run.
+    values = {RUN: rundir.read_identity(run_dir).digest, **evaluated.values}
+    return values, drawings(evaluated, names)

@@ -21,7 +21,7 @@ from cnn.figures import scene_plots
 from cnn.look.run_figures import write_figures
 from cnn.resolution import model_class_names
 from cnn.rules import PROBABILITY, require
-from cnn.runs import outputs
+from cnn.runs import outputs, rundir
 from cnn.runs.checkpoint import load_best
 from cnn.text import printable, read_json, shortened
 from cnn.training.border import detect
@@ -111,7 +111,8 @@ def _best_threshold(run_dir: Path, state: TrainState) -> tuple[float, str]:
     """The threshold of the run's evaluation, if that is of this network, and where it is from."""
     try:
         values = read_json(run_dir / outputs.EVALUATION)
-        if values["step"] == int(state.step):
+        # A file of another run may be of the same step.
+        if values["step"] == int(state.step) and rundir.read_identity(run_dir).is_named_by(values):
             return float(values["threshold"]), f"the best one by {outputs.EVALUATION}"
     except (OSError, ValueError, TypeError, KeyError):
         pass

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -18,6 +19,7 @@ from cnn.__main__ import main
 from cnn.data.box_files import place_boxes
 from cnn.detection.boxes import Detections
 from cnn.figures import scene_plots
+from cnn.runs import rundir
 from cnn.trust import detections as module
 
 
@@ -95,17 +97,28 @@ def test_lines_have_the_boxes_and_pictures_do_not_replace_other_files(detector, 
 
 
 def test_the_threshold_is_that_of_the_evaluation_of_this_network_or_is_0_3(detector, tmp_path):
-    state = detector.result.state
+    state, step = detector.result.state, int(detector.result.state.step)
+    shutil.copy(detector.run_dir / "config.json", tmp_path)
+    run = rundir.read_identity(tmp_path).digest
     assert module._best_threshold(tmp_path, state)[0] == 0.3
     for values, expected in (
-        ({"step": int(state.step), "threshold": 0.45}, 0.45),
-        ({"step": int(state.step) + 1, "threshold": 0.45}, 0.3),
+        ({"run_sha256": run, "step": step, "threshold": 0.45}, 0.45),
+        ({"run_sha256": run, "step": step + 1, "threshold": 0.45}, 0.3),
+        # Two runs of one configuration have the same number of steps.
+        ({"run_sha256": "of another run", "step": step, "threshold": 0.45}, 0.3),
+        ({"step": step, "threshold": 0.45}, 0.3),
         ({"accuracy": 0.9}, 0.3),
         ([], 0.3),
     ):
         (tmp_path / "evaluation.json").write_text(json.dumps(values))
         threshold, why = module._best_threshold(tmp_path, state)
         assert threshold == expected and "evaluation.json" in why
+    # A run that is older than the names of runs has files that name none.
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["run"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evaluation.json").write_text(json.dumps({"step": step, "threshold": 0.45}))
+    assert module._best_threshold(tmp_path, state)[0] == 0.45
 
 
 def test_no_box_is_an_empty_array(detector, files, capsys):
