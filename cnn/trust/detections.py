@@ -116,7 +116,7 @@ def _best_threshold(run_dir: Path, state: TrainState) -> tuple[float, str]:
             return float(values["threshold"]), f"the best one by {outputs.EVALUATION}"
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    return scene_plots.LOWEST, f"as there is no {outputs.EVALUATION} of this network, which has the best one"
+    return scene_plots.LOWEST, f"as there is no {outputs.EVALUATION} of this network (python -m cnn evaluate writes it)"
 
 
 def _detected(
