@@ -43,12 +43,12 @@ STRIP_KERNELS, STRIP_EPOCHS = 8, 16
 
 
 def initial_state(config: ExperimentConfig) -> tuple[TrainState, str]:
-    """Returns a run's initial state (a random one if the transfer source is gone) and a label for it."""
+    """Returns a run's initial state (a random one if the transfer source is gone or damaged) and a label for it."""
     state = create_state(config)
     try:
         state, report = apply_transfer(state, config.transfer)
     except (UserError, DamagedError):
-        return state, "random (the source run is gone)"
+        return state, "random (the source run cannot be used)"
     return state, "initialized from another run" if report else "untrained"
 
 

@@ -120,10 +120,13 @@ def test_kernels_are_compared_with_the_initial_ones(finished, config, small, tmp
     assert origin == "initialized from another run"
     cnn.fit(tuned, tmp_path / "run", small)
     np.testing.assert_array_equal(derived.read_kernels(tmp_path / "run")[0], transferred)
+    # Damaged, which is not the same as gone.
+    (source / "config.json").write_text("{")
+    assert run_figures.initial_state(tuned)[1] == "random (the source run cannot be used)"
     shutil.rmtree(source)
     state, origin = run_figures.initial_state(tuned)
     assert not np.array_equal(state.params["conv1"]["kernel"], transferred)
-    assert origin == "random (the source run is gone)"
+    assert origin == "random (the source run cannot be used)"
     assert run_figures.initial_state(narrow(config))[1] == "untrained"
 
 
