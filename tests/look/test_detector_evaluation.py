@@ -12,7 +12,7 @@ from cnn.__main__ import main
 from cnn.detection import average_precision as precision
 from cnn.look import detection, scene_figures, tracking
 from cnn.look.subject import subject
-from cnn.runs import outputs
+from cnn.runs import outputs, rundir
 from cnn.runs.teachers import load_teachers
 from cnn.text import columns
 
@@ -49,7 +49,9 @@ def test_evaluate_prints_and_writes_the_numbers_of_what_detect_finds(detector, i
         assert text in printed
     assert max(map(columns, printed.splitlines()[:30])) <= 100
     assert sorted(path.name for path in output.iterdir()) == sorted(["evaluation.json", *detection.FIGURES])
-    # It may be written again.
+    # It names its run and state, and may be written again.
+    run = rundir.read_identity(detector.run_dir).digest
+    assert (values["run_sha256"], values["step"]) == (run, int(state.step))
     assert outputs.check_file(output / "evaluation.json", "evaluation", [detector.run_dir])
 
 
