@@ -46,9 +46,10 @@ def prepare(config: DataConfig) -> str:
 
 
 def is_there(config: DataConfig) -> bool:
-    """Returns whether images are on this machine, so that ``load_data`` does not fetch them."""
-    named = _named_directory(config)
-    return os.path.exists(named[1] if named else cache_directory(config.name) / _METADATA)
+    """Returns whether images are on this machine, in a cache without damage, so that ``load_data`` fetches nothing."""
+    if named := _named_directory(config):
+        return os.path.exists(os.path.expanduser(named[1]))
+    return _read_cache(config.name, "it is not read") is not None
 
 
 def load_arrays(config: DataConfig) -> Arrays:
@@ -139,7 +140,7 @@ def cache_directory(name: str) -> Path:
     return home / "fashion-cnn" / name
 
 
-def _read_cache(name: DatasetName) -> tuple[Arrays, str] | None:
+def _read_cache(name: DatasetName, if_damaged: str = "it is rebuilt") -> tuple[Arrays, str] | None:
     """Returns the cached arrays, verified, and their source; None, with a line on stderr, if they are damaged."""
     directory = cache_directory(name)
     if not os.path.exists(directory / _METADATA):
@@ -159,7 +160,7 @@ def _read_cache(name: DatasetName) -> tuple[Arrays, str] | None:
             arrays[field] = array
         return Arrays(**arrays), str(metadata["source"])
     except Exception as error:  # On damaged bytes NumPy's header parser raises almost any type.
-        print(f"the cache {directory} is damaged ({first_cause(error)}); it is rebuilt", file=sys.stderr)
+        print(f"the cache {directory} is damaged ({first_cause(error)}); {if_damaged}", file=sys.stderr)
         return None
 
 

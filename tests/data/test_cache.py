@@ -243,6 +243,29 @@ def test_damaged_cache_is_rebuilt_with_a_warning(installed, cache_home, capsys, 
     assert capsys.readouterr().err == ""
 
 
+def test_images_are_there_only_in_a_cache_that_loading_them_would_read(installed, cache_home, capsys):
+    assert not cache.is_there(CONFIG)
+    load_data(CONFIG)
+    assert cache.is_there(CONFIG) and capsys.readouterr().err == ""
+    for damage in (flip_last_bit, truncate, os.unlink):
+        damage(cache_home / "train_images.npy")
+        before = sorted(cache_home.iterdir())
+        assert not cache.is_there(CONFIG) and sorted(cache_home.iterdir()) == before
+        err = capsys.readouterr().err
+        assert err.startswith(f"the cache {cache_home} is damaged (") and err.endswith("); it is not read\n")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_images_in_a_directory_below_home_are_there(idx_directory, monkeypatch, named):
+    monkeypatch.setenv("HOME", str(idx_directory.parent))
+    config = DataConfig(source="~/idx" if named else None)
+    if not named:
+        monkeypatch.setenv("FASHION_MNIST_DIR", "~/idx")
+    assert cache.is_there(config) and len(load_data(config).test.images) == 6
+    idx_directory.rename(idx_directory.with_name("elsewhere"))
+    assert not cache.is_there(config)
+
+
 def test_a_cache_that_is_cut_while_it_is_used_changes_nothing(installed, cache_home):
     load_data(CONFIG)
     arrays = cache.load_arrays(CONFIG)
