@@ -139,4 +139,8 @@ def _parse_names(text: str) -> list[Any]:
         names = [names[str(label)] for label in range(len(names))]
     if not isinstance(names, list):
         raise ValueError("names: must be a list of names, or a dict of names by number from 0 on")
+    for label, name in enumerate(names):
+        # Not with its value: of aliases in aliases, a few lines are a text of any length.
+        if not isinstance(name, str):
+            raise ValueError(f"names: that of class {label} is a {type(name).__name__}, but must be a text")
     return names

@@ -598,7 +598,8 @@ BAD_NAMES = {
     "gap": ("names: {0: a, 2: b}\n", "names: must be a list"),
     "from 1 on": ("names: {1: a, 2: b}\n", "names: must be a list"),
     "by name": ("names: {a: 0, b: 1}\n", "names: must be a list"),
-    "nested": ("names: [a, [b], c]\n", r"a class has the name \['b'\]"),
+    "nested": ("names: [a, [b], c]\n", "names: that of class 1 is a list, but must be a text"),
+    "nested dict": ("names: {0: a, 1: {b: c}}\n", "names: that of class 1 is a dict, but must be a text"),
     "empty name": ("names: [a, '', c]\n", "a class has the name ''"),
     "empty": ("names: []\n", "has no classes"),
     "nothing": ("", "names: must be a list"),
@@ -608,7 +609,7 @@ BAD_NAMES = {
     "deep": ("names: " + "[" * 5000, "more than 100 lists and dicts in brackets"),
     "deep by dashes": ("names:\n" + "- " * 5000, "not YAML"),
     "object": ("names: !!python/object/apply:os.getcwd []\n", "has no classes"),
-    "recursive": ("names: &a [*a]\n", "not YAML|a class has the name"),
+    "recursive": ("names: &a [*a]\n", "not YAML|that of class 0 is a list"),
     "large": ("#" * 2**18 + "\nnames: [a]\n", "bytes, but at most"),
 }
 
@@ -618,6 +619,12 @@ def test_names_that_cannot_be_read_are_refused_in_one_line(yolo, name):
     content, message = BAD_NAMES[name]
     (yolo / "data.yaml").write_text(content)
     refused(yolo, message)
+
+
+def test_a_name_of_aliases_is_refused_without_being_written_out(yolo, monkeypatch):
+    monkeypatch.setattr("cnn.data.box_formats.shown", lambda name: pytest.fail("writes a name"))
+    (yolo / "data.yaml").write_text("x: &x [once, twice]\ny: &y [*x, *x]\nnames: [a, *y]\n")
+    refused(yolo, "data.yaml cannot be read: names: that of class 1 is a list, but must be a text$")
 
 
 def test_what_is_missing_is_named_with_its_hint(yolo, tmp_path):
