@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from cnn.data.box_formats import Boxed
 from cnn.data.coco_files import coco_boxes
 from cnn.data.decoding import Decoded, decode_all
 from cnn.data.image_files import Resize
-from cnn.data.layouts import Layout, Source, data_files, list_folder, split_of
+from cnn.data.layouts import Layout, Source, data_files, files_of_no_split, holds_images, list_folder, split_of
 from cnn.data.own_images import draw_codes, equal_lines, write_splits
 from cnn.data.source_cache import Options, OwnImages, load_source
 from cnn.data.stratify import TRAIN, group_equal
@@ -31,6 +31,8 @@ FORMATS: dict[str, Callable[[Layout], Boxed]] = {"COCO": coco_boxes, "YOLO": yol
 
 ROBOFLOW = "_annotations.coco.json"
 """The name of the COCO file that Roboflow writes into the folder of a split, beside the images."""
+
+UNLISTED = "folders of which no image is listed"
 
 LEAST_AREA = 0.25
 """The least part of a box that must remain where an image is cut."""
@@ -146,7 +148,25 @@ def load_boxes(
     if not (layout := _find(source)):
         raise DataError(f"{source} holds no images with boxes; give {BOX_LAYOUTS}")
     boxed = FORMATS[layout.kind](layout)
+    if layout.kind == "COCO":
+        left_out = {**boxed.source.left_out, "of no split": _other_files(layout), UNLISTED: _unlisted(layout, boxed)}
+        boxed = boxed._replace(source=boxed.source._replace(left_out=left_out))
     return load_source(layout, boxed.source, options, functools.partial(_fill, boxed), warn)
+
+
+def _other_files(layout: Layout) -> list[str]:
+    """COCO files of objects that are not read, as their names have no split and those of others have."""
+    # In annotations/, files by other names are of captions or keypoints.
+    start = "" if layout.parts[0][1].parent == layout.root else "instances"
+    return [name for name in files_of_no_split(layout) if name.startswith(start)]
+
+
+def _unlisted(layout: Layout, boxed: Boxed) -> list[str]:
+    """Folders with images in the root or in images/, relative to the root, of which no COCO file lists an image."""
+    used = {str(folder) for name in boxed.source.files for folder in PurePath(name).parents}
+    tops = [name for name in ("", "images") if os.path.isdir(layout.root / name)]
+    names = [os.path.join(top, name) for top in tops for name in list_folder(layout.root / top)[0]]
+    return [name for name in names if name not in used and holds_images(layout.root / name)]
 
 
 def _fill(boxed: Boxed, work: Path, layout: Layout, source: Source, options: Options) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -175,6 +175,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def is_image(name: str) -> bool:
     """Returns whether a file's name has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in ALL_SUFFIXES
+
+
+def holds_images(folder: str | os.PathLike) -> bool:
+    """Returns whether images lie directly in a folder; False for one that cannot be listed."""
+    with suppress(DataError):
+        return any(map(is_image, list_folder(folder)[1]))
+    return False
 
 
 def csv_kind(path: Path) -> Literal["CSV of files", "CSV of pixels"]:

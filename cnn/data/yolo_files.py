@@ -7,7 +7,7 @@ from typing import Any
 from cnn.data.box_formats import Boxed, check_class_names, make_boxed, read_text
 from cnn.data.folders import HIDDEN, NOT_IMAGES, walk_images
 from cnn.data.image_files import FORMATS
-from cnn.data.layouts import Layout, list_folder
+from cnn.data.layouts import Layout, holds_images, is_image, list_folder, split_of
 from cnn.errors import DataError
 from cnn.text import reason, shown
 
@@ -24,6 +24,9 @@ MAX_LISTS = 100
 """Maximum number of lists and dicts in a YAML file."""
 
 OTHERS = "folders whose names have no split"
+UNPAIRED = "folders that lack images/ or labels/"
+STRAYS = "images outside of the folders of the splits"
+ORPHANS = "text files without an image"
 
 MARGIN = 1e-3
 """How far a coordinate may be below 0 or above 1, which rounding explains; a box is clipped to its image."""
@@ -37,7 +40,7 @@ def yolo_boxes(layout: Layout) -> Boxed:
     """
     names_file, names = _read_names(layout.root)
     files, images, rows = [names_file], [], []
-    left_out: dict[str, list[str]] = {OTHERS: _others(layout), HIDDEN: [], NOT_IMAGES: []}
+    left_out: dict[str, list[str]] = {**_others(layout), ORPHANS: [], HIDDEN: [], NOT_IMAGES: []}
     for split, folder in layout.parts:
         found = list(walk_images(layout.root, os.path.relpath(folder, layout.root), left_out))
         labels = [_labels_of(name) for name in found]
@@ -53,17 +56,40 @@ def yolo_boxes(layout: Layout) -> Boxed:
             images.append((name, split))
             rows.append(_read_lines(layout.root / label, len(names)) if is_there else [])
         files += [label for label, is_there in zip(labels, have, strict=True) if is_there]
+    left_out[ORPHANS] = _orphans(layout, set(files))
     return make_boxed(layout, names, files, images, rows, [None] * len(images), left_out)
 
 
-def _others(layout: Layout) -> list[str]:
-    """Folders of images beside those of the splits, in images/ or with images/ in them, relative to the root."""
+def _others(layout: Layout) -> dict[str, list[str]]:
+    """Folders of images, and images, beside the folders of the splits, relative to the root, by why they are not read.
+
+    The folders are in images/, or have images/ in them.
+    """
     folders = [folder for _, folder in layout.parts]
     if layout.parts[0][0] is None:
-        return []
+        return {}
     above, inner = (layout.root, "images") if folders[0].name == "images" else (folders[0].parent, "")
-    beside = [above / name / inner for name in list_folder(above)[0]]
-    return [os.path.relpath(folder, layout.root) for folder in beside if folder.is_dir() and folder not in folders]
+    names, files, _ = list_folder(above)
+    found: dict[str, list[str]] = {OTHERS: [], UNPAIRED: []}
+    for name in names:
+        folder, has_images = above / name / inner, holds_images(above / name)
+        if folder in folders:
+            continue
+        if split_of(name) and (has_images or folder.is_dir() or (above / name / "labels").is_dir()):
+            found[UNPAIRED].append(name)
+        elif folder.is_dir() or has_images:
+            found[OTHERS].append(os.path.relpath(folder if folder.is_dir() else above / name, layout.root))
+    return {**found, STRAYS: [os.path.relpath(above / name, layout.root) for name in files if is_image(name)]}
+
+
+def _orphans(layout: Layout, read: set[str]) -> list[str]:
+    """The text files in labels/ that are of no image, relative to the root."""
+    found = set()
+    for images in {part if part.name == "images" else part.parent for _, part in layout.parts}:
+        for folder, _, names in os.walk(images.with_name("labels")):
+            texts = [name for name in names if name.endswith(".txt") and name[0] != "." and name not in NAMES_FILES]
+            found |= {os.path.relpath(os.path.join(folder, name), layout.root) for name in texts}
+    return sorted(found - read)
 
 
 def _labels_of(name: str) -> str:

@@ -409,6 +409,64 @@ def test_a_folder_of_no_split_is_left_out_and_named(yolo):
         shutil.rmtree(yolo / name)
 
 
+def test_what_lies_beside_the_folders_of_the_splits_is_left_out_and_named(yolo):
+    plain = digest(yolo)
+    (yolo / "labels" / "test").mkdir()
+    for name in ("classes.txt", "train/b.txt", "test/.hidden.txt", "test/c.txt"):
+        (yolo / "labels" / name).write_text("0 0.5 0.5 0.1 0.1\n")
+    shutil.copy(yolo / "images" / "train" / "0.png", yolo / "images" / "stray.png")
+    own, lines = load(yolo)
+    assert data_digest(Splits(*own[:3])) == plain
+    assert lines[:2] == [
+        "left out, images outside of the folders of the splits: 1 (images/stray.png)",
+        "left out, text files without an image: 2 (labels/test/c.txt, labels/train/b.txt)",
+    ]
+
+
+@pytest.mark.parametrize("kept", ["images", "labels", ""])
+def test_a_folder_of_a_split_that_lacks_images_or_labels_is_named(yolo, kept):
+    plain = digest(yolo)
+    roboflow_yolo(yolo)
+    (yolo / "valid" / kept).mkdir(parents=True)
+    (yolo / "test").mkdir()
+    if kept != "labels":
+        shutil.copy(yolo / "train" / "images" / "0.png", yolo / "valid" / kept)
+    own, lines = load(yolo)
+    assert data_digest(Splits(*own[:3])) == plain
+    assert lines[0] == "left out, folders that lack images/ or labels/: 1 (valid)"
+
+
+def test_images_of_a_split_without_a_coco_file_are_left_out_and_named(coco):
+    root = coco(lambda content: None)
+    plain = digest(root)
+    for name in ("val", "images/test", "annotations/masks", "empty", "images/empty"):
+        (root / name).mkdir(parents=True)
+        if "empty" not in name:
+            shutil.copy(root / "train" / "train 0.png", root / name)
+    for change in (lambda root: None, roboflow_coco):
+        change(root)
+        own, lines = load(root)
+        assert data_digest(Splits(*own[:3])) == plain
+        split = "valid" if change is roboflow_coco else "val"
+        assert lines[0] == f"left out, folders of which no image is listed: 2 ({split}, images/test)"
+        shutil.rmtree(root / "annotations" / "masks", ignore_errors=True)
+
+
+def test_a_coco_file_of_no_split_is_left_out_and_named(coco):
+    root = coco(lambda content: None)
+    plain = digest(root)
+    for name in ("instances_minival", "captions_val"):
+        shutil.copy(root / "annotations" / "instances_train.json", root / "annotations" / f"{name}.json")
+    own, lines = load(root)
+    assert data_digest(Splits(*own[:3])) == plain
+    assert lines[0] == "left out, of no split: 1 (instances_minival.json)"
+    for name in ("instances_minival", "captions_val"):
+        (root / "annotations" / f"{name}.json").unlink()
+    by_split_beside_images(root)
+    shutil.copy(root / "train.json", root / "minival.json")
+    assert load(root)[1][0] == "left out, of no split: 1 (minival.json)"
+
+
 def test_images_at_any_depth_have_their_text_files_at_the_same(yolo):
     plain = digest(yolo)
     for folder, suffix in (("images", "png"), ("labels", "txt")):
