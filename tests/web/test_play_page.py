@@ -10,6 +10,8 @@ from PIL import Image
 
 import cnn
 from cnn.data.image_files import Resize, fit_image, reading
+from cnn.web.graph import web_graph
+from tests.exchange.test_onnx_graph import random_state
 from tests.report.pages import set_viewport
 from tests.web.play_page import NARROW, WIDE, PlayPage, check_answer
 
@@ -305,6 +307,41 @@ def test_the_language_is_that_of_the_switch_and_stays(page, fashion):
     assert dict(english).keys() == dict(korean).keys()
     for (name, first), (_, second) in zip(sorted(english), sorted(korean), strict=True):
         assert sorted(re.findall(r"\{\w+\}", first)) == sorted(re.findall(r"\{\w+\}", second)), name
+
+
+def test_the_layers_of_a_recurrent_network_are_described_as_they_are_drawn(page):
+    config = cnn.ExperimentConfig(model=cnn.RecurrentConfig(features=8))
+    layers = web_graph(random_state(config), config).layers
+    code = """
+        const [layers, language, done] = arguments;
+        Promise.all([import("./maps.js"), import("./texts.js")]).then(([{describe}, {chooseLanguage}]) => {
+          chooseLanguage(language);
+          done(layers.map(layer => `${layer.name} ${describe(layer)}`));
+        });
+        """
+    assert page.browser.execute_async_script(code, layers, "ko") == [
+        "rows 행의 시퀀스: 28 × 1 특성 맵 28개",
+        "recurrent 순환층: 28 × 1 특성 맵 8개",
+        "last 마지막 시점의 출력: 유닛 8개",
+        "dropout 드롭아웃: 훈련할 때만",
+        "logits 밀집층: 유닛 10개",
+    ]
+    assert page.browser.execute_async_script(code, layers, "en")[:3] == [
+        "rows the rows as a sequence: 28 feature maps of 28 × 1",
+        "recurrent recurrent layer: 8 feature maps of 28 × 1",
+        "last output of the last step: 8 units",
+    ]
+
+
+def test_features_of_any_number_get_length_1(page):
+    code = """
+        const [size, done] = arguments;
+        import("./network.js").then(({unit}) => unit(new Float32Array(size).fill(3)))
+          .then(values => done([values.length, ...new Set(values)]), error => done(String(error)));
+        """
+    # 224 x 224 colour pixels.
+    for size in (4, 150_528):
+        assert page.browser.execute_async_script(code, size) == [size, float(np.float32(size**-0.5))]
 
 
 def test_no_request_leaves_the_host_and_the_policy_is_kept(page, fashion, tmp_path):

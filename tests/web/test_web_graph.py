@@ -1,6 +1,8 @@
 """A page's graph, run by onnxruntime: every layer's output, kernels and Grad-CAM are those of the network."""
 
+import re
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import flax.linen as nn
@@ -80,6 +82,16 @@ def test_the_facts_of_a_layer_are_those_of_its_module(family):
         has_kernel = "kernel" in leaves and "recurrent_kernel" not in leaves
         assert fact["kernel"] == (list(leaves["kernel"].shape) if has_kernel else None)
         assert (fact["grid"] is None) == (len(fact["shape"]) != 2 or family == "recurrent")
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_every_kind_of_layer_and_activation_has_a_text_in_both_languages(family):
+    config = cnn.ExperimentConfig(model=MODELS[family])
+    facts = web_graph(random_state(config), config).layers
+    needed = {fact["kind"] for fact in facts} | {fact["activation"] for fact in facts if fact["activation"]}
+    texts = resources.files("cnn.web").joinpath("pages", "texts.js").read_text(encoding="utf-8")
+    for language in texts.split("export const TEXTS")[1].split("\n  },\n")[:2]:
+        assert needed <= set(re.findall(r'\b(\w+): "', language))
 
 
 def _facts(model: Family, name: str) -> dict[str, Any]:

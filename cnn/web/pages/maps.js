@@ -1,6 +1,7 @@
 // The layers: each with its feature maps, and the chosen map large, beside its filter.
 import {className} from "./answer.js";
 import {frame, magnify, mapPicture, mix, range} from "./colours.js";
+import {mapsShape} from "./network.js";
 import {format} from "./step.js";
 import {text} from "./texts.js";
 
@@ -129,13 +130,15 @@ export function makeLayers(network, list, changed, chose) {
   };
 }
 
-function describe({kind, kernel, window, shape, grid, activation}) {
+/** Returns what a layer of network.json computes, and the number and size of its maps. */
+export function describe(layer) {
+  const {kind, kernel, window, activation} = layer;
   const size = kernel?.length === 4 ? kernel : window;
   let what = `${text(kind)}${size ? ` ${text("kernelSize", {height: size[0], width: size[1]})}` : ""}`;
   if (SILENT.has(kind)) return what;
   if (activation) what = text("activated", {kind: what, activation: text(activation)});
-  const [height, width] = shape.length === 3 ? shape : grid ?? [];
-  return `${what}: ${width ? text("mapsOf", {count: shape.at(-1), height, width}) : text("unitsOf", {count: shape.at(-1)})}`;
+  const [count, height, width] = mapsShape(layer);
+  return `${what}: ${text(layer.shape.length > 1 ? "mapsOf" : "unitsOf", {count, height, width})}`;
 }
 
 /** Draws all maps of a layer into its canvas, in rows, on one scale; before each map its kernel, if that is known. */

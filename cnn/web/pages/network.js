@@ -79,17 +79,21 @@ export async function fetchFile(name) {
   return file;
 }
 
-/** A layer's output as maps: {values, shape: [channels, height, width]}; tokens get their places in the image back. */
+/** Returns [channels, height, width] of a layer's maps: tokens get their places in the image back, steps are in a column. */
+export function mapsShape({shape: [first, ...rest], grid}) {
+  if (rest.length === 2) return [rest[1], first, rest[0]];
+  return rest.length ? [rest[0], ...grid ?? [first, 1]] : [first, 1, 1];
+}
+
+/** A layer's output as maps: {values, shape: [channels, height, width]}. */
 function asMaps(values, layer) {
-  const [first, ...rest] = layer.shape;
-  if (rest.length === 2) return {values, shape: [rest[1], first, rest[0]]};
-  if (!rest.length) return {values, shape: [first, 1, 1]};
-  const [height, width] = layer.grid ?? [first, 1], channels = rest[0];
+  const shape = mapsShape(layer), [channels, height, width] = shape, places = height * width;
+  if (layer.shape.length !== 2) return {values, shape};
   const maps = new Float32Array(values.length);
-  for (let place = 0; place < first; place++) for (let channel = 0; channel < channels; channel++) {
-    maps[channel * first + place] = values[place * channels + channel];
+  for (let place = 0; place < places; place++) for (let channel = 0; channel < channels; channel++) {
+    maps[channel * places + place] = values[place * channels + channel];
   }
-  return {values: maps, shape: [channels, height, width]};
+  return {values: maps, shape};
 }
 
 /** The mean of each map. */
@@ -99,9 +103,10 @@ function means({values, shape: [channels, height, width]}) {
     values.subarray(channel * size, (channel + 1) * size).reduce((sum, value) => sum + value, 0) / size);
 }
 
-/** The values, with length 1 as a vector. */
-function unit(values) {
-  const length = Math.hypot(...values);
+/** Returns the values, with length 1 as a vector. */
+export function unit(values) {
+  // There may be more of them than a call takes arguments.
+  const length = Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0));
   return length ? values.map(value => value / length) : values;
 }
 
