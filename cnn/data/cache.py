@@ -49,7 +49,7 @@ def is_there(config: DataConfig) -> bool:
     """Returns whether images are on this machine, in a cache without damage, so that ``load_data`` fetches nothing."""
     if named := _named_directory(config):
         return os.path.exists(os.path.expanduser(named[1]))
-    return _read_cache(config.name, "it is not read") is not None
+    return _read_cache(config.name, say=lambda line: None) is not None
 
 
 def load_arrays(config: DataConfig) -> Arrays:
@@ -140,8 +140,10 @@ def cache_directory(name: str) -> Path:
     return home / "fashion-cnn" / name
 
 
-def _read_cache(name: DatasetName, if_damaged: str = "it is rebuilt") -> tuple[Arrays, str] | None:
-    """Returns the cached arrays, verified, and their source; None, with a line on stderr, if they are damaged."""
+def _read_cache(
+    name: DatasetName, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
+) -> tuple[Arrays, str] | None:
+    """Returns the cached arrays, verified, and their source; None, with a line, if they are damaged."""
     directory = cache_directory(name)
     if not os.path.exists(directory / _METADATA):
         return None
@@ -160,7 +162,7 @@ def _read_cache(name: DatasetName, if_damaged: str = "it is rebuilt") -> tuple[A
             arrays[field] = array
         return Arrays(**arrays), str(metadata["source"])
     except Exception as error:  # On damaged bytes NumPy's header parser raises almost any type.
-        print(f"the cache {directory} is damaged ({first_cause(error)}); {if_damaged}", file=sys.stderr)
+        say(f"the cache {directory} is damaged ({first_cause(error)}); it is rebuilt")
         return None
 
 

@@ -246,13 +246,12 @@ def test_damaged_cache_is_rebuilt_with_a_warning(installed, cache_home, capsys, 
 def test_images_are_there_only_in_a_cache_that_loading_them_would_read(installed, cache_home, capsys):
     assert not cache.is_there(CONFIG)
     load_data(CONFIG)
-    assert cache.is_there(CONFIG) and capsys.readouterr().err == ""
+    assert cache.is_there(CONFIG)
     for damage in (flip_last_bit, truncate, os.unlink):
         damage(cache_home / "train_images.npy")
         before = sorted(cache_home.iterdir())
         assert not cache.is_there(CONFIG) and sorted(cache_home.iterdir()) == before
-        err = capsys.readouterr().err
-        assert err.startswith(f"the cache {cache_home} is damaged (") and err.endswith("); it is not read\n")
+        assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("named", [True, False])
