@@ -1,5 +1,6 @@
 """A run's page as a folder, which any static host serves as it is; written whole, or not at all."""
 
+import glob
 import os
 import shlex
 import shutil
@@ -104,7 +105,10 @@ def _foreign(folder: Path) -> str:
 
 def _sweep(target: Path, prefix: str) -> None:
     """Removes what killed processes have left beside a folder, or puts the old folder back if it was being replaced."""
-    for stale in target.parent.glob(f"{prefix}*"):
+    for stale in target.parent.glob(f"{glob.escape(prefix)}*"):
+        if "-" in stale.name.removeprefix(prefix):
+            # Of a neighbour whose name begins with that of the folder and a hyphen.
+            continue
         with suppress(OSError):
             if time.time() - stale.stat().st_mtime > STALE_SECONDS:
                 if (stale / "old").is_dir() and not target.exists():

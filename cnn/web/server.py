@@ -17,7 +17,7 @@ from cnn.errors import ConfigError, Stopped, import_extra
 from cnn.exchange.exporting import PRETRAINED
 from cnn.rules import integer, require
 from cnn.runs import rundir
-from cnn.text import reason
+from cnn.text import one_line, reason
 from cnn.training.tasks import require_task
 from cnn.trust.exports import card_text
 from cnn.web.contents import CARD, NETWORK, contents, read_network
@@ -164,17 +164,25 @@ def play(
     with _stoppable(say), PageServer(port) as server:
         runtime_files = find_runtime(runtime, say)
         say("preparing the page")
-        server.files = contents(read_network(run_dir, say), runtime_files, _card(run_dir))
+        server.files = contents(read_network(run_dir, say), runtime_files, _card(run_dir, say))
         show(f"{server.url} serves the page ({size(server.files)}) to this machine alone; Ctrl-C ends it")
         if open_browser:
             threading.Thread(target=_open, args=(server.url,), daemon=True).start()
         server.serve_forever()
 
 
-def _card(run_dir: Path | None) -> str:
-    """The card of ``read_network``'s network, without a result, which takes longer to measure than all else."""
+def _card(run_dir: Path | None, say: Callable[[str], Any]) -> str | None:
+    """The card of ``read_network``'s network, without a result, which takes longer to measure than all else.
+
+    None, with a line, if that of the network that ships cannot be read.
+    """
     if run_dir is None:
-        return PRETRAINED.with_name(CARD).read_text(encoding="utf-8")
+        card = PRETRAINED.with_name(CARD)
+        try:
+            return card.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            say(f"warning: {one_line(f'the page has no model card: {card} cannot be read: {reason(error)}')}")
+            return None
     return card_text(run_dir, {"onnx": NETWORK}, evaluate=False)
 
 

@@ -160,6 +160,18 @@ def test_the_browser_is_told_the_address(played, capsys):
     assert opened == [capsys.readouterr().out.split()[0]]
 
 
+@pytest.mark.parametrize("content", [b"---\nlicense: \xff\n", None])
+def test_a_model_card_that_cannot_be_read_is_left_out_with_a_line(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "PRETRAINED", tmp_path / "cnn.safetensors")
+    if content is not None:
+        (tmp_path / "README.md").write_bytes(content)
+    lines: list[str] = []
+    assert server._card(None, lines.append) is None
+    why = "No such file or directory" if content is None else "'utf-8' codec can't decode byte 0xff in position 13"
+    (line,) = lines
+    assert line.startswith(f"warning: the page has no model card: {tmp_path}/README.md cannot be read: {why}")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -301,6 +301,16 @@ def test_what_a_killed_command_has_left_is_removed_or_put_back(folder_is_there, 
     assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
+@pytest.mark.parametrize(("name", "other"), [("web", "[vw]eb"), ("[vw]eb", "web")])
+def test_what_a_neighbours_command_has_left_stays(name, other, tmp_path):
+    left = [f".incomplete-{name}-2-dead", f".incomplete-{other}-dead"]
+    for neighbour in left:
+        (tmp_path / neighbour / "old").mkdir(parents=True)
+        os.utime(tmp_path / neighbour, (0, 0))
+    folder.write_folder(tmp_path / name, {"index.html": b"new"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*left, name])
+
+
 @pytest.mark.parametrize("stops", ["writing", "the first rename", "the second rename"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interrupted_command_leaves_the_old_folder_and_nothing_else(stops, error, tmp_path, monkeypatch):
