@@ -56,6 +56,12 @@ def test_suppression_keeps_what_a_greedy_loop_keeps(seed):
         np.testing.assert_array_equal([row for row in rows if row[0] > 0], kept)
 
 
+@pytest.mark.parametrize(("cells", "classes", "rows"), [(5, 3, 15), (16, 2, 32), (64, 10, 32)])
+def test_an_image_has_32_detections_or_as_many_as_cells_times_classes(cells, classes, rows):
+    found = boxes.suppress(jnp.zeros((2, cells, 4)), jnp.zeros((2, cells, classes)))
+    assert [part.shape for part in found] == [(2, rows, 4), (2, rows), (2, rows)]
+
+
 def test_what_is_not_filled_has_score_0_and_overlapping_boxes_of_two_classes_stay():
     same = np.tile(np.array([0, 0, 10, 10], np.float32), (1, 3, 1))
     scores = np.array([[[0.9, 0], [0.8, 0], [0, 0.7]]], np.float32)
