@@ -89,6 +89,34 @@ def test_a_result_means_the_same_in_another_run_and_after_other_seconds_unless_a
     assert meaning_of(first) != meaning_of(result("a", 2, 1))
 
 
+def _mutated(command: str, file: str, way: str, written: str) -> list[str]:
+    """The kinds of what is found where a command writes another file than without the mutation."""
+    outcomes = [Outcome(0, changes={written: ("added", digest)}) for digest in ("good", "other")]
+    mutation = Mutation(f"work/runs/good/{file}", way)
+    changed = Example("mutation", "cnn", tuple(command.split()), mutation=mutation)
+    return [finding.kind for finding in judge(changed, outcomes[1], outcomes[0])]
+
+
+def test_weights_with_another_bit_are_another_network_to_import_and_nothing_else_is():
+    for file, way, kinds in (
+        ("export/model.safetensors", "flip a bit", []),
+        ("export/model.safetensors", "append", ["wrongly accepted"]),
+        ("result.json", "flip a bit", ["wrongly accepted"]),
+    ):
+        command = "import runs/good/export/model.safetensors --run-dir new"
+        assert _mutated(command, file, way, "work/new/result.json") == kinds
+
+
+def test_another_number_in_a_file_without_digest_is_in_the_report_and_damage_is_not():
+    for file, way, kinds in (
+        ("unknown.json", "JSON value", []),
+        ("unknown.json", "delete", []),
+        ("unknown.json", "truncate", ["wrongly accepted"]),
+        ("metrics.jsonl", "JSON value", ["wrongly accepted"]),
+    ):
+        assert _mutated("report runs/good", file, way, "work/runs/good/report.html") == kinds
+
+
 LINE = Example("line", "cnn", ("verify", "runs/good"))
 
 

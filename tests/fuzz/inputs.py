@@ -216,7 +216,8 @@ CHECKPOINT = (
 )
 FILES = ("config.json", "metrics.jsonl", "summary.txt", "kernels.jsonl", ".lock")
 EXPORTED = ("export/model.safetensors", "export/README.md")
-FINISHED = (*FILES, *EXPORTED, "result.json", "evaluation.json", "novelty.npz", "figures/confusion_matrix.png")
+MEASURED = ("evaluation.json", "unknown.json", "novelty.npz", "figures/confusion_matrix.png")
+FINISHED = (*FILES, *EXPORTED, "result.json", *MEASURED)
 LABELS = {
     "runs/good": (*FINISHED, *(f"checkpoints/{step}/{name}" for step in (4, 8) for name in CHECKPOINT)),
     "runs/stopped": (*FILES, *(f"checkpoints/4/{name}" for name in CHECKPOINT)),

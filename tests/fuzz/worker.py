@@ -198,13 +198,13 @@ def _build(root: Path) -> None:
     run("cnn", "export", "runs/good", "--format", "safetensors", "--output", "files/weights.safetensors")
     run("cnn", "import", "files/weights.safetensors", "--run-dir", "runs/imported")
     run("cnn", "evaluate", "runs/good")
+    # It also keeps what says that an image is unlike the training images.
+    run("cnn", "evaluate", "runs/good", "--unknown")
     run("cnn", "sweep", "experiments.fashion_cnn", *_as_grid(), "--run-dir", "runs/swept")
     image = np.random.default_rng(1).integers(0, 255, (28, 28), np.uint8)
     for name in ("boot.png", "bag.gif", *(f"classes/{kind}/{number}.png" for kind in "ab" for number in range(5))):
         Path("files", name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(f"files/{name}")
-    # It keeps what says that an image is unlike the training images.
-    run("cnn", "predict", "runs/good", "files/boot.png")
     Path("files/notes.txt").write_text("mine\n")
     Path("files/values.json").write_text('{"mine": 1}\n')
     os.mkfifo("files/pipe")
