@@ -1,5 +1,6 @@
 """The directory of a run's checkpoints: opened by orbax, which no other module imports, listed, and cleared."""
 
+import json
 import logging
 import os
 import shutil
@@ -15,7 +16,7 @@ from cnn.errors import DamagedError, RunDirError, UserError, first_cause
 from cnn.runs import rundir
 from cnn.runs.digests import file_digests
 from cnn.runs.identity import Identity
-from cnn.text import read_json
+from cnn.text import read_json, read_regular
 
 MANIFEST = "sha256.json"
 """Digests of a checkpoint's files. Written last: a checkpoint without it is unfinished."""
@@ -173,11 +174,33 @@ def remove(checkpoints: Checkpoints, old: list[int]) -> None:
 
 def _is_of_other(checkpoints: Checkpoints, step: int) -> bool:
     """Whether a checkpoint says that it is of another run; a damaged one says nothing."""
-    # Orbax takes a hundred times as long to read it.
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        metadata = read_json(checkpoints.path(step) / _METADATA)
-        return not checkpoints.run.is_named_by({**metadata["custom_metadata"]})
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        return not checkpoints.run.is_named_by(_description(checkpoints, step))
     return False
+
+
+def _description(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    """What was saved with a checkpoint's arrays; orbax takes a hundred times as long to read it, in all processes."""
+    # Not by read_json, which refuses infinity: the best loss before the first epoch has ended.
+    return {**json.loads(read_regular(checkpoints.path(step) / _METADATA))["custom_metadata"]}
+
+
+def latest_description(run_dir: Path) -> dict[str, Any]:
+    """Returns what was saved with the arrays of a run's latest intact checkpoint; {} if there is none.
+
+    Raises:
+      RunDirError: a checkpoint cannot be read.
+    """
+    if not (run_dir / rundir.CHECKPOINTS).is_dir():
+        return {}
+    checkpoints = Checkpoints(None, run_dir, rundir.read_identity(run_dir))
+    for step in steps(checkpoints):
+        with suppress(DamagedError), reading(checkpoints.path(step)):
+            check_files(checkpoints.path(step))
+            description = _description(checkpoints, step)
+            if checkpoints.run.is_named_by(description):
+                return description
+    return {}
 
 
 def _is_own(path: Path) -> bool:

@@ -12,7 +12,7 @@ from cnn.__main__ import main
 from cnn.cli import exit_status
 from cnn.runs import checkpoint, digests, identity, rundir, store
 from cnn.runs import verify as verification
-from tests.helpers import narrow
+from tests.helpers import Interrupted, narrow
 from tests.torture import outcome
 
 
@@ -65,6 +65,23 @@ def test_another_runs_checkpoint_is_not_removed(interrupted, other, four_epochs,
     cnn.fit(four_epochs, interrupted, small)
     assert _content(foreign) == before
     assert _damaged(interrupted) == ["checkpoints/16"]
+
+
+def test_another_runs_checkpoint_of_its_first_epoch_is_not_removed(interrupted, config, four_epochs, small, tmp_path):
+    """Its best loss so far is infinite, which the JSON of a checkpoint may hold, and that of others may not."""
+
+    def save(*arguments):
+        checkpoint.save(*arguments)
+        raise Interrupted
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr("cnn.runs.fit.save", save)
+        cnn.fit(narrow(config, epochs=1, seed=1, checkpoint_steps=5), tmp_path / "other", small)
+    foreign = Path(shutil.copytree(tmp_path / "other/checkpoints/5", interrupted / "checkpoints" / "5"))
+    before = _content(foreign)
+    assert any(b"Infinity" in content for content in before.values())
+    cnn.fit(four_epochs, interrupted, small)
+    assert _content(foreign) == before
 
 
 def test_another_runs_config_is_refused_and_verify_says_so(copied, four_epochs, small):
