@@ -11,6 +11,7 @@ from cnn.runs import rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.derived import derived_digest
 from cnn.runs.digests import bytes_digest, json_digest, leaf_digests
+from cnn.runs.store import latest_description
 from cnn.training.state import TrainState
 from cnn.training.tasks import require_task
 
@@ -48,10 +49,19 @@ def load_teachers(config: ExperimentConfig, run_dir: Path | None = None) -> tupl
         unused = {"step": None, "key": None, "opt_state": (), "ema": {}, "dynamics": {}}
         teachers.append(jax.device_get(state.replace(spec=spec, **unused)))
     report = "".join(lines)
-    before = None if run_dir is None else derived_digest(run_dir, rundir.TEACHERS)
-    if before not in (None, bytes_digest(report.encode())):
-        raise RunDirError(
-            f"the teachers have changed since the run was started, as {run_dir}/{rundir.TEACHERS} says; restore them, "
-            "or name another --run-dir"
-        )
+    if run_dir is not None:
+        _check_unchanged(run_dir, report)
     return tuple(teachers), report
+
+
+def _check_unchanged(run_dir: Path, report: str) -> None:
+    """Raises RunDirError unless the file and the latest checkpoint of a run, if it has them, are of these teachers."""
+    path, latest = run_dir / rundir.TEACHERS, latest_description(run_dir) if report else {}
+    digests = {derived_digest(run_dir, path.name), latest.get("files", {}).get(path.name)} - {None}
+    if latest and not digests:
+        raise RunDirError(f"{path}, which names the teachers, is missing; restore a copy, or name another --run-dir")
+    if digests - {bytes_digest(report.encode())}:
+        raise RunDirError(
+            f"the teachers have changed since the run was started, as {path} or the latest checkpoint says; "
+            "restore them, or name another --run-dir"
+        )

@@ -10,6 +10,7 @@ import cnn
 from cnn.look.dynamics import run_dynamics
 from cnn.runs import checkpoint
 from cnn.runs.derived import read_dynamics
+from cnn.runs.teachers import load_teachers
 from tests.helpers import Interrupted, assert_same, narrow
 from tests.torture import outcome
 
@@ -81,10 +82,36 @@ def test_other_weights_of_a_teacher_are_refused_when_a_run_resumes(taught, small
         cnn.fit(own, tmp_path / "run", small, stop)
     shutil.rmtree(teacher)
     cnn.fit(narrow(config, epochs=1, seed=5), teacher, small)
-    before = outcome_files(tmp_path / "run")
-    with pytest.raises(cnn.RunDirError, match="the teachers have changed since the run was started"):
-        cnn.fit(own, tmp_path / "run", small)
-    assert outcome_files(tmp_path / "run") == before
+    named = tmp_path / "run" / "teachers.txt"
+
+    def refused():
+        before = outcome_files(tmp_path / "run")
+        with pytest.raises(cnn.RunDirError, match="the teachers have changed since the run was started"):
+            cnn.fit(own, tmp_path / "run", small)
+        assert outcome_files(tmp_path / "run") == before
+
+    refused()
+    # The latest checkpoint has the digest of the file.
+    named.unlink()
+    refused()
+    named.write_text(load_teachers(own)[1])
+    refused()
+
+
+def test_a_run_that_records_its_teachers_nowhere_is_not_resumed(taught, whole, small, tmp_path):
+    """Their file was removed while it trained, and so has no digest in the checkpoint."""
+    named = tmp_path / "run" / "teachers.txt"
+
+    def stop(row):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        cnn.fit(taught, tmp_path / "run", small, stop, track=lambda row, state: named.unlink())
+    with pytest.raises(cnn.RunDirError, match="teachers.txt, .* is missing; restore a copy, or name another --run-dir"):
+        cnn.fit(taught, tmp_path / "run", small)
+    shutil.copy(whole[0] / "teachers.txt", named)
+    cnn.fit(taught, tmp_path / "run", small)
+    assert outcome(tmp_path / "run") == outcome(whole[0])
 
 
 def outcome_files(run_dir):
