@@ -56,23 +56,25 @@ def read_dynamics(run_dir: Path, epochs: int) -> np.ndarray | None:
     """Returns the training dynamics of the first epochs, float32 [2, E, N]; None if the run kept none.
 
     Raises:
-      RunDirError: those of an epoch are missing or damaged.
+      RunDirError: those of an epoch are missing or damaged, or of another number of images.
     """
     directory = rundir.own_directory(run_dir, rundir.DYNAMICS)
     if not epochs or not directory.exists():
         return None
-    path = directory
+    images = rundir.read_description(run_dir)["train_images"]
+    rows = [_read_rows(directory / f"{epoch:06}.npy", images) for epoch in range(1, epochs + 1)]
+    return np.stack(rows, 1).astype(np.float32)
+
+
+def _read_rows(path: Path, images: int) -> np.ndarray:
     try:
-        rows = []
-        for epoch in range(1, epochs + 1):
-            path = directory / f"{epoch:06}.npy"
-            rows.append(np.load(io.BytesIO(read_regular(path)), allow_pickle=False))
-        dynamics = np.stack(rows, 1).astype(np.float32)
-        if dynamics.ndim != 3 or len(dynamics) != 2:
-            raise ValueError("it does not hold two values for each image")
-        return dynamics
-    except (OSError, ValueError, EOFError) as error:
-        raise RunDirError(f"cannot read {path}: {reason(error)}; restore a copy, or remove {directory}") from error
+        rows_2xN = np.lib.format.read_array(io.BytesIO(read_regular(path)), allow_pickle=False)
+        if (rows_2xN.dtype, rows_2xN.shape) != (np.float16, (2, images)):
+            raise ValueError(f"it has {rows_2xN.dtype} {list(rows_2xN.shape)}, but the run float16 [2, {images}]")
+        return rows_2xN
+    # On damaged bytes NumPy raises almost any type.
+    except Exception as error:
+        raise RunDirError(f"cannot read {path}: {reason(error)}; restore a copy, or remove {path.parent}") from error
 
 
 def derived_digest(run_dir: Path, name: str, epochs: int | None = None) -> str | None:

@@ -51,6 +51,8 @@ def verify(run_dir: Path) -> dict[str, str]:
             check(name, lambda name=name: derived.derived_digest(run_dir, name))
     if (run_dir / rundir.KERNELS).exists():
         check(rundir.KERNELS, lambda: derived.read_kernels(run_dir))
+    if description and history and (run_dir / rundir.DYNAMICS).exists():
+        check(rundir.DYNAMICS, lambda: derived.read_dynamics(run_dir, len(history)))
     # What the latest intact checkpoint says, and the latest one's progress if it is that.
     latest, saved, step, found = None, None, 0, []
     if description and (run_dir / rundir.CHECKPOINTS).is_dir():

@@ -1,6 +1,7 @@
 """Runs that are trained towards other runs' networks, and that keep the dynamics of their images."""
 
 import dataclasses
+import io
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from cnn.look.dynamics import run_dynamics
 from cnn.runs import checkpoint
 from cnn.runs.derived import read_dynamics
 from cnn.runs.teachers import load_teachers
+from cnn.runs.verify import damaged, verify
 from tests.helpers import Interrupted, assert_same, narrow
 from tests.torture import outcome
 
@@ -61,6 +63,39 @@ def test_dynamics_are_in_zero_to_one_for_every_image_and_epoch(whole, small):
     assert dynamics
     # Before and after, the network knows more of the images than by chance.
     assert dynamics.mean.mean() > 0.1
+
+
+@pytest.fixture(scope="module")
+def observed(whole, tmp_path_factory):
+    """A copy of that run, whose dynamics tests change."""
+    return shutil.copytree(whole[0], tmp_path_factory.mktemp("observed") / "run")
+
+
+def npy(values):
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04" + bytes(100),
+        npy(np.zeros((2, 500), np.float16))[:-1],
+        npy(np.zeros((2, 500), np.float16)).replace(b"(2, 500), }", b"(2, 500), (", 1),
+        npy(np.zeros((2, 500))),
+        npy(np.zeros((2, 499), np.float16)),
+        npy(np.zeros((2, 501), np.float16)),
+    ],
+    ids=["empty", "archive", "truncated", "header", "dtype", "fewer", "more"],
+)
+def test_dynamics_that_are_damaged_or_of_other_images_are_one_line_and_verify_names_them(observed, content):
+    path = observed / "dynamics" / "000002.npy"
+    path.write_bytes(content)
+    with pytest.raises(cnn.RunDirError, match="cannot read .*000002.npy: .*; restore a copy, or remove .*dynamics$"):
+        run_dynamics(observed)
+    assert damaged(verify(observed)) == ["dynamics"]
 
 
 def test_streamed_images_have_the_same_dynamics(taught, whole, small, tmp_path, monkeypatch):
