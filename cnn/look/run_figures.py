@@ -20,6 +20,7 @@ from cnn.models.recurrent import RecurrentConfig
 from cnn.resolution import korean_names, model_class_names
 from cnn.runs import derived, outputs, rundir
 from cnn.runs.result import Result, load_images
+from cnn.runs.store import latest_description
 from cnn.runs.transfer import apply_transfer
 from cnn.training.border import predict
 from cnn.training.state import TrainState, create_state
@@ -215,12 +216,26 @@ def draw_figures(
       output: directory for the figures; None for the run's.
 
     Raises:
-      RunDirError: they cannot be written; the result of the run is complete without them.
+      RunDirError: they cannot be written, or kernels or dynamics are damaged or another run's; the result of the run
+        is complete without them.
     """
     directory = figures_directory(run_dir, output, FIGURES)
     kernels = derived.read_kernels(run_dir, len(result.history))
+    _check_kernels(run_dir)
     drawings = figures(config, result, splits or load_images(run_dir, config.data), kernels, run_dynamics(run_dir))
     return write_figures(directory, drawings, f"fix that, then python -m cnn look {run_dir} [--output DIR] draws them")
+
+
+def _check_kernels(run_dir: Path) -> None:
+    """Raises RunDirError for a kernels.jsonl other than that of which the latest checkpoint has the digest."""
+    saved = latest_description(run_dir).get("files")
+    actual = derived.derived_digest(run_dir, rundir.KERNELS)
+    # Older runs record none.
+    if saved is not None and actual not in (None, saved.get(rundir.KERNELS)):
+        raise RunDirError(
+            f"{run_dir / rundir.KERNELS} is not what was saved with the latest checkpoint; "
+            "restore a copy, or remove it and its picture"
+        )
 
 
 def figures_directory(run_dir: Path, output: Path | None, patterns: Sequence[str]) -> Path:

@@ -171,6 +171,21 @@ def test_kernels_of_too_few_epochs_are_refused(finished, tmp_path):
         run_figures.draw_figures(run_dir, *cnn.load_result(run_dir), output=tmp_path / "figures")
 
 
+def test_kernels_other_than_those_of_the_checkpoint_are_not_drawn(finished, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(finished[0], tmp_path / "run")
+    changed = (run_dir / "kernels.jsonl").read_text().replace("0.", "1.", 1)
+    (run_dir / "kernels.jsonl").write_text(changed)
+    assert list(derived.read_kernels(run_dir)) == [0, 1, 2]
+    with pytest.raises(cnn.RunDirError, match="kernels.jsonl is not what was saved .*; restore a copy, or remove it"):
+        run_figures.draw_figures(run_dir, *cnn.load_result(run_dir), output=tmp_path / "figures")
+    (run_dir / "kernels.jsonl").unlink()
+    run_figures._check_kernels(run_dir)
+    # Of an older run, whose checkpoint has no digests.
+    (run_dir / "kernels.jsonl").write_text(changed)
+    monkeypatch.setattr(run_figures, "latest_description", lambda run_dir: {"progress": {}})
+    run_figures._check_kernels(run_dir)
+
+
 def test_the_strip_has_the_most_changed_kernels_of_at_most_16_epochs(monkeypatch):
     """Kernels start at 0 and grow by their index each epoch, so the last ones change most."""
     growth = np.arange(20.0).reshape(1, 1, 1, 20)
