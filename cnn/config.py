@@ -261,6 +261,8 @@ class TrainConfig(Checked):
         steps = self.checkpoint_steps
         require(not (self.fused and steps), "train.checkpoint_steps", steps, "0 with --train.fused")
         require(not (self.fused and self.dynamics), "train.dynamics", self.dynamics, "false with --train.fused")
+        skips = self.nan_policy == "skip"
+        require(not (skips and self.dynamics), "train.dynamics", self.dynamics, "false with --train.nan_policy skip")
         is_loss = self.monitor == "val_loss"
         require(is_loss or not self.fused, "train.monitor", self.monitor, "val_loss with --train.fused")
 

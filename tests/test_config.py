@@ -89,6 +89,11 @@ def test_missing_fields_take_their_defaults():
         (cnn.OptimConfig, {"weight_decay": -0.1}, "--optim.weight_decay is -0.1"),
         (cnn.ModelConfig, {"dtype": "float16"}, "--model.dtype is 'float16', but must be one of float32, bfloat16"),
         (cnn.TrainConfig, {"fused": 1}, "--train.fused is 1"),
+        (
+            cnn.TrainConfig,
+            {"dynamics": True, "nan_policy": "skip"},
+            "--train.dynamics is True, but must be false with --train.nan_policy skip",
+        ),
         (cnn.ModelConfig, {"dropout_rate": 1.5}, "--model.dropout_rate is 1.5"),
         (cnn.ModelConfig, {"dropout_rate": 1}, "below 1"),
         (cnn.ModelConfig, {"dense_features": 0}, "--model.dense_features is 0"),
