@@ -5,7 +5,8 @@ Images are float32 from 0 to 1; targets are class probabilities, float32.
 
 import jax
 import jax.numpy as jnp
-from jax import Array, random
+import numpy as np
+from jax import Array, lax, random
 
 from cnn.config import AugmentConfig
 from cnn.training.photos import colour, crop, rotate, trivial
@@ -25,7 +26,7 @@ def shift(key: Array, images_BxHxWxC: Array, pixels: int) -> Array:
     batch, *size = images_BxHxWxC.shape
     padded = jnp.pad(images_BxHxWxC, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
     starts_Bx2 = random.randint(key, (batch, 2), 0, 2 * pixels + 1)
-    crop = jax.vmap(lambda image_HxWxC, start_2: jax.lax.dynamic_slice(image_HxWxC, (*start_2, 0), size))
+    crop = jax.vmap(lambda image_HxWxC, start_2: lax.dynamic_slice(image_HxWxC, (*start_2, 0), size))
     return crop(padded, starts_Bx2)
 
 
@@ -71,21 +72,34 @@ def erase(key: Array, images_BxHxWxC: Array, probability: float) -> Array:
     return jnp.where(erased, random.uniform(noise_key, images_BxHxWxC.shape), images_BxHxWxC)
 
 
-def mixup(key: Array, images_BxHxWxC: Array, targets_BxK: Array, alpha: float) -> tuple[Array, Array]:
-    """Returns images and targets, each mixed with the next of the batch by a weight drawn from Beta(alpha, alpha).
+def partners(array_BxX: Array, mask_B: Array | np.ndarray | None) -> Array:
+    """Returns what is to be mixed into each image: the image before it, and into the first, the last; never padding."""
+    if mask_B is None:
+        return jnp.roll(array_BxX, 1, 0)
+    last_B = lax.cummax(jnp.where(mask_B, jnp.arange(len(mask_B)), -1))
+    before_B = jnp.roll(last_B, 1)
+    return array_BxX[jnp.where(before_B < 0, last_B[-1], before_B)]
+
+
+def mixup(
+    key: Array, images_BxHxWxC: Array, targets_BxK: Array, alpha: float, mask_B: Array | np.ndarray | None = None
+) -> tuple[Array, Array]:
+    """Returns images and targets, each mixed with its partner by a weight drawn from Beta(alpha, alpha).
 
     H. Zhang et al., mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412, section 2; a batch is in random order.
     """
     weight = random.beta(key, alpha, alpha)
 
     def mix(array_BxX):
-        return weight * array_BxX + (1 - weight) * jnp.roll(array_BxX, 1, 0)
+        return weight * array_BxX + (1 - weight) * partners(array_BxX, mask_B)
 
     return mix(images_BxHxWxC), mix(targets_BxK)
 
 
-def cutmix(key: Array, images_BxHxWxC: Array, targets_BxK: Array, alpha: float) -> tuple[Array, Array]:
-    """Returns images, each with a rectangle of the next of the batch, and targets mixed by the shares of the pixels.
+def cutmix(
+    key: Array, images_BxHxWxC: Array, targets_BxK: Array, alpha: float, mask_B: Array | np.ndarray | None = None
+) -> tuple[Array, Array]:
+    """Returns images, each with a rectangle of its partner, and targets mixed by the shares of the pixels.
 
     S. Yun et al., CutMix, arXiv:1905.04899, section 3.1; one rectangle for the batch, clipped at the edges.
     """
@@ -93,8 +107,8 @@ def cutmix(key: Array, images_BxHxWxC: Array, targets_BxK: Array, alpha: float) 
     sizes_1x2 = (size * jnp.sqrt(1 - random.beta(size_key, alpha, alpha))).astype(int)[None]
     inside = rectangles(images_BxHxWxC.shape, random.randint(position_key, (1, 2), 0, size) - sizes_1x2 // 2, sizes_1x2)
     weight = 1 - inside.mean()
-    mixed = jnp.where(inside, jnp.roll(images_BxHxWxC, 1, 0), images_BxHxWxC)
-    return mixed, weight * targets_BxK + (1 - weight) * jnp.roll(targets_BxK, 1, 0)
+    mixed = jnp.where(inside, partners(images_BxHxWxC, mask_B), images_BxHxWxC)
+    return mixed, weight * targets_BxK + (1 - weight) * partners(targets_BxK, mask_B)
 
 
 def tta_views(images_BxHxWxC: Array, config: AugmentConfig) -> Array:
@@ -112,8 +126,22 @@ def tta_views(images_BxHxWxC: Array, config: AugmentConfig) -> Array:
     return jnp.stack(views)
 
 
-def augment(key: Array, images_BxHxWxC: Array, targets_BxK: Array, config: AugmentConfig) -> tuple[Array, Array]:
-    """Returns the images and targets after the augmentations of the configuration, if any."""
+def augment(
+    key: Array,
+    images_BxHxWxC: Array,
+    targets_BxK: Array,
+    config: AugmentConfig,
+    mask_B: Array | np.ndarray | None = None,
+) -> tuple[Array, Array]:
+    """Returns the images and targets after the augmentations of the configuration, if any.
+
+    Args:
+      key: a random key.
+      images_BxHxWxC: from 0 to 1.
+      targets_BxK: class probabilities.
+      config: of the experiment.
+      mask_B: False for padding; None for a batch without any.
+    """
     # The first keys are the same, however many follow.
     keys = random.split(key, 10)
     if config.crop:
@@ -133,7 +161,7 @@ def augment(key: Array, images_BxHxWxC: Array, targets_BxK: Array, config: Augme
     if config.erase:
         images_BxHxWxC = erase(keys[3], images_BxHxWxC, config.erase)
     if config.mixup:
-        images_BxHxWxC, targets_BxK = mixup(keys[4], images_BxHxWxC, targets_BxK, config.mixup)
+        images_BxHxWxC, targets_BxK = mixup(keys[4], images_BxHxWxC, targets_BxK, config.mixup, mask_B)
     if config.cutmix:
-        images_BxHxWxC, targets_BxK = cutmix(keys[5], images_BxHxWxC, targets_BxK, config.cutmix)
+        images_BxHxWxC, targets_BxK = cutmix(keys[5], images_BxHxWxC, targets_BxK, config.cutmix, mask_B)
     return images_BxHxWxC, targets_BxK

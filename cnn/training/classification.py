@@ -55,7 +55,7 @@ def eval_inputs(batch: Batch, spec: Any) -> tuple[Array, Targets, Array]:
 def train_inputs(key: Array, batch: Batch, spec: Any) -> tuple[Array, Targets, Array]:
     """Returns augmented inputs, smoothed and weighted targets, and the mask of a batch."""
     inputs_BxHxWxC, targets, mask_B = eval_inputs(batch, spec)
-    inputs_BxHxWxC, targets_BxK = augment(key, inputs_BxHxWxC, targets.probabilities, spec.augment)
+    inputs_BxHxWxC, targets_BxK = augment(key, inputs_BxHxWxC, targets.probabilities, spec.augment, batch.mask)
     targets_BxK = loss_targets(targets_BxK, spec.optim.label_smoothing, spec.class_weights)
     return inputs_BxHxWxC, Targets(targets_BxK, targets.labels), mask_B
 

@@ -13,6 +13,7 @@ import cnn
 from cnn.run import result_table
 from cnn.training import augment
 from cnn.training.augment import tta_views
+from cnn.training.classification import train_inputs
 from cnn.training.optim import learning_rate_schedule
 from cnn.training.state import Stream, stream_key
 from cnn.training.steps import apply_model, evaluate_views, train_loss
@@ -122,6 +123,38 @@ def test_cutmix_mixes_targets_by_the_share_of_the_pixels(seed):
     for i in range(4):
         np.testing.assert_allclose((mixed[i] == i).mean(), shares[i, i], atol=1e-6)
         np.testing.assert_allclose((mixed[i] == (i - 1) % 4).mean(), shares[i, i - 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ([1, 1, 1, 1, 1], [4, 0, 1, 2, 3]),
+        # As in the last batch of an epoch; what is mixed into padding does not count.
+        ([1, 1, 1, 0, 0], [2, 0, 1, None, None]),
+        ([0, 1, 0, 1, 1], [None, 4, None, 1, 3]),
+        ([0, 0, 1, 0, 0], [None, None, 2, None, None]),
+    ],
+)
+def test_an_image_is_mixed_with_the_one_before_it_that_is_not_padding(mask, expected):
+    mixed_B = augment.partners(jnp.arange(5), jnp.array(mask, bool))
+    assert [int(index) if real else None for index, real in zip(mixed_B, mask, strict=True)] == expected
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_padding_is_mixed_into_no_image(config, images, name):
+    spec = cnn.create_state(dataclasses.replace(narrow(config), augment=EACH[name])).spec
+    pixels, mask = np.array(images * 255, np.uint8), np.arange(16) < 11
+
+    def inputs(padding, label):
+        batch = cnn.Batch(np.where(mask[:, None, None, None], pixels, padding), np.where(mask, 3, label), mask)
+        inputs_BxHxWxC, targets, _ = train_inputs(jax.random.key(KEY), batch, spec)
+        return inputs_BxHxWxC[:11], targets.probabilities[:11]
+
+    black, white = inputs(0, 0), inputs(255, 7)
+    assert_same(black, white)
+    assert (black[0] != scale(pixels[:11])).any()
+    args = images, images[:, 0, :10, 0], EACH[name]
+    assert_same(*(augment.augment(jax.random.key(KEY), *args, all_B) for all_B in (None, np.ones(16, bool))))
 
 
 def test_augmentation_is_used_only_in_training(config, small):
