@@ -104,8 +104,8 @@ def flattened_pixels(rows: list[LayerRow]) -> tuple[str, tuple[int, int, int]] |
 
 
 def last_hidden_layer(rows: list[LayerRow]) -> str:
-    """Returns the name of the last hidden layer (the input of the logits, before dropout)."""
-    return [row.name for row in rows[:-1] if row.kind != "Dropout"][-1]
+    """Returns the name of the last hidden layer (the input of the logits, before dropout), or of the only layer."""
+    return next((row.name for row in reversed(rows[:-1]) if row.kind != "Dropout"), rows[-1].name)
 
 
 def format_table(rows: list[LayerRow], title: str) -> str:

@@ -58,3 +58,8 @@ def test_widths_and_classes_follow_the_configuration(config):
 def test_first_convolution_and_last_hidden_layer_of_each_family(model, first, last, config):
     rows = cnn.layer_table(abstract_state(dataclasses.replace(config, model=model)))
     assert (first_convolution(rows), last_hidden_layer(rows)) == (first, last)
+
+
+def test_the_last_hidden_layer_of_a_network_with_only_logits_is_those(config):
+    rows = cnn.layer_table(abstract_state(dataclasses.replace(config, model=cnn.DenseConfig(features=()))))
+    assert last_hidden_layer(rows[-1:]) == last_hidden_layer([rows[0]._replace(kind="Dropout"), rows[-1]]) == "logits"
