@@ -165,8 +165,8 @@ def _check_place(variant: Variant, seeds: Sequence[int], place: Path, digest: st
         for seed in seeds:
             rundir.check_entries(place / f"seed-{seed}", _with_seed(variant.config, seed))
     elif os.path.lexists(path := place / SEEDS):
-        saved, expected = _saved_seeds(path), _description(variant, seeds, digest)
-        if saved is None or any(saved[name] != expected[name] for name in ("config", "data_sha256")):
+        saved, expected = _saved_seeds(path), _description(variant, digest)
+        if saved is None or any(saved[name] != value for name, value in expected.items()):
             raise RunDirError(f"{path} is of another configuration or data; name another directory with --run-dir")
 
 
@@ -174,18 +174,17 @@ def _with_seed(config: ExperimentConfig, seed: int) -> ExperimentConfig:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
 
 
-def _description(variant: Variant, seeds: Sequence[int], digest: str) -> dict[str, Any]:
-    """What the seeds of one call follow from, as JSON has it."""
-    values = {"config": dataclasses.asdict(variant.config), "seeds": list(seeds), "data_sha256": digest}
-    return json.loads(json.dumps(values))
+def _description(variant: Variant, digest: str) -> dict[str, Any]:
+    """What the row of a seed follows from, as JSON has it."""
+    return json.loads(json.dumps({"config": dataclasses.asdict(variant.config), "data_sha256": digest}))
 
 
 def _saved_seeds(path: Path) -> dict[str, Any] | None:
     """The content of a file of the seeds of one call; None if it is not what ``_together`` writes, or there is none."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         saved = read_json(path)
         if isinstance(saved, dict) and {"config", "seeds", "data_sha256", "rows"} <= saved.keys():
-            return saved
+            return saved if [row["seed"] for row in saved["rows"]] == saved["seeds"] else None
     return None
 
 
@@ -206,21 +205,23 @@ def _in_turn(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits
 
 
 def _together(variant: Variant, seeds: Sequence[int], place: Path, splits: Splits):
-    """All seeds in one call, or one call each if one of them diverges; their rows in a file."""
-    path, expected = place / SEEDS, _description(variant, seeds, data_digest(splits))
+    """All seeds that a file has no rows of in one call, or one call each if one of them diverges; then it has them."""
+    path, expected = place / SEEDS, _description(variant, data_digest(splits))
     saved = _saved_seeds(path)
-    if saved is not None and {name: saved[name] for name in expected} == expected:
-        return saved["rows"]
-    _make(place)
-    try:
-        rows = fit_seeds(variant.config, seeds, splits).rows
-    except FloatingPointError as error:
-        if len(seeds) == 1:
-            rows = [{"seed": seeds[0], "diverged": str(error)}]
-        else:
-            rows = [row for seed in seeds for row in _together(variant, [seed], place / f"seed-{seed}", splits)]
-    rundir.write_json(path, {**expected, "rows": rows})
-    return rows
+    known = saved["rows"] if saved is not None and {name: saved[name] for name in expected} == expected else []
+    by_seed = {row["seed"]: row for row in known}
+    if new := [seed for seed in seeds if seed not in by_seed]:
+        _make(place)
+        try:
+            rows = fit_seeds(variant.config, new, splits).rows
+        except FloatingPointError as error:
+            if len(new) == 1:
+                rows = [{"seed": new[0], "diverged": str(error)}]
+            else:
+                rows = [row for seed in new for row in _together(variant, [seed], place / f"seed-{seed}", splits)]
+        by_seed |= {row["seed"]: row for row in rows}
+        rundir.write_json(path, {**expected, "seeds": list(by_seed), "rows": list(by_seed.values())})
+    return [by_seed[seed] for seed in seeds]
 
 
 def _make(directory: Path) -> None:

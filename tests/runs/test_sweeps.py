@@ -84,6 +84,24 @@ def test_a_diverged_seed_in_one_call_does_not_lose_the_others(config, small, tmp
     assert cnn.sweep(narrow(config, epochs=1), {}, [0, 1], tmp_path, small, together=True)[0].rows == found.rows
 
 
+def test_fewer_or_other_seeds_in_one_call_lose_no_rows_and_repeat_none(config, small, tmp_path, monkeypatch):
+    trained = []
+
+    def fit_seeds(config, seeds, splits):
+        trained.extend(seeds)
+        numbers = {**dict.fromkeys(sweeps.NUMBERS, 0.5), "best_epoch": 1, "stopped_epoch": 1}
+        return types.SimpleNamespace(rows=[{"seed": seed, **numbers} for seed in seeds])
+
+    def found(seeds):
+        (variant,) = cnn.sweep(narrow(config), {}, seeds, tmp_path, small, together=True)
+        return [row["seed"] for row in variant.rows]
+
+    monkeypatch.setattr(sweeps, "fit_seeds", fit_seeds)
+    assert found([0, 1, 2]) == [0, 1, 2] and found([1]) == [1] and found([5, 1]) == [5, 1]
+    saved = json.loads((tmp_path / "as-it-is" / "seeds.json").read_text())
+    assert trained == saved["seeds"] == [row["seed"] for row in saved["rows"]] == [0, 1, 2, 5]
+
+
 def test_images_are_loaded_once_for_all_combinations(config, small, tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(sweeps, "load_named", lambda data: loaded.append(data) or (data, small))
