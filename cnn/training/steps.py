@@ -104,7 +104,7 @@ def _train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     old = zero_metrics(), state.batch_stats, state.dynamics
     metrics, batch_stats, dynamics = keep_if_finite((metrics, batch_stats, dynamics), old, opt_state)
     trained = {"params": params, "batch_stats": batch_stats}
-    ema = _update_ema(state, trained)
+    ema = keep_if_finite(_update_ema(state, trained), state.ema, opt_state)
     state = state.replace(step=state.step + 1, opt_state=opt_state, ema=ema, dynamics=dynamics, **trained)
     return shard_features(state, state.spec.mesh), metrics
 

@@ -72,6 +72,17 @@ def test_a_skipped_update_leaves_the_parameters_and_counts_nothing(config, small
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(before), strict=True))
 
 
+def test_a_skipped_update_leaves_the_ema(config, small):
+    skipping = narrow(config, nan_policy="skip")
+    state = cnn.create_state(dataclasses.replace(skipping, optim=cnn.OptimConfig(average_decay=0.9)))
+    images, labels = small.train.images[:32], small.train.labels[:32]
+    state, _ = cnn.train_step(state, cnn.Batch(images, labels))
+    before = jax.tree.map(np.array, state.ema)
+    assert np.any(before["params"]["logits"]["kernel"] != state.params["logits"]["kernel"])
+    state, _ = cnn.train_step(state, cnn.Batch(images, jnp.full(32, 99)))
+    assert_same(state.ema, before)
+
+
 def test_the_eleventh_non_finite_loss_in_a_row_is_not_skipped(config, small):
     state = cnn.create_state(narrow(config, nan_policy="skip"))
     bad = cnn.Batch(small.train.images[:8], jnp.full(8, 99))
