@@ -60,12 +60,15 @@ def epoch_row(
     """Returns an epoch's row of metrics.jsonl from its training and validation metrics and its seconds by phase.
 
     Raises:
-      FloatingPointError: a loss is not finite.
+      FloatingPointError: a loss is not finite, or every step of the epoch was skipped for that.
     """
     train, val = jax.device_get((train, val))
+    kept = ["nothing is kept of a fused run"] * config.train.fused
+    if not train.count:
+        raise diverged(f"in every step of epoch {epoch}", *kept)
     if not (is_finite(train) and is_finite(val)):
         where = f"in epoch {epoch} (train {float(train.loss)}, validation {float(val.loss)})"
-        raise diverged(where, *["nothing is kept of a fused run"] * config.train.fused)
+        raise diverged(where, *kept)
     return {
         "epoch": epoch,
         **metrics_dict("train", train),

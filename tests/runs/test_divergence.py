@@ -83,6 +83,16 @@ def test_a_skipped_update_leaves_the_ema(config, small):
     assert_same(state.ema, before)
 
 
+def test_an_epoch_whose_steps_are_all_skipped_stops_the_run_before_it_is_saved(config, small, finished, tmp_path):
+    """A temperature whose square overflows: the loss of every step is non-finite, and the validation loss is not."""
+    distill = cnn.DistillConfig(teacher=(str(finished),), temperature=1e30)
+    optim = dataclasses.replace(config.optim, batch_size=64)
+    skipping = dataclasses.replace(narrow(config, nan_policy="skip"), distill=distill, optim=optim)
+    with pytest.raises(FloatingPointError, match="^non-finite loss in every step of epoch 1; the checkpoints before"):
+        cnn.fit(skipping, tmp_path / "run", small)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
 def test_the_eleventh_non_finite_loss_in_a_row_is_not_skipped(config, small):
     state = cnn.create_state(narrow(config, nan_policy="skip"))
     bad = cnn.Batch(small.train.images[:8], jnp.full(8, 99))
