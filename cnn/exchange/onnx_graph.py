@@ -88,7 +88,8 @@ def make_graph(
       head: adds those; None for the one of the network's task.
 
     Raises:
-      UserError: the package onnx is missing, or a kind of layer is not supported.
+      UserError: the package onnx is missing, a kind of layer is not supported, or one's own network computes outside
+        of its layers.
     """
     onnx = import_extra("onnx")
     state = state.eval_state
@@ -114,10 +115,8 @@ def make_graph(
     pixels = add("Cast", "images", to=onnx.TensorProto.FLOAT)
     channels_first = add("Transpose", add("Div", pixels, np.float32(255)), perm=(0, 3, 1, 2))
     with intercept_methods(add_layer):
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        output: Any = state.spec.model.apply(
-            variables, Value(channels_first, (None, *state.spec.image_shape)), train=False
-        )
+        variables, given = {"params": state.params, "batch_stats": state.batch_stats}, state.spec.image_shape
+        output = _apply(state.spec.model, variables, Value(channels_first, (None, *given)))
     outputs = (head or HEADS[state.spec.task.name])(add, output, state.spec)
     outputs |= more_outputs(add, traced, constants, output)
     for name, (source, _, _) in outputs.items():
@@ -132,6 +131,20 @@ def make_graph(
     graph = onnx.helper.make_graph(nodes, type(state.spec.model).__name__, [images], described, tensors)
     metadata = {"name": config.name, "class_names": json.dumps(model_class_names(config))}
     return _lowest_opset(onnx, graph, metadata, first_opset)
+
+
+def _apply(model: Any, variables: Any, images: Value) -> Value:
+    """What a network's own code returns for a value in place of images; a user's may compute outside of its layers."""
+    why: Exception | None = None
+    try:
+        if isinstance(output := model.apply(variables, images, train=False), Value):
+            return output
+    except (AttributeError, TypeError) as error:
+        why = error
+    raise UserError(
+        f"{type(model).__name__} computes outside of its named layers, which the ONNX export does not support; use "
+        "those of cnn.models.layers, such as Flatten, Add and Concatenate, or export as stablehlo"
+    ) from why
 
 
 def _lowest_opset(onnx: Any, graph: Any, metadata: dict[str, str], first_opset: int) -> Any:

@@ -104,6 +104,38 @@ class HyperbolicConfig(Family):
         return Hyperbolic(self)
 
 
+class Outside(nn.Module):
+    """Computes between its layers, as a user may write it."""
+
+    config: Any
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        if self.config.where == "before":
+            images = images.reshape(len(images), -1)
+        x = Flatten(name="flatten")(images) if images.ndim > 2 else images
+        x = Dense(4, name="dense")(x)
+        if self.config.where == "between":
+            x = x + x
+        logits = Dense(10, activation=None, name="logits")(x)
+        return 2 * logits if self.config.where == "behind" else logits
+
+
+@dataclass(frozen=True)
+class OutsideConfig(Family):
+    where: str = "before"
+
+    def module(self):
+        return Outside(self)
+
+
+@pytest.mark.parametrize("where", ["before", "between", "behind"])
+def test_a_network_that_computes_outside_of_its_layers_is_refused_in_one_line(where):
+    config = cnn.ExperimentConfig(model=OutsideConfig(classes=10, where=where))
+    with pytest.raises(cnn.UserError, match="Outside computes outside of its named layers, which the ONNX export does"):
+        graph.make_graph(cnn.create_state(config), config)
+
+
 def test_an_activation_without_nodes_is_named():
     config = cnn.ExperimentConfig(model=HyperbolicConfig(classes=10))
     with pytest.raises(cnn.UserError, match="a layer has the activation tanh, which the ONNX export does not support"):
