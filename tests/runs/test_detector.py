@@ -70,7 +70,7 @@ def test_scenes_of_a_device_without_room_are_streamed_to_the_same_bits(trained, 
 
 
 def test_own_boxes_are_streamed_to_the_same_bits(few, tmp_path, monkeypatch):
-    config = dataclasses.replace(SMALL, data=cnn.DataConfig())
+    config = dataclasses.replace(SMALL, data=cnn.DataConfig(), train=cnn.TrainConfig(epochs=1))
     boxed = few._replace(train=few.val)
     in_memory = cnn.fit(config, tmp_path / "whole", boxed)
     monkeypatch.setattr("cnn.runs.streaming.spare_bytes", lambda devices: 0)
