@@ -247,7 +247,7 @@ def read_robustness(run_dir: Path) -> dict[str, Any] | None:
         counts = [values[name] for name in ("best_epoch", "images", "test_images", "attacked_images")]
         is_whole = all(type(count) is int and count >= 0 for count in counts)
         if not is_whole or not all(type(share) is float and -1e-9 <= share <= 1 + 1e-9 for share in shares):
-            raise ValueError("its numbers are not such as it has")
+            raise ValueError("a number is out of range")
         epsilons = [[entry["epsilon"] for entry in entries] for entries in values["attacks"].values()]
         if not epsilons[0] or epsilons[0] != epsilons[1]:
             raise ValueError("its attacks differ in their epsilons")

@@ -205,7 +205,7 @@ def read_unknown(run_dir: Path) -> dict[str, Any] | None:
                     shares += [low, high]
         is_whole = all(type(count) is int and count >= 0 for count in counts)
         if not is_whole or not all(type(share) is float and -1e-9 <= share <= 1 + 1e-9 for share in shares):
-            raise ValueError("its numbers are not such as it has")
+            raise ValueError("a number is out of range")
         return values
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         hint = f"remove it, or python -m cnn evaluate {run_dir} --unknown writes it again"
