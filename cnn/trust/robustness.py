@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cnn.errors import RunDirError
 from cnn.intervals import accuracy_interval
 from cnn.look.batches import probabilities
 from cnn.look.scores import reliability
 from cnn.rules import checked, integer, optional
 from cnn.runs import outputs, rundir
-from cnn.text import read_json, reason
 from cnn.training.border import pad
 from cnn.training.state import TrainState
 from cnn.training.tasks import require_task
 from cnn.trust.attacks import correct_under_attack
 from cnn.trust.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from cnn.trust.measured import Numbers, read_measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -230,30 +229,23 @@ def read_robustness(run_dir: Path) -> dict[str, Any] | None:
     Raises:
       RunDirError: it is damaged, or of another version.
     """
-    path = run_dir / outputs.ROBUSTNESS
-    if not path.exists():
-        return None
-    try:
-        values = read_json(path)
-        if list(values["corruptions"]) != list(CORRUPTIONS) or list(values["attacks"]) != ["fgsm", "pgd"]:
-            raise ValueError("it has other corruptions or attacks")
-        entries = [values["clean"], *(entry for name in CORRUPTIONS for entry in values["corruptions"][name])]
-        attacks = [entry for entries in values["attacks"].values() for entry in entries]
-        shares = [values["mean_corruption_error"], *(entry["ece"] for entry in entries)]
-        for entry in [*entries, *attacks]:
-            low, high = entry["accuracy_interval"]
-            shares += [entry["accuracy"], low, high]
-        shares += [entry["epsilon"] for entry in attacks]
-        counts = [values[name] for name in ("best_epoch", "images", "test_images", "attacked_images")]
-        is_whole = all(type(count) is int and count >= 0 for count in counts)
-        if not is_whole or not all(type(share) is float and -1e-9 <= share <= 1 + 1e-9 for share in shares):
-            raise ValueError("a number is out of range")
-        epsilons = [[entry["epsilon"] for entry in entries] for entries in values["attacks"].values()]
-        if not epsilons[0] or epsilons[0] != epsilons[1]:
-            raise ValueError("its attacks differ in their epsilons")
-        if any(len(values["corruptions"][name]) != len(CORRUPTIONS[name].strengths) for name in CORRUPTIONS):
-            raise ValueError("it has other severities")
-        return values
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        hint = f"remove it, or python -m cnn evaluate {run_dir} --robust writes it again"
-        raise RunDirError(f"cannot read {path}: {reason(error)}; {hint}") from error
+    return read_measured(run_dir / outputs.ROBUSTNESS, "--robust", _numbers)
+
+
+def _numbers(values: dict[str, Any]) -> Numbers:
+    """The counts and shares of robustness.json."""
+    if list(values["corruptions"]) != list(CORRUPTIONS) or list(values["attacks"]) != ["fgsm", "pgd"]:
+        raise ValueError("it has other corruptions or attacks")
+    entries = [values["clean"], *(entry for name in CORRUPTIONS for entry in values["corruptions"][name])]
+    attacks = [entry for entries in values["attacks"].values() for entry in entries]
+    epsilons = [[entry["epsilon"] for entry in entries] for entries in values["attacks"].values()]
+    if not epsilons[0] or epsilons[0] != epsilons[1]:
+        raise ValueError("its attacks differ in their epsilons")
+    if any(len(values["corruptions"][name]) != len(CORRUPTIONS[name].strengths) for name in CORRUPTIONS):
+        raise ValueError("it has other severities")
+    shares = [values["mean_corruption_error"], *(entry["ece"] for entry in entries)]
+    for entry in [*entries, *attacks]:
+        low, high = entry["accuracy_interval"]
+        shares += [entry["accuracy"], low, high]
+    shares += [entry["epsilon"] for entry in attacks]
+    return [values[name] for name in ("best_epoch", "images", "test_images", "attacked_images")], shares

@@ -12,9 +12,9 @@ from cnn.look.run_figures import OUTPUT_HINT
 from cnn.runs import outputs, rundir
 from cnn.runs.checkpoint import load_best
 from cnn.runs.result import load_images
-from cnn.text import read_json, reason
 from cnn.training.state import TrainState
 from cnn.training.tasks import require_task
+from cnn.trust.measured import Numbers, read_measured
 from cnn.trust.novelty import BEST, SCORES, separation
 from cnn.trust.reference import (
     HINT,
@@ -186,27 +186,21 @@ def read_unknown(run_dir: Path) -> dict[str, Any] | None:
     Raises:
       RunDirError: it is damaged, or of another version.
     """
-    path = run_dir / outputs.UNKNOWN
-    if not path.exists():
-        return None
-    try:
-        values = read_json(path)
-        if list(values["scores"]) != list(SCORES) or values["best_score"] not in SCORES:
-            raise ValueError("it has other scores")
-        scores, counts = list(values["scores"].values()), [values["images"]]
-        kinds, shares = list(scores[0]["unknown"]), [score["flagged"] for score in scores]
-        for score in scores:
-            if not kinds or list(score["unknown"]) != kinds or not isinstance(score["name"], str):
-                raise ValueError("its scores differ in their images")
-            for row in score["unknown"].values():
-                counts.append(row["images"])
-                shares += [row["auroc"], row["fpr"], row["flagged"]]
-                for low, high in (row["auroc_interval"], row["fpr_interval"]):
-                    shares += [low, high]
-        is_whole = all(type(count) is int and count >= 0 for count in counts)
-        if not is_whole or not all(type(share) is float and -1e-9 <= share <= 1 + 1e-9 for share in shares):
-            raise ValueError("a number is out of range")
-        return values
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        hint = f"remove it, or python -m cnn evaluate {run_dir} --unknown writes it again"
-        raise RunDirError(f"cannot read {path}: {reason(error)}; {hint}") from error
+    return read_measured(run_dir / outputs.UNKNOWN, "--unknown", _numbers)
+
+
+def _numbers(values: dict[str, Any]) -> Numbers:
+    """The counts and shares of unknown.json."""
+    if list(values["scores"]) != list(SCORES) or values["best_score"] not in SCORES:
+        raise ValueError("it has other scores")
+    scores, counts = list(values["scores"].values()), [values["images"]]
+    kinds, shares = list(scores[0]["unknown"]), [score["flagged"] for score in scores]
+    for score in scores:
+        if not kinds or list(score["unknown"]) != kinds or not isinstance(score["name"], str):
+            raise ValueError("its scores differ in their images")
+        for row in score["unknown"].values():
+            counts.append(row["images"])
+            shares += [row["auroc"], row["fpr"], row["flagged"]]
+            for low, high in (row["auroc_interval"], row["fpr_interval"]):
+                shares += [low, high]
+    return counts, shares
