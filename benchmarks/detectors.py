@@ -20,16 +20,13 @@ import numpy as np
 
 import cnn
 from benchmarks.measure import PEERS_PYTHON, RESULTS, run_main, summary, write_result
+from cnn.data.scenes import compose_many
 from cnn.detection.average_precision import average_precision, match
 from cnn.detection.average_precision import summary as means_of
 from cnn.detection.boxes import Detections
-from cnn.detection.scenes import compose
-from cnn.look.scene_figures import found
-from cnn.runs.result import load_images, load_result
+from cnn.runs.result import load_images
+from cnn.runs.rundir import read_description, read_history, read_result
 from experiments.yolo import CONFIG
-
-CHUNK = 500
-"""Scenes that are composed at a time."""
 
 
 def our_run(seed: int, directory: Path) -> Path:
@@ -40,31 +37,25 @@ def our_run(seed: int, directory: Path) -> Path:
     return run_dir
 
 
-def measured(detections: Any, test: cnn.Split) -> dict[str, Any]:
-    """Returns the average precision of detections in the test scenes, by the names of its means."""
-    names = CONFIG.data.class_names or tuple(map(str, range(10)))
-    return means_of(average_precision(match(detections, test.labels, len(names))))
-
-
-def our_row(seed: int, run_dir: Path) -> tuple[dict[str, Any], cnn.Splits]:
-    """Returns what a run has reached on the test scenes and its whole seconds, and its scenes."""
-    config, result = load_result(run_dir)
-    splits = load_images(run_dir)
-    values = measured(found(result.state, splits.test.images), splits.test)
-    seconds = sum(result.summary["seconds"].values())
-    rows = {"seed": seed, "seconds": seconds, "scenes": len(splits.train.labels) * len(result.history), **values}
-    return {**rows, "parameters": result.summary["params"], "best_epoch": result.summary["best_epoch"]}, splits
+def our_row(seed: int, run_dir: Path) -> dict[str, Any]:
+    """Returns what a run has reached on the test scenes, and its whole seconds."""
+    result, epochs = read_result(run_dir), len(read_history(run_dir))
+    assert result
+    return {
+        "seed": seed,
+        "seconds": sum(result["seconds"].values()),
+        "scenes": read_description(run_dir)["train_images"] * epochs,
+        "parameters": result["params"],
+        "best_epoch": result["best_epoch"],
+        "map": result["test_map"],
+        "map_50": result["test_map_50"],
+    }
 
 
 def save_scenes(path: Path, splits: cnn.Splits) -> None:
     """Writes as many training scenes as there are training images, and the test scenes, for another environment."""
-    images, labels = (jax.numpy.asarray(array) for array in splits.train)
-    parts = [
-        compose(jax.random.fold_in(jax.random.key(1), start), images, labels, len(labels), scenes=CHUNK, side=96)
-        for start in range(0, len(labels), CHUNK)
-    ]
-    scenes, boxes = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    np.savez(path, train_images=scenes, train_labels=boxes, test_images=splits.test.images)
+    train = compose_many(jax.random.key(1), splits.train, CONFIG.data.scenes, len(splits.train.labels))
+    np.savez(path, train_images=train.images, train_labels=train.labels, test_images=splits.test.images)
 
 
 def peer_row(seed: int, seconds: float, scenes: Path, test: cnn.Split, settings: tuple[str, ...]) -> dict[str, Any]:
@@ -74,7 +65,8 @@ def peer_row(seed: int, seconds: float, scenes: Path, test: cnn.Split, settings:
     run = subprocess.run([*command, str(output), *settings], check=True, stdout=subprocess.PIPE, text=True)
     with np.load(output) as arrays:
         detections = Detections(arrays["boxes"], arrays["scores"], arrays["classes"])
-    return {"seed": seed, **json.loads(run.stdout.splitlines()[-1]), **measured(detections, test)}
+    means = means_of(average_precision(match(detections, test.labels, len(cnn.class_names(CONFIG.data)))))
+    return {"seed": seed, **json.loads(run.stdout.splitlines()[-1]), "map": means["map"], "map_50": means["map_50"]}
 
 
 def main(
@@ -103,10 +95,12 @@ def main(
     with tempfile.TemporaryDirectory() as place:
         scenes = Path(place, "scenes.npz")
         for seed in range(seeds):
-            row, splits = our_row(seed, our_run(seed, directory))
+            run_dir = our_run(seed, directory)
+            row = our_row(seed, run_dir)
             runs["ours"].append(row)
             print("ours", row, flush=True)
             if seed < peer_seeds:
+                splits = load_images(run_dir)
                 if not scenes.exists():
                     save_scenes(scenes, splits)
                 row = peer_row(seed, seconds or row["seconds"], scenes, splits.test, (optimizer, precision))

@@ -25,14 +25,26 @@ def with_scenes(config: DataConfig, splits: Splits) -> Splits:
         return splits
     # A seed each, so that no two scenes have the same places.
     val, test = (
-        _scenes(jax.random.fold_in(jax.random.key(config.split_seed), number), split, config.scenes)
+        compose_many(
+            jax.random.fold_in(jax.random.key(config.split_seed), number),
+            split,
+            config.scenes,
+            min(SCENES, len(split.labels)),
+        )
         for number, split in enumerate(splits[1:])
     )
     return splits._replace(val=val, test=test)
 
 
-def _scenes(key: jax.Array, split: Split, side: int) -> Split:
-    count = min(SCENES, len(split.labels))
+def compose_many(key: jax.Array, split: Split, side: int, count: int) -> Split:
+    """Returns scenes of all images of a split, and the boxes in them, composed some at a time.
+
+    Args:
+      key: of all scenes.
+      split: small images, and a label each.
+      side: height and width of a scene in pixels.
+      count: number of scenes.
+    """
     images, labels = (jax.numpy.asarray(array) for array in split)
     chunk = min(count, max(1, CHUNK // side**2))
     parts = [
