@@ -4,8 +4,8 @@ python3.11 -m venv .venv-detector; .venv-detector/bin/pip install -r benchmarks/
 PEERS_PYTHON=.venv-detector/bin/python python -m benchmarks.detectors [--seeds 3] [--peer-seeds 1]
 
 A seed of ours is the command of a user, in its own directory below --directory: one that is finished is not trained
-again. The peer trains for the seconds of all of our run, from 48,000 composed scenes that it finds in memory. Both are
-measured by cnn/detection/average_precision.py on the same 2,000 test scenes, at the end and once.
+again. The peer trains for the seconds of a whole run of ours (the median), from 48,000 composed scenes that it finds in
+memory. Both are measured by cnn/detection/average_precision.py on the same 2,000 test scenes, at the end and once.
 """
 
 import json
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import jax
@@ -82,30 +83,27 @@ def main(
 
     Args:
         seeds: Seeds 0, 1, ... of ours.
-        peer_seeds: Seeds of torchvision's, each for the seconds of our run of the same seed.
+        peer_seeds: Seeds of torchvision's, each for the median of the seconds of our runs.
         optimizer: The peer's.
         precision: The peer's; bfloat16 is autocast.
-        seconds: Of the peer, for a trial; 0 for those of our run.
+        seconds: Of the peer, for a trial; 0 for those of our runs.
         directory: Directory of our runs.
         results: Directory for the JSON file.
     """
-    if peer_seeds > seeds:
-        raise cnn.ConfigError(f"--peer-seeds is {peer_seeds}, but must be at most --seeds, which is {seeds}")
+    if seeds < 1:
+        raise cnn.ConfigError(f"--seeds is {seeds}, but must be at least 1")
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "torchvision": []}
+    for seed in range(seeds):
+        run_dir = our_run(seed, directory)
+        runs["ours"].append(our_row(seed, run_dir))
+        print("ours", runs["ours"][-1], flush=True)
+    seconds = seconds or median(row["seconds"] for row in runs["ours"])
     with tempfile.TemporaryDirectory() as place:
-        scenes = Path(place, "scenes.npz")
-        for seed in range(seeds):
-            run_dir = our_run(seed, directory)
-            row = our_row(seed, run_dir)
-            runs["ours"].append(row)
-            print("ours", row, flush=True)
-            if seed < peer_seeds:
-                splits = load_images(run_dir)
-                if not scenes.exists():
-                    save_scenes(scenes, splits)
-                row = peer_row(seed, seconds or row["seconds"], scenes, splits.test, (optimizer, precision))
-                runs["torchvision"].append(row)
-                print("torchvision", row, flush=True)
+        scenes, splits = Path(place, "scenes.npz"), load_images(directory / "seed0")
+        save_scenes(scenes, splits)
+        for seed in range(peer_seeds):
+            runs["torchvision"].append(peer_row(seed, seconds, scenes, splits.test, (optimizer, precision)))
+            print("torchvision", runs["torchvision"][-1], flush=True)
     means = {
         name: {key: summary([row[key] for row in rows]) for key in ("map", "map_50", "seconds")}
         for name, rows in runs.items()

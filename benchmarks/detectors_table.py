@@ -20,7 +20,7 @@ def detectors_table(result: dict[str, Any]) -> str:
     peer, versions = result["peer"], result["runs"]["torchvision"][0]["versions"]
     notes = (
         "From scratch, on the same 2,000 test scenes, by the same program; mean ± standard deviation over n seeds. The "
-        f"peer trains for the seconds of a run of ours with all that it does, with {peer['optimizer']} in "
+        f"peer trains for the median of the seconds of our whole runs, with {peer['optimizer']} in "
         f"{peer['precision']}, on scenes that are composed before. {footnote(result)}, torch {versions['torch']}, "
         f"torchvision {versions['torchvision']}."
     )
