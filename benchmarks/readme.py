@@ -29,7 +29,7 @@ from benchmarks.rungs_tables import rungs_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/ladder.md", "docs/performance.md", "docs/scaling.md", "docs/web.md")
+PAGES = ("README.md", *(f"docs/{page}.md" for page in ("detection", "ladder", "performance", "scaling", "web")))
 
 
 def seeds_table(result: dict[str, Any]) -> str:

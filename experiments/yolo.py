@@ -1,8 +1,10 @@
 """A detector that finds the garments in scenes, which each step composes of training images.
 
 Command:        python -m experiments.yolo
+Time:           about 35 minutes on two cores of an Intel Xeon with AVX-512, 105 to 117 s an epoch
 Parameters:     227,903
-Not measured yet: its 18 epochs are planned for 45 minutes on two cores.
+Test mAP:       0.6117 +- 0.0026 (3 seeds, benchmarks/results/detectors.json)
+Test mAP 0.5:   0.8325 +- 0.0033
 """
 
 from cnn.config import DataConfig, ExperimentConfig, OptimConfig, TrainConfig

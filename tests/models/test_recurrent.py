@@ -1,6 +1,7 @@
 """Recurrent layers: Flax's cells give the same numbers, gradients are those of differences, and what they see."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -29,16 +30,45 @@ def _apply(layer, params, sequence) -> jax.Array:
     return layer.apply({"params": params}, sequence)
 
 
-def test_an_lstm_is_that_of_flax():
-    layer, params, sequence = _layer("lstm")
-    names = dict(zip(CELLS["lstm"].gates, "ifgo", strict=True))
-    parts = {name: np.split(leaf, 4, -1) for name, leaf in params.items()}
-    cell = {}
-    for number, letter in enumerate(names.values()):
-        cell[f"i{letter}"] = {"kernel": parts["kernel"][number]}
-        cell[f"h{letter}"] = {"kernel": parts["recurrent_kernel"][number], "bias": parts["bias"][number]}
-    expected = nn.RNN(nn.LSTMCell(FEATURES)).apply({"params": {"cell": cell}}, sequence)
-    np.testing.assert_allclose(_apply(layer, params, sequence), np.asarray(expected), atol=1e-6)
+def _lstm_of_flax(kernel, recurrent, bias):
+    cell = {f"i{gate}": {"kernel": part} for gate, part in zip("ifgo", kernel, strict=True)}
+    biased = zip("ifgo", recurrent, bias, strict=True)
+    return nn.LSTMCell(FEATURES), cell | {f"h{gate}": {"kernel": part, "bias": b} for gate, part, b in biased}
+
+
+def _gru_of_flax(kernel, recurrent, bias):
+    (update, reset, candidate), (to_update, to_reset, to_candidate) = zip(*bias, strict=True)
+    biases = update + to_update, reset + to_reset, candidate
+    inputs = zip("zrn", kernel, biases, strict=True)
+    cell: dict[str, Any] = {f"i{gate}": {"kernel": part, "bias": b} for gate, part, b in inputs}
+    cell |= {f"h{gate}": {"kernel": part} for gate, part in zip("zrn", recurrent, strict=True)}
+    cell["hn"]["bias"] = to_candidate
+    return nn.GRUCell(FEATURES), cell
+
+
+def _rnn_of_flax(kernel, recurrent, bias):
+    return nn.SimpleCell(FEATURES), {"i": {"kernel": kernel[0], "bias": bias[0]}, "h": {"kernel": recurrent[0]}}
+
+
+FLAX = {"lstm": _lstm_of_flax, "gru": _gru_of_flax, "rnn": _rnn_of_flax}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_values_and_gradients_are_those_of_flax(cell):
+    layer, params, sequence = _layer(cell)
+
+    def flax(params, sequence):
+        parts = (jnp.split(params[name], len(CELLS[cell].gates), -1) for name in ("kernel", "recurrent_kernel", "bias"))
+        of_flax, cell_params = FLAX[cell](*parts)
+        return nn.RNN(of_flax).apply({"params": {"cell": cell_params}}, sequence)
+
+    def total(apply, params, sequence):
+        return (apply(params, sequence) ** 2).sum()
+
+    np.testing.assert_allclose(_apply(layer, params, sequence), np.asarray(flax(params, sequence)), atol=1e-6)
+    ours = jax.grad(partial(total, partial(_apply, layer)), argnums=(0, 1))(params, sequence)
+    theirs = jax.grad(partial(total, flax), argnums=(0, 1))(params, sequence)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), ours, theirs)
 
 
 @pytest.mark.parametrize("cell", CELLS)
