@@ -1,10 +1,10 @@
 """An LSTM that reads an image row by row, 28 steps of 28 pixels; variants: --model.cell gru and --model.cell rnn.
 
 Command:        python -m experiments.lstm
-Time:           not measured yet
+Time:           about 10 minutes on two cores of an Intel Xeon with AVX-512, 9.4 s an epoch
 Parameters:     81,674
-Val accuracy:   not measured yet
-Test accuracy:  not measured yet
+Val accuracy:   0.9051 +- 0.0027 (5 seeds, benchmarks/results/ladder.json)
+Test accuracy:  0.9038 +- 0.0025
 """
 
 import dataclasses
