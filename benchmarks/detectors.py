@@ -98,12 +98,13 @@ def main(
         runs["ours"].append(our_row(seed, run_dir))
         print("ours", runs["ours"][-1], flush=True)
     seconds = seconds or median(row["seconds"] for row in runs["ours"])
-    with tempfile.TemporaryDirectory() as place:
-        scenes, splits = Path(place, "scenes.npz"), load_images(directory / "seed0")
-        save_scenes(scenes, splits)
-        for seed in range(peer_seeds):
-            runs["torchvision"].append(peer_row(seed, seconds, scenes, splits.test, (optimizer, precision)))
-            print("torchvision", runs["torchvision"][-1], flush=True)
+    if peer_seeds:
+        with tempfile.TemporaryDirectory() as place:
+            scenes, splits = Path(place, "scenes.npz"), load_images(directory / "seed0")
+            save_scenes(scenes, splits)
+            for seed in range(peer_seeds):
+                runs["torchvision"].append(peer_row(seed, seconds, scenes, splits.test, (optimizer, precision)))
+                print("torchvision", runs["torchvision"][-1], flush=True)
     means = {
         name: {key: summary([row[key] for row in rows]) for key in ("map", "map_50", "seconds")}
         for name, rows in runs.items()
